@@ -1,0 +1,48 @@
+"""What every backbone is: field embeddings in, one representation a task out."""
+
+import abc
+from collections.abc import Sequence
+
+import tensorflow as tf
+import tf_keras as keras
+
+
+class Backbone(keras.layers.Layer, abc.ABC):
+    """Maps field embeddings `[batch, fields, dim]` to `{task: [batch, width]}`.
+
+    Its trainable variables are the parameters shared between tasks, or a task's own below the
+    towers; towers and logits are the heads' business. A subclass takes `tasks` first and all
+    else by keyword, so that its `get_config` is its constructor.
+
+    Args:
+        tasks: Task names, in the order of `ProblemSpec.tasks`, without derived tasks.
+    """
+
+    separate_embeddings = False
+    """Whether each task brings its own tables; the input is then `{task: fields}`."""
+
+    conv_semantics = "ctcvr_direct"
+    """What the conversion head means unless the configuration says otherwise; see `Heads`."""
+
+    tower_units: tuple[int, ...] = (128, 64)
+    """Widths of the towers above, unless the configuration says otherwise."""
+
+    default_terms: tuple[dict, ...] = ()
+    """Configurations of the batch-level loss terms that belong to the method."""
+
+    def __init__(self, tasks: Sequence[str], **kwargs):
+        super().__init__(**kwargs)
+        self.tasks = tuple(tasks)
+
+    @abc.abstractmethod
+    def call(self, fields, training=False):
+        """Returns `{task: [batch, width]}` for `fields` `[batch, fields, dim]`."""
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return {**super().get_config(), "tasks": list(self.tasks)}
+
+
+def flatten(fields: tf.Tensor) -> tf.Tensor:
+    """Returns `[batch, fields · dim]` for `[batch, fields, dim]`."""
+    return tf.reshape(fields, [-1, fields.shape[1] * fields.shape[2]])

@@ -1,0 +1,1 @@
+"""From raw columns to packed tensors: declarations, layout, encodings, fitted statistics."""
