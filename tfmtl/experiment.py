@@ -28,11 +28,7 @@ class Split:
     modulo: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shares", tuple(self.shares))
-        if self.bounds is not None:
-            object.__setattr__(self, "bounds", tuple(self.bounds))
-        if self.values is not None:
-            object.__setattr__(self, "values", tuple(tuple(v) for v in self.values))
+        _freeze(self)
 
 
 def by_hash(
@@ -125,6 +121,9 @@ class Model:
     terms: Sequence[Mapping[str, Any]] = ()
     l2: float = 1e-6
 
+    def __post_init__(self) -> None:
+        _freeze(self)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training:
@@ -179,6 +178,9 @@ class Evaluation:
     max_slice_fall: float = 0.02
     min_slice_rows: int = 1000
 
+    def __post_init__(self) -> None:
+        _freeze(self)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tuning:
@@ -197,6 +199,9 @@ class Tuning:
     trials: int = 8
     epochs: int = 2
     algorithm: str = "random"
+
+    def __post_init__(self) -> None:
+        _freeze(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -260,6 +265,20 @@ class ExperimentConfig:
         """
         first, *rest = path.split(".")
         return _replace(self, path, [first, *rest], value)
+
+
+def _freeze(node: Any) -> None:
+    # JSON knows lists only; tuples everywhere make a round trip equal.
+    for field in dataclasses.fields(node):
+        object.__setattr__(node, field.name, _tuples(getattr(node, field.name)))
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _tuples(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(_tuples(item) for item in value)
+    return value
 
 
 def _replace(node: Any, path: str, keys: list[str], value: Any) -> Any:

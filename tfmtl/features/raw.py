@@ -1,0 +1,91 @@
+"""Raw columns as dense tensors, with one way to say that a value is missing.
+
+Text is missing where empty, an integer where it is the least int64, a number where it is NaN.
+"""
+
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+from tfmtl.features.declare import Column
+from tfmtl.problem import ProblemSpec
+
+NO_INTEGER = tf.int64.min
+DTYPES = {"string": tf.string, "int64": tf.int64, "float32": tf.float32}
+ABSENT = {"string": "", "int64": NO_INTEGER, "float32": float("nan")}
+
+Tensors = Mapping[str, tf.Tensor | tf.SparseTensor | tf.RaggedTensor]
+
+
+def example_spec(columns: Mapping[str, Column]) -> dict[str, tf.io.VarLenFeature]:
+    """Parsing spec of `columns` in a tf.Example; an absent feature is a missing value."""
+    return {name: tf.io.VarLenFeature(DTYPES[c.dtype]) for name, c in columns.items()}
+
+
+def dense(column: Column, values: tf.Tensor | tf.SparseTensor | tf.RaggedTensor) -> tf.Tensor:
+    """Returns `[batch]` for a scalar column and `[batch, max_values]` for a list.
+
+    A longer list is cut off; a shorter one is filled up with the missing value.
+
+    Args:
+        column: The column's declaration.
+        values: `[batch]` or `[batch, n]`, dense, sparse or ragged.
+    """
+    absent = tf.constant(ABSENT[column.dtype], DTYPES[column.dtype])
+    width = column.max_values or 1
+    if isinstance(values, tf.SparseTensor):
+        keep = values.indices[:, 1] < width
+        values = tf.sparse.retain(values, keep)
+        rows = values.dense_shape[0]
+        filled = tf.fill(tf.stack([rows, tf.cast(width, tf.int64)]), absent)
+        values = tf.tensor_scatter_nd_update(filled, values.indices, values.values)
+    elif isinstance(values, tf.RaggedTensor):
+        values = values.to_tensor(absent, shape=[None, width])
+    else:
+        values = tf.convert_to_tensor(values, DTYPES[column.dtype])
+        if values.shape.rank == 1:
+            values = values[:, tf.newaxis]
+        values = values[:, :width]
+        missing = width - tf.shape(values)[1]
+        values = tf.pad(values, [[0, 0], [0, missing]], constant_values=absent)
+    values = tf.ensure_shape(values, [None, width])
+    return values if column.max_values else values[:, 0]
+
+
+def dense_columns(columns: Mapping[str, Column], raw: Tensors) -> dict[str, tf.Tensor]:
+    """Applies `dense` to those of `columns` that `raw` holds."""
+    return {name: dense(c, raw[name]) for name, c in columns.items() if name in raw}
+
+
+def task_labels(
+    problem: ProblemSpec, raw: Mapping[str, tf.Tensor]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Labels and weights of every task, from dense raw columns.
+
+    Returns:
+        `labels` and `weights`, float32 `[batch, tasks]`. A weight is 0 where the task is not
+        observed (outside its sample space, or its label is missing) and the label then too.
+    """
+    labels, weights = [], []
+    observed_label = {
+        task.label: _label(task, raw) for task in problem.tasks if task.kind == "binary"
+    }
+    for task in problem.tasks:
+        label = _label(task, raw)
+        weight = tf.where(tf.math.is_nan(label), 0.0, 1.0)
+        if task.weight is not None:
+            weight *= raw[task.weight]
+        if task.observed_if is not None:
+            weight *= tf.cast(observed_label[task.observed_if] > 0.5, tf.float32)
+        labels.append(tf.where(weight > 0, label, 0.0))
+        weights.append(tf.where(weight > 0, weight, 0.0))
+    return tf.stack(labels, axis=1), tf.stack(weights, axis=1)
+
+
+def _label(task, raw):
+    value = raw[task.label]
+    if task.positive is None:
+        return value
+    return tf.where(
+        value == "", float("nan"), tf.cast(value == task.positive, tf.float32)
+    )
