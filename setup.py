@@ -1,0 +1,86 @@
+"""What tfmtl needs, for both stacks it runs on.
+
+TFX 1.16 is the last TFX that installs below glibc 2.39, and Python 3.10 its last Python;
+TFX 1.21 serves Python 3.11 to 3.13. The markers choose; `requirements/` holds the locks.
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "tfmtl/_version.py").read_text()).group(1)
+README = ROOT / "README.md"
+
+TFX_1_16 = [
+    "tfx==1.16.0",
+    "tensorflow==2.16.2",
+    "tf-keras==2.16.0",
+]
+TFX_1_21 = [
+    "tfx==1.21.0",
+    "tensorflow==2.21.0",
+    "tf-keras==2.21.0",
+]
+BOTH = [
+    "absl-py",
+    "apache-beam",
+    # tfx_bsl imports dill, and apache-beam no longer brings it.
+    "dill",
+    "keras-tuner>=1.4.7",
+    "matplotlib",
+    "ml-metadata",
+    "numpy",
+    "pandas",
+    "protobuf",
+    "pyarrow",
+    "tensorflow-data-validation",
+    "tensorflow-metadata",
+    "tensorflow-model-analysis",
+    "tensorflow-recommenders==0.7.7",
+    "tensorflow-transform",
+    "tfx-bsl",
+    "tqdm",
+]
+LIGHTGBM = ["lightgbm>=4", "scikit-learn"]
+NOTEBOOK = ["ipykernel", "nbclient", "nbformat"]
+TEST = [
+    "hypothesis",
+    "mypy",
+    "pre-commit",
+    "pytest",
+    "pytest-timeout",
+    "ruff",
+    *LIGHTGBM,
+    *NOTEBOOK,
+]
+
+setup(
+    name="tfmtl",
+    version=VERSION,
+    description="Multi-task, multi-scene ranking on TensorFlow, from raw rows to a SavedModel",
+    long_description=README.read_text() if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10,<3.14",
+    packages=find_packages(
+        include=["tfmtl", "tfmtl.*", "components", "components.*", "pipeline", "pipeline.*"]
+    ),
+    package_data={"": ["*.json", "*.pbtxt", "py.typed"]},
+    install_requires=[
+        *(f"{requirement}; python_version < '3.11'" for requirement in TFX_1_16),
+        *(f"{requirement}; python_version >= '3.11'" for requirement in TFX_1_21),
+        *BOTH,
+    ],
+    extras_require={"lightgbm": LIGHTGBM, "notebook": NOTEBOOK, "test": TEST},
+    classifiers=[
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
