@@ -19,10 +19,6 @@ VALUES = {
     "cert": "SSL_CERT_FILE",
     "default-timeout": "UV_HTTP_TIMEOUT",
 }
-    "index-url": "UV_DEFAULT_INDEX",
-    "cert": "SSL_CERT_FILE",
-    "default-timeout": "UV_HTTP_TIMEOUT",
-}
 # As pip has it: an option for `pip install` beats a global one, the environment beats both.
 SECTIONS = ("global", "install", ":env:")
 
