@@ -1,0 +1,220 @@
+"""Raw columns to packed tensors: one function for the pipeline, a notebook and serving.
+
+What must be fitted on training rows comes through `Analyzers`, of which there are three: the
+pipeline's (TensorFlow Transform), one that fits on columns in memory, and one that holds what
+was fitted. The arithmetic is written once, so the three agree.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import tensorflow as tf
+
+from tfmtl.features.declare import (
+    FIRST,
+    MISSING,
+    PADDING,
+    UNKNOWN,
+    Categorical,
+    CountEncoding,
+    Feature,
+    Numerical,
+    TargetEncoding,
+)
+from tfmtl.features.layout import GROUP, LABELS, WEIGHTS, layout_of
+from tfmtl.features.raw import NO_INTEGER, dense_columns, task_labels
+from tfmtl.problem import ProblemSpec
+
+FOLD = "_fold"
+"""Optional raw int64 column: a hash that puts training rows into folds, −1 on other rows."""
+
+Lookup = Callable[[tf.Tensor], tf.Tensor]
+
+
+class Analyzers(Protocol):
+    """Statistics of training rows. Each is fitted once and known by its name."""
+
+    def vocabulary(
+        self, name: str, values: tf.Tensor, size: int | None, min_count: int
+    ) -> Lookup:
+        """Returns ids `0…` of the most frequent values, −1 for any other."""
+
+    def moments(self, name: str, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns mean and standard deviation of `values` `[n]`; `(0, 1)` of none."""
+
+    def quantiles(self, name: str, values: tf.Tensor, bins: int) -> tf.Tensor:
+        """Returns `bins + 1` edges, least and greatest value included."""
+
+    def sums(self, name: str, keys: tf.Tensor, values: tf.Tensor) -> Lookup:
+        """Returns the sum of non-negative `values` `[n]` by text key, 0 for an unseen key."""
+
+
+def encode(
+    problem: ProblemSpec, raw: Mapping[str, tf.Tensor], analyzers: Analyzers
+) -> dict[str, tf.Tensor]:
+    """Returns the packed tensors of a batch.
+
+    Args:
+        problem: The declaration.
+        raw: Raw columns, dense, sparse or ragged. Labels may be absent, as in serving.
+        analyzers: Where fitted statistics come from.
+
+    Returns:
+        `ids_{side}` int64 `[batch, …]` and `numbers_{side}` float32 `[batch, …]` for each side
+        that has any, and where labels are given `labels`, `label_weights` float32 `[batch,
+        tasks]`; `group` int64 `[batch]` where a request or user is declared and given.
+    """
+    columns = dense_columns(problem.columns(), raw)
+    first = next(iter(problem.feature_columns()))
+    rows = tf.shape(columns[first])[0]
+    fold = tf.fill([rows], tf.constant(-1, tf.int64))
+    if FOLD in raw:
+        fold = _scalar(raw[FOLD])
+    labels = weights = None
+    if all(name in columns for name in problem.label_columns()):
+        labels, weights = task_labels(problem, columns)
+    ids: dict[str, list[tf.Tensor]] = {}
+    numbers: dict[str, list[tf.Tensor]] = {}
+    for feature in problem.features:
+        side_ids = ids.setdefault(feature.side, [])
+        side_numbers = numbers.setdefault(feature.side, [])
+        if isinstance(feature, Categorical):
+            side_ids.append(_categorical(feature, columns, analyzers))
+            if feature.weights is not None:
+                value = columns[feature.weights]
+                side_numbers.append(tf.where(tf.math.is_nan(value), 0.0, value))
+        elif isinstance(feature, Numerical):
+            _numerical(feature, columns[feature.column], analyzers, side_ids, side_numbers)
+        elif isinstance(feature, CountEncoding):
+            side_numbers.append(_count(feature, columns, analyzers))
+        else:
+            side_numbers.append(
+                _target(problem, feature, columns, analyzers, fold, labels, weights)
+            )
+    layout = layout_of(problem)
+    packed = {}
+    for side in layout.sides:
+        if layout.id_columns[side]:
+            packed[f"ids_{side}"] = tf.concat(ids[side], axis=1)
+        if layout.number_columns[side]:
+            packed[f"numbers_{side}"] = tf.concat(numbers[side], axis=1)
+    if labels is not None:
+        packed[LABELS], packed[WEIGHTS] = labels, weights
+    group = problem.request_id or problem.user_id
+    if group is not None and group in columns:
+        packed[GROUP] = tf.strings.to_hash_bucket_fast(_text(columns[group]), 2**62)
+    return packed
+
+
+def _categorical(feature, columns, analyzers):
+    value = columns[feature.column]
+    value = value if feature.max_values else value[:, tf.newaxis]
+    absent = value == ("" if feature.dtype == "string" else NO_INTEGER)
+    if feature.encoding == "vocabulary":
+        lookup = analyzers.vocabulary(
+            feature.name, tf.boolean_mask(value, ~absent), feature.size, feature.min_count
+        )
+        known = lookup(value)
+        ids = tf.where(known < 0, tf.constant(UNKNOWN, tf.int64), known + FIRST)
+    elif feature.encoding == "hash":
+        ids = tf.strings.to_hash_bucket_fast(_text(value), feature.size) + FIRST
+    else:
+        inside = (value >= 0) & (value < feature.size)
+        ids = tf.where(inside, value + FIRST, tf.constant(UNKNOWN, tf.int64))
+    return tf.where(absent, tf.constant(PADDING if feature.max_values else MISSING, tf.int64), ids)
+
+
+def _numerical(feature, value, analyzers, ids, numbers):
+    absent = tf.math.is_nan(value)
+    present = tf.boolean_mask(value, ~absent)
+    if feature.encoding in ("standard", "log"):
+        squash = tf.identity if feature.encoding == "standard" else _signed_log
+        mean, std = analyzers.moments(feature.name, squash(present))
+        scaled = (squash(value) - mean) / tf.where(std > 0, std, 1.0)
+        numbers.append(tf.where(absent, 0.0, scaled)[:, tf.newaxis])
+    else:
+        edges = analyzers.quantiles(feature.name, present, feature.bins)
+        if feature.encoding == "quantile":
+            bucket = tf.searchsorted(edges[1:-1], value, side="right", out_type=tf.int64) + FIRST
+            bucket = tf.where(absent, tf.constant(MISSING, tf.int64), bucket)
+            ids.append(bucket[:, tf.newaxis])
+        else:
+            numbers.append(_piecewise(value, edges))
+    if feature.indicator:
+        numbers.append(tf.cast(absent, tf.float32)[:, tf.newaxis])
+
+
+def _signed_log(value):
+    return tf.sign(value) * tf.math.log1p(tf.abs(value))
+
+
+def _piecewise(value, edges):
+    # Bounded at both ends (our choice): the paper extrapolates, and one outlier then rules.
+    low, width = edges[:-1], edges[1:] - edges[:-1]
+    value = value[:, tf.newaxis]
+    inside = tf.math.divide_no_nan(value - low, width)
+    inside = tf.where(width > 0, inside, tf.cast(value >= low, tf.float32))
+    return tf.where(tf.math.is_nan(value), 0.0, tf.clip_by_value(inside, 0.0, 1.0))
+
+
+def _count(feature, columns, analyzers):
+    keys = _key(columns[feature.column])
+    count = analyzers.sums(feature.name, keys, tf.ones_like(keys, tf.float32))
+    logs = tf.math.log1p(count(keys))
+    mean, std = analyzers.moments(f"{feature.name}_log", logs)
+    return ((logs - mean) / tf.where(std > 0, std, 1.0))[:, tf.newaxis]
+
+
+def _target(problem, feature, columns, analyzers, fold, labels, weights):
+    keys = _key(columns[feature.column])
+    in_fold = tf.strings.as_string(tf.math.floormod(fold, feature.folds))
+    in_fold = tf.where(fold < 0, "none", in_fold)
+    fold_keys = tf.strings.join([keys, in_fold], "/")
+    task = problem.task(feature.task)
+    # Serving has no labels; what was fitted from them is then only looked up.
+    label = observed = tf.zeros_like(keys, tf.float32)
+    if labels is not None:
+        index = problem.task_names.index(feature.task)
+        label, observed = labels[:, index], tf.cast(weights[:, index] > 0, tf.float32)
+    mean, std = analyzers.moments(
+        f"{feature.name}_label", tf.boolean_mask(label, observed > 0)
+    )
+
+    def total(part: str, value: tf.Tensor) -> tf.Tensor:
+        everywhere = analyzers.sums(f"{feature.name}_{part}", keys, value)
+        own_fold = analyzers.sums(f"{feature.name}_{part}_fold", fold_keys, value)
+        rest = everywhere(keys) - own_fold(fold_keys)
+        return tf.maximum(rest, 0.0)
+
+    count = total("count", observed)
+    above = total("above", tf.maximum(label, 0.0) * observed)
+    if task.kind == "binary":
+        smoothed = (above + feature.smoothing * mean) / (count + feature.smoothing)
+        score = _logit(smoothed) - _logit(mean)
+    else:
+        below = total("below", tf.maximum(-label, 0.0) * observed)
+        smoothed = (above - below + feature.smoothing * mean) / (count + feature.smoothing)
+        score = (smoothed - mean) / tf.where(std > 0, std, 1.0)
+    return score[:, tf.newaxis]
+
+
+def _logit(p):
+    p = tf.clip_by_value(p, 1e-6, 1 - 1e-6)
+    return tf.math.log(p) - tf.math.log1p(-p)
+
+
+def _text(value):
+    return value if value.dtype == tf.string else tf.strings.as_string(value)
+
+
+def _key(value):
+    # A hash as text has no white space, which vocabulary files could not hold.
+    return tf.strings.as_string(tf.strings.to_hash_bucket_fast(_text(value), 2**62))
+
+
+def _scalar(value):
+    if isinstance(value, tf.SparseTensor):
+        value = tf.sparse.to_dense(value, default_value=-1)
+    return tf.reshape(tf.cast(value, tf.int64), [-1])
+
+

@@ -1,0 +1,179 @@
+"""Statistics fitted on columns in memory, for notebooks and tests; what was fitted, for serving.
+
+`Preprocessor` is the in-memory twin of the pipeline's Transform: `fit` on training rows, then
+call it on any rows, or export it with a model.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from tfmtl.errors import DataError
+from tfmtl.features.declare import FIRST
+from tfmtl.features.encode import FOLD, Lookup, encode
+from tfmtl.features.layout import fixed_table_rows, has_ids
+from tfmtl.features.raw import DTYPES, dense
+from tfmtl.problem import ProblemSpec
+
+State = dict[str, Any]
+
+
+class Preprocessor(tf.Module):
+    """Raw columns to packed tensors, with statistics fitted on training rows.
+
+    Args:
+        problem: The declaration.
+
+    Example:
+        >>> from tfmtl.problem import ProblemSpec, binary, numerical
+        >>> problem = ProblemSpec(features=(numerical("age"),), tasks=(binary("y", label="y"),))
+        >>> rows = {"age": np.float32([20, 30, 40]), "y": np.float32([0, 1, 1])}
+        >>> preprocessor = Preprocessor(problem)
+        >>> preprocessor.fit(rows)["numbers_context"].numpy().ravel().round(2)
+        array([-1.22,  0.  ,  1.22], dtype=float32)
+    """
+
+    def __init__(self, problem: ProblemSpec):
+        super().__init__(name="preprocessor")
+        self.problem = problem
+        self._fitted: _Fitted | None = None
+
+    def fit(self, columns: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+        """Fits on training rows and returns them packed.
+
+        Target encodings of these rows come from other folds; rows that share a request share
+        a fold.
+
+        Args:
+            columns: Arrays `[rows]` (or `[rows, n]`, ragged for lists) by raw column name.
+        """
+        raw = self._tensors(columns)
+        if FOLD not in raw:
+            raw[FOLD] = self._folds(raw)
+        fitting = _Fitting()
+        packed = encode(self.problem, raw, fitting)
+        self._fitted = _Fitted(fitting.state)
+        return packed
+
+    def __call__(self, columns: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+        """Returns the packed tensors of any rows; labels may be absent."""
+        if self._fitted is None:
+            raise DataError("the preprocessor is not fitted; call fit(columns) on training rows.")
+        return encode(self.problem, self._tensors(columns), self._fitted)
+
+    def table_rows(self) -> dict[str, int]:
+        """Rows of each feature's table, by feature name."""
+        assert self._fitted is not None
+        state = self._fitted.state
+        return {
+            f.name: fixed_table_rows(f) or len(state[f"vocabulary/{f.name}"]) + FIRST
+            for f in self.problem.features
+            if has_ids(f)
+        }
+
+    def _tensors(self, columns):
+        declared = self.problem.columns()
+        missing = [name for name in self.problem.feature_columns() if name not in columns]
+        if missing:
+            raise DataError(f"columns {missing} are declared but not given; got {list(columns)}.")
+        tensors = {}
+        for name, values in columns.items():
+            if name in declared:
+                tensors[name] = dense(declared[name], _tensor(values, declared[name].dtype))
+            elif name == FOLD:
+                tensors[name] = tf.cast(values, tf.int64)
+        return tensors
+
+    def _folds(self, raw):
+        name = self.problem.request_id or self.problem.user_id
+        if name in raw:
+            values = raw[name]
+            text = values if values.dtype == tf.string else tf.strings.as_string(values)
+            return tf.strings.to_hash_bucket_fast(text, 2**31)
+        first = next(iter(self.problem.feature_columns()))
+        return tf.range(tf.shape(raw[first], out_type=tf.int64)[0])
+
+
+def _tensor(values, dtype):
+    if isinstance(values, tf.Tensor | tf.SparseTensor | tf.RaggedTensor):
+        return values
+    array = np.asarray(values)
+    if dtype == "string" and array.dtype.kind != "S":
+        text = pd.Series(array.ravel(), dtype=object)
+        array = text.where(text.notna(), "").astype(str).to_numpy().reshape(array.shape)
+    return tf.constant(array, DTYPES[dtype])
+
+
+class _Fitting:
+    """Analyzers that fit at once, on eager tensors that hold all training rows."""
+
+    def __init__(self) -> None:
+        self.state: State = {}
+
+    def vocabulary(self, name, values, size, min_count) -> Lookup:
+        tokens, counts = np.unique(values.numpy(), return_counts=True)
+        tokens, counts = tokens[counts >= min_count], counts[counts >= min_count]
+        # Most frequent first, ties by the greater value first, as TensorFlow Transform does.
+        order = np.argsort(-counts[::-1], kind="stable")
+        tokens = tokens[::-1][order][:size]
+        self.state[f"vocabulary/{name}"] = tokens
+        return _Fitted(self.state).vocabulary(name, values, size, min_count)
+
+    def moments(self, name, values):
+        found = values.numpy().astype(np.float64)
+        mean, std = (found.mean(), found.std()) if found.size else (0.0, 1.0)
+        self.state[f"moments/{name}"] = np.float32([mean, std])
+        return tf.constant(mean, tf.float32), tf.constant(std, tf.float32)
+
+    def quantiles(self, name, values, bins):
+        found = values.numpy()
+        edges = np.quantile(found, np.linspace(0, 1, bins + 1)) if found.size else np.zeros(bins + 1)
+        self.state[f"quantiles/{name}"] = edges.astype(np.float32)
+        return tf.constant(edges, tf.float32)
+
+    def sums(self, name, keys, values) -> Lookup:
+        tokens, inverse = np.unique(keys.numpy(), return_inverse=True)
+        totals = np.bincount(inverse.ravel(), values.numpy(), len(tokens)).astype(np.float32)
+        kept = totals > 0
+        self.state[f"sums/{name}"] = (tokens[kept], totals[kept])
+        return _Fitted(self.state).sums(name, keys, values)
+
+
+class _Fitted(tf.Module):
+    """Analyzers that answer from what was fitted."""
+
+    def __init__(self, state: State):
+        super().__init__(name="fitted")
+        self.state = state
+        self.tables: dict[str, tf.lookup.StaticHashTable] = {}
+        for name, value in state.items():
+            kind = name.split("/")[0]
+            if kind == "vocabulary":
+                dtype = tf.int64 if value.dtype.kind == "i" else tf.string
+                ids = tf.range(len(value), dtype=tf.int64)
+                self.tables[name] = _table(tf.constant(value, dtype), ids, -1)
+            elif kind == "sums":
+                keys, totals = value
+                self.tables[name] = _table(tf.constant(keys, tf.string), totals, 0.0)
+
+    def vocabulary(self, name, values, size, min_count) -> Lookup:
+        return self.tables[f"vocabulary/{name}"].lookup
+
+    def moments(self, name, values):
+        mean, std = self.state[f"moments/{name}"]
+        return tf.constant(mean), tf.constant(std)
+
+    def quantiles(self, name, values, bins):
+        return tf.constant(self.state[f"quantiles/{name}"])
+
+    def sums(self, name, keys, values) -> Lookup:
+        return self.tables[f"sums/{name}"].lookup
+
+
+def _table(keys, values, default):
+    return tf.lookup.StaticHashTable(
+        tf.lookup.KeyValueTensorInitializer(keys, values), default_value=default
+    )

@@ -1,0 +1,207 @@
+"""Packed tensors to field embeddings, with one fused table a width."""
+
+from collections.abc import Mapping
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfmtl.errors import SpecError
+from tfmtl.features.declare import SIDES, Categorical
+from tfmtl.features.layout import Slots, layout_of
+from tfmtl.problem import ProblemSpec
+
+PAD_ROWS = 1
+"""Row 0 of every table pads short lists; it is zero, and a zero gradient keeps it so."""
+
+
+class Embedding(keras.layers.Layer):
+    """Maps packed tensors to `[batch, fields, dim]`, one gather a table width.
+
+    Fields are the features with ids, in the layout's order, then the numbers: one joint field
+    (`numeric_mode="joint"`, all numbers through one dense layer) or one field `xⱼ·wⱼ + bⱼ` a
+    number (`"fieldwise"`). A feature whose own width differs from `dim` is projected linearly.
+
+    A value never seen in training has the zero vector, unless rarely seen values
+    (`min_count`) have taught its table's `unknown` row otherwise (our choice: noise from a row
+    that was never trained would be worse).
+
+    Args:
+        problem: The declaration.
+        table_rows: Rows of each feature's table, by feature name; see `Preprocessor.table_rows`.
+        dim: Width of every field.
+        numeric_mode: `joint` or `fieldwise`.
+        stddev: Standard deviation of the initial rows.
+        sides: Sides read; all by default, one for a tower.
+    """
+
+    def __init__(
+        self,
+        problem: ProblemSpec,
+        table_rows: Mapping[str, int],
+        *,
+        dim: int = 16,
+        numeric_mode: str = "joint",
+        stddev: float = 0.01,
+        sides: tuple[str, ...] = SIDES,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if numeric_mode not in ("joint", "fieldwise"):
+            raise SpecError(f"numeric_mode={numeric_mode!r} is neither 'joint' nor 'fieldwise'.")
+        self.problem, self.table_rows = problem, dict(table_rows)
+        self.dim, self.numeric_mode, self.stddev = dim, numeric_mode, stddev
+        self.sides = tuple(sides)
+        self.layout = layout_of(problem, self.sides)
+        self._widths = {s.feature.name: s.feature.dim or dim for s in self.layout.ids}
+        self.tables: dict[str, tf.Variable] = {}
+
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        """Names of the fields, in order."""
+        ids = tuple(slots.feature.name for slots in self._by_width())
+        numbers = self.layout.numbers
+        if not numbers:
+            return ids
+        if self.numeric_mode == "joint":
+            return (*ids, "numbers")
+        return ids + tuple(
+            s.feature.name if s.width == 1 else f"{s.feature.name}_{i}"
+            for s in numbers
+            for i in range(s.width)
+        )
+
+    def build(self, input_shape):
+        """Makes the tables, the projections and the numbers' weights."""
+        self._groups = []
+        for width in sorted(set(self._widths.values())):
+            self._groups.append(self._build_table(width))
+        number_columns = _columns(self.layout.numbers)
+        self._number_columns = number_columns
+        if number_columns:
+            if self.numeric_mode == "joint":
+                self.number_dense = keras.layers.Dense(self.dim, name="numbers")
+                self.number_dense.build([None, len(number_columns)])
+            else:
+                shape = [len(number_columns), self.dim]
+                self.number_kernel = self.add_weight(
+                    name="numbers/kernel", shape=shape, initializer="glorot_uniform"
+                )
+                self.number_bias = self.add_weight(
+                    name="numbers/bias", shape=shape, initializer="zeros"
+                )
+        super().build(input_shape)
+
+    def call(self, packed, training=False):
+        """Returns `[batch, fields, dim]`."""
+        return self.embed(packed)[0]
+
+    def embed(self, packed: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the fields and `Σ‖e‖²` over the looked-up rows, for weight decay."""
+        fields, squares = [], tf.constant(0.0)
+        numbers = self._concat(packed, "numbers", self.layout.number_columns)
+        if self._groups:
+            ids = self._concat(packed, "ids", self.layout.id_columns)
+        for group in self._groups:
+            columns = ids if group.columns is None else tf.gather(ids, group.columns, axis=1)
+            rows = tf.where(columns < 0, 0, columns + tf.cast(group.offsets, columns.dtype))
+            looked_up = tf.gather(self.tables[group.name], rows)
+            squares += tf.reduce_sum(tf.square(looked_up))
+            pooled = self._pool(group.slots, looked_up, columns, numbers)
+            if group.projection is not None:
+                pooled = tf.matmul(pooled, group.projection)
+            fields.append(pooled)
+        if self._number_columns:
+            if len(self._number_columns) != self.layout.number_width:
+                numbers = tf.gather(numbers, self._number_columns, axis=1)
+            if self.numeric_mode == "joint":
+                fields.append(self.number_dense(numbers)[:, tf.newaxis, :])
+            else:
+                fields.append(numbers[:, :, tf.newaxis] * self.number_kernel + self.number_bias)
+        return tf.concat(fields, axis=1), squares
+
+    def _by_width(self) -> list[Slots]:
+        return sorted(self.layout.ids, key=lambda s: self._widths[s.feature.name])
+
+    def _build_table(self, width: int) -> "_Group":
+        slots = [s for s in self.layout.ids if self._widths[s.feature.name] == width]
+        starts, offsets, row = [], [], PAD_ROWS
+        for s in slots:
+            starts.append(row)
+            offsets += [row] * s.width
+            row += self.table_rows[s.feature.name]
+        name = f"table_{width}"
+        self.tables[name] = self.add_weight(
+            name=name, shape=[row, width], initializer=_RowInitializer(starts, self.stddev)
+        )
+        projection = None
+        if width != self.dim:
+            projection = self.add_weight(
+                name=f"{name}/projection", shape=[width, self.dim], initializer="glorot_uniform"
+            )
+        columns = _columns(slots)
+        everything = columns == list(range(self.layout.id_width))
+        return _Group(name, slots, None if everything else columns, offsets, projection)
+
+    def _pool(self, slots, looked_up, columns, numbers):
+        if all(s.width == 1 and not _is_list(s) for s in slots):
+            return looked_up
+        fields, at = [], 0
+        for s in slots:
+            vectors = looked_up[:, at : at + s.width]
+            if _is_list(s):
+                weights = tf.cast(columns[:, at : at + s.width] >= 0, tf.float32)
+                start = self.layout.weights.get(s.feature.name)
+                if start is not None:
+                    weights *= numbers[:, start : start + s.width]
+                vectors = _pooled(vectors, weights, s.feature.pooling)
+            fields.append(vectors)
+            at += s.width
+        return tf.concat(fields, axis=1)
+
+    def _concat(self, packed, what, columns):
+        parts = [packed[f"{what}_{side}"] for side in self.sides if columns[side]]
+        if not parts:
+            return None
+        return parts[0] if len(parts) == 1 else tf.concat(parts, axis=1)
+
+
+class _Group:
+    """One table and the slots it serves."""
+
+    def __init__(self, name, slots, columns, offsets, projection):
+        self.name, self.slots, self.columns = name, slots, columns
+        self.offsets, self.projection = offsets, projection
+
+
+class _RowInitializer(keras.initializers.Initializer):
+    """Normal rows, but zeros in the padding row and in each feature's `unknown` row."""
+
+    def __init__(self, starts, stddev):
+        self.starts, self.stddev = starts, stddev
+
+    def __call__(self, shape, dtype=None, **kwargs):
+        rows = keras.initializers.RandomNormal(stddev=self.stddev)(shape, dtype)
+        zero = tf.constant([0, *self.starts])
+        return tf.tensor_scatter_nd_update(
+            rows, zero[:, tf.newaxis], tf.zeros([len(zero.numpy()), shape[1]], rows.dtype)
+        )
+
+
+def _is_list(slots: Slots) -> bool:
+    return isinstance(slots.feature, Categorical) and slots.feature.max_values > 0
+
+
+def _columns(slots) -> list[int]:
+    return [column for s in slots for column in range(s.start, s.start + s.width)]
+
+
+def _pooled(vectors, weights, pooling):
+    weights = weights[:, :, tf.newaxis]
+    if pooling == "max":
+        lowest = tf.where(weights > 0, vectors, vectors.dtype.min)
+        found = tf.reduce_max(lowest, axis=1, keepdims=True)
+        return tf.where(tf.reduce_max(weights, axis=1, keepdims=True) > 0, found, 0.0)
+    total = tf.reduce_sum(weights * vectors, axis=1, keepdims=True)
+    if pooling == "sum":
+        return total
+    return tf.math.divide_no_nan(total, tf.reduce_sum(weights, axis=1, keepdims=True))
