@@ -1,0 +1,5 @@
+"""Layers that several architectures share."""
+
+from tfmtl.layers.mlp import MLP
+
+__all__ = ["MLP"]
