@@ -1,0 +1,160 @@
+"""Towers and logits, and the links between tasks."""
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+
+from tfmtl.errors import SpecError, did_you_mean
+from tfmtl.layers.mlp import MLP
+from tfmtl.losses import log1mexp, product_log_prob
+from tfmtl.problem import ProblemSpec
+from tfmtl.tasks import Task
+
+CONV_SEMANTICS = ("ctcvr_direct", "cvr_click", "esmm")
+
+Outputs = dict[str, dict[str, tf.Tensor]]
+
+
+class Heads(keras.layers.Layer):
+    """Maps `{task: [batch, width]}` to each task's logit and prediction `[batch]`.
+
+    What the conversion heads of a funnel (ctr, cvr, ctcvr) mean is `conv_semantics`, the field's
+    largest hidden ambiguity:
+
+    | `conv_semantics` | ctcvr is | trained |
+    |---|---|---|
+    | `ctcvr_direct` | a head of its own (AITM, MTReclib) | every task on its own space |
+    | `cvr_click` | pCTR·pCVR, without a loss of its own (classic CVR) | ctr, cvr on clicks |
+    | `esmm` | pCTR·pCVR (Ma et al., SIGIR 2018, eq. 1) | ctr and ctcvr, on all rows; cvr has no loss |
+
+    Products are taken in log space, where small probabilities keep their gradients.
+
+    Args:
+        problem: The declaration.
+        tower_units: Widths of each task's tower below its logit.
+        dropout: Share dropped after each tower layer.
+        batch_norm: Whether tower layers are normalised.
+        conv_semantics: As above. Without a funnel only `ctcvr_direct` has a meaning.
+
+    Raises:
+        SpecError: The problem has no funnel, or the name is unknown.
+    """
+
+    def __init__(
+        self,
+        problem: ProblemSpec,
+        *,
+        tower_units=(128, 64),
+        dropout: float = 0.0,
+        batch_norm: bool = False,
+        conv_semantics: str = "ctcvr_direct",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        check_semantics(problem, conv_semantics)
+        self.problem, self.conv_semantics = problem, conv_semantics
+        self.tasks = direct_tasks(problem, conv_semantics)
+        self.trained = trained_tasks(problem, conv_semantics)
+        self.towers = {
+            t: MLP(tower_units, dropout=dropout, batch_norm=batch_norm, name=f"tower_{t}")
+            for t in self.tasks
+        }
+        self.logits = {t: keras.layers.Dense(1, name=f"logit_{t}") for t in self.tasks}
+        # Label means and deviations of regressions; see `adapt`.
+        self.shift = {t: self._constant(f"shift_{t}", 0.0) for t in self._regressions()}
+        self.scale = {t: self._constant(f"scale_{t}", 1.0) for t in self._regressions()}
+
+    def call(self, representations, training=False) -> Outputs:
+        """Returns `{task: {"logit": [batch], "prediction": [batch]}}`.
+
+        A product also has its `log_prob`. A regression's `logit` is in units of the training
+        labels' standard deviation, its prediction in the label's own unit.
+        """
+        outputs: Outputs = {}
+        for task in self.tasks:
+            hidden = self.towers[task](representations[task], training=training)
+            logit = self.logits[task](hidden)[:, 0]
+            if task in self.shift:
+                prediction = self.shift[task] + self.scale[task] * logit
+            else:
+                prediction = tf.sigmoid(logit)
+            outputs[task] = {"logit": logit, "prediction": prediction}
+        funnel = self.problem.funnel()
+        if funnel is not None and self.conv_semantics != "ctcvr_direct":
+            ctr, cvr, ctcvr = funnel
+            log_prob = product_log_prob(outputs[ctr]["logit"], outputs[cvr]["logit"])
+            outputs[ctcvr] = {
+                "logit": log_prob - log1mexp(log_prob),
+                "log_prob": log_prob,
+                "prediction": tf.exp(log_prob),
+            }
+        return {task: outputs[task] for task in self.problem.task_names}
+
+    def standardized(self, task: str, labels: tf.Tensor) -> tf.Tensor:
+        """A regression's labels in units of the training labels' deviation."""
+        return (labels - self.shift[task]) / self.scale[task]
+
+    def adapt(self, mean: np.ndarray, std: np.ndarray) -> None:
+        """Starts every head at the training rows' mean prediction.
+
+        A logit that starts at the base rate spares the first epoch from learning it (our
+        choice). Call on a built layer.
+
+        Args:
+            mean: Mean label of each task on its own space, `[tasks]`; NaN is passed over.
+            std: Standard deviation likewise.
+        """
+        for index, task in enumerate(self.problem.task_names):
+            if task not in self.tasks or not np.isfinite(mean[index]):
+                continue
+            if task in self.shift:
+                self.shift[task].assign(mean[index])
+                self.scale[task].assign(std[index] if std[index] > 0 else 1.0)
+            else:
+                rate = float(np.clip(mean[index], 1e-6, 1 - 1e-6))
+                self.logits[task].bias.assign([np.log(rate) - np.log1p(-rate)])
+
+    def _regressions(self):
+        return [t for t in self.tasks if self.problem.task(t).kind == "regression"]
+
+    def _constant(self, name, value):
+        return self.add_weight(
+            name=name, initializer=keras.initializers.Constant(value), trainable=False
+        )
+
+
+def direct_tasks(problem: ProblemSpec, conv_semantics: str) -> tuple[str, ...]:
+    """Tasks with a logit of their own, in order; the others are products."""
+    funnel = problem.funnel()
+    product = funnel[2] if funnel and conv_semantics != "ctcvr_direct" else None
+    return tuple(t for t in problem.task_names if t != product)
+
+
+def trained_tasks(problem: ProblemSpec, conv_semantics: str) -> tuple[str, ...]:
+    """Tasks with a loss of their own, in order."""
+    funnel = problem.funnel()
+    without = {"ctcvr_direct": None, "cvr_click": 2, "esmm": 1}[conv_semantics]
+    passive = funnel[without] if funnel and without is not None else None
+    return tuple(t for t in problem.task_names if t != passive)
+
+
+def impression_tasks(problem: ProblemSpec, conv_semantics: str) -> tuple[str, ...]:
+    """Binary tasks with a logit of their own that are observed on every row."""
+    tasks: list[Task] = [problem.task(t) for t in direct_tasks(problem, conv_semantics)]
+    return tuple(t.name for t in tasks if t.kind == "binary" and t.observed_if is None)
+
+
+def check_semantics(problem: ProblemSpec, conv_semantics: str) -> None:
+    """Refuses a meaning the problem's tasks do not have."""
+    if conv_semantics not in CONV_SEMANTICS:
+        raise SpecError(
+            f"conv_semantics={conv_semantics!r} is none of {list(CONV_SEMANTICS)}."
+            f"{did_you_mean(conv_semantics, CONV_SEMANTICS)}"
+        )
+    if conv_semantics != "ctcvr_direct" and problem.funnel() is None:
+        raise SpecError(
+            f"conv_semantics={conv_semantics!r} multiplies two heads into a third, which needs "
+            "three binary tasks: binary('ctr', label='click'), binary('cvr', label='conversion', "
+            "observed_if='click') and binary('ctcvr', label='conversion'); tasks are "
+            f"{list(problem.task_names)}."
+        )

@@ -1,0 +1,308 @@
+"""The model: embedding, backbone, heads and balancer, and the one ordinary training step."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_recommenders as tfrs
+import tf_keras as keras
+
+import tfmtl.backbones  # noqa: F401  registers the backbones
+import tfmtl.balancers  # noqa: F401  registers the balancers
+import tfmtl.terms  # noqa: F401  registers the loss terms
+from tfmtl import losses, registry
+from tfmtl.experiment import Model
+from tfmtl.features.layout import GROUP, LABELS, WEIGHTS
+from tfmtl.heads import Heads, check_semantics, direct_tasks, impression_tasks, trained_tasks
+from tfmtl.layers.embedding import Embedding
+from tfmtl.metrics import task_metrics
+from tfmtl.problem import ProblemSpec
+
+Packed = Mapping[str, tf.Tensor]
+
+
+class MultiTaskModel(tfrs.Model):
+    """Packed tensors to `{task: prediction}`.
+
+    Args:
+        problem: The declaration.
+        embedding: Packed tensors to fields; one a task for a backbone whose tasks bring their
+            own tables.
+        backbone: Fields to `{task: representation}`.
+        heads: Representations to logits and predictions.
+        balancer: Losses `[trained tasks]` to one.
+        terms: Batch-level losses, added to the balanced loss.
+        l2: Weight of `½‖w‖²` over dense kernels and over looked-up rows, the latter divided by
+            the batch size.
+
+    Example:
+        >>> from tfmtl.problem import ProblemSpec, binary, categorical
+        >>> problem = ProblemSpec(
+        ...     features=(categorical("ad", encoding="identity", size=9),),
+        ...     tasks=(binary("ctr", label="click"), binary("like", label="like")),
+        ... )
+        >>> model = MultiTaskModel.build_from(problem, {"ad": 11}, Model(dim=8))
+        >>> packed = {"ids_context": tf.constant([[2], [3]])}
+        >>> {task: p.shape for task, p in model(packed).items()}
+        {'ctr': TensorShape([2]), 'like': TensorShape([2])}
+    """
+
+    def __init__(
+        self,
+        problem: ProblemSpec,
+        *,
+        embedding: Embedding | Mapping[str, Embedding],
+        backbone: keras.layers.Layer,
+        heads: Heads,
+        balancer: keras.layers.Layer,
+        terms: Sequence[Any] = (),
+        l2: float = 0.0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.problem = problem
+        self.embedding = embedding
+        self.backbone, self.heads, self.balancer = backbone, heads, balancer
+        self.terms, self.l2 = list(terms), l2
+        self._means = {
+            name: keras.metrics.Mean(name=name)
+            for name in ("loss", *(problem.metric_name(t, "loss") for t in heads.trained))
+        }
+
+    @classmethod
+    def build_from(
+        cls, problem: ProblemSpec, table_rows: Mapping[str, int], config: Model
+    ) -> "MultiTaskModel":
+        """Makes the model that a configuration describes; see `tfmtl.experiment.Model`.
+
+        Args:
+            problem: The declaration.
+            table_rows: Rows of each feature's table, by feature name.
+            config: The network.
+        """
+        part = registry.get("backbone", config.backbone.get("name", ""))
+        semantics = config.conv_semantics or part.conv_semantics
+        check_semantics(problem, semantics)
+        tasks = direct_tasks(problem, semantics)
+        backbone = registry.build("backbone", config.backbone, tasks)
+
+        def embedding(name: str) -> Embedding:
+            return Embedding(
+                problem, table_rows, dim=config.dim, numeric_mode=config.numeric_mode, name=name
+            )
+
+        units = part.tower_units if config.tower_units is None else config.tower_units
+        trained = trained_tasks(problem, semantics)
+        kinds = [problem.task(t).kind for t in trained]
+        everywhere = impression_tasks(problem, semantics)
+        return cls(
+            problem,
+            embedding=(
+                {t: embedding(f"embedding_{t}") for t in tasks}
+                if part.separate_embeddings
+                else embedding("embedding")
+            ),
+            backbone=backbone,
+            heads=Heads(
+                problem,
+                tower_units=tuple(units),
+                dropout=config.tower_dropout,
+                batch_norm=config.tower_batch_norm,
+                conv_semantics=semantics,
+                name="heads",
+            ),
+            balancer=registry.build("balancer", config.balancer, trained, kinds),
+            terms=[
+                registry.build("term", term, everywhere)
+                for term in (*part.default_terms, *config.terms)
+            ],
+            l2=config.l2,
+        )
+
+    def compile(self, optimizer=None, embedding_optimizer=None, **kwargs):
+        """Sets the optimizers of the dense variables and of the tables.
+
+        Args:
+            optimizer: A tf_keras optimizer; Adam by default.
+            embedding_optimizer: A row-wise optimizer; `RowwiseAdam` with the same learning rate
+                by default.
+            **kwargs: As `keras.Model.compile`.
+        """
+        super().compile(optimizer=optimizer or keras.optimizers.Adam(), **kwargs)
+        if embedding_optimizer is None:
+            adam = registry.get("optimizer", "rowwise_adam")
+            embedding_optimizer = adam(float(self.optimizer.learning_rate.numpy()))
+        self.embedding_optimizer = embedding_optimizer
+
+    @property
+    def tables(self) -> list[tf.Variable]:
+        """The embedding tables."""
+        embeddings = (
+            list(self.embedding.values())
+            if isinstance(self.embedding, Mapping)
+            else [self.embedding]
+        )
+        return [table for e in embeddings for table in e.tables.values()]
+
+    @property
+    def dense_variables(self) -> list[tf.Variable]:
+        """Trainable variables other than tables."""
+        tables = {id(table) for table in self.tables}
+        return [v for v in self.trainable_variables if id(v) not in tables]
+
+    def call(self, packed: Packed, training: bool = False) -> dict[str, tf.Tensor]:
+        """Returns `{task: prediction [batch]}`: probabilities, or a regression's value."""
+        outputs, _ = self.forward(packed, training)
+        return {task: output["prediction"] for task, output in outputs.items()}
+
+    def forward(self, packed: Packed, training: bool = False):
+        """Returns `{task: {"logit", "prediction"}}` and `Σ‖e‖²` of the looked-up rows."""
+        if isinstance(self.embedding, Mapping):
+            both = {task: e.embed(packed) for task, e in self._built(packed).items()}
+            fields = {task: field for task, (field, _) in both.items()}
+            squares = tf.add_n([square for _, square in both.values()])
+        else:
+            fields, squares = self._built(packed)[""].embed(packed)
+        representations = self.backbone(fields, training=training)
+        return self.heads(representations, training=training), squares
+
+    def compute_loss(self, inputs: Packed, training: bool = False):
+        """Returns the loss to minimise and the trained tasks' losses `[trained tasks]`."""
+        outputs, squares = self.forward(inputs, training)
+        labels, weights = inputs[LABELS], inputs[WEIGHTS]
+        per_task, observed = [], []
+        for name in self.heads.trained:
+            index = self.problem.task_names.index(name)
+            loss = self._example_loss(name, outputs[name], labels[:, index])
+            mask = weights[:, index] > 0
+            per_task.append(losses.masked_mean(loss, mask, weights[:, index]))
+            observed.append(tf.reduce_any(mask))
+        stacked = tf.stack(per_task)
+        total = self.balancer(stacked, tf.stack(observed))
+        if self.terms:
+            probabilities = {t: o["prediction"] for t, o in outputs.items()}
+            columns = [self.problem.task_names.index(t) for t in self.heads.tasks]
+            for term in self.terms:
+                total += self._term(term, probabilities, labels, weights, columns)
+        if self.l2:
+            rows = tf.cast(tf.shape(labels)[0], tf.float32)
+            kernels = [tf.nn.l2_loss(v) for v in self.dense_variables if v.shape.rank > 1]
+            total += self.l2 * (tf.add_n(kernels) + 0.5 * squares / rows)
+        return total, stacked
+
+    def train_step(self, inputs: Packed) -> dict[str, tf.Tensor]:
+        """One update of dense variables and of the rows that were looked up."""
+        with tf.GradientTape() as tape:
+            total, per_task = self.compute_loss(inputs, training=True)
+        tables, dense = self.tables, self.dense_variables
+        gradients = tape.gradient(total, tables + dense)
+        self.embedding_optimizer.apply_gradients(
+            [(g, v) for g, v in zip(gradients, tables, strict=False) if g is not None]
+        )
+        self.optimizer.apply_gradients(
+            [
+                (g, v)
+                for g, v in zip(gradients[len(tables) :], dense, strict=True)
+                if g is not None
+            ]
+        )
+        return self._report(total, per_task)
+
+    def test_step(self, inputs: Packed) -> dict[str, tf.Tensor]:
+        """Losses of a batch, without an update."""
+        return self._report(*self.compute_loss(inputs, training=False))
+
+    @property
+    def metrics(self):
+        """Running means of the losses."""
+        return list(self._means.values())
+
+    def evaluate(self, x=None, **kwargs) -> dict[str, float]:
+        """Returns every task's exact metrics, over all rows of `x`, on the task's own space.
+
+        Args:
+            x: Batches of packed tensors with labels.
+            **kwargs: Accepted for `keras.Model.fit`'s sake; only `return_dict=False` changes
+                anything and is refused.
+
+        Returns:
+            `{"ctr/auc@imp": …, "mean_auc": …, "loss": …}`; `mean_auc` is over the binary tasks
+            that have both classes.
+        """
+        if not kwargs.get("return_dict", True):
+            raise ValueError("metrics are known by name; return_dict=False would lose the names.")
+        predictions, labels, weights, groups = self.predict_rows(x)
+        metrics: dict[str, float] = {}
+        aucs = []
+        for index, task in enumerate(self.problem.tasks):
+            seen = weights[:, index] > 0
+            found = task_metrics(
+                task.kind,
+                labels[seen, index],
+                predictions[task.name][seen],
+                groups=None if groups is None else groups[seen],
+            )
+            for metric, value in found.items():
+                metrics[self.problem.metric_name(task, metric)] = value
+            if task.kind == "binary" and np.isfinite(found["auc"]):
+                aucs.append(found["auc"])
+        metrics["mean_auc"] = float(np.mean(aucs)) if aucs else float("nan")
+        losses_seen = [
+            metrics[self.problem.metric_name(t, "log_loss" if t.kind == "binary" else "mse")]
+            for t in self.problem.tasks
+            if t.name in self.heads.trained
+        ]
+        metrics["loss"] = float(np.mean(losses_seen))
+        return metrics
+
+    def predict_rows(self, batches: tf.data.Dataset):
+        """Returns predictions `{task: [rows]}`, labels and weights `[rows, tasks]` and groups.
+
+        Groups are `None` where the problem declares no request and no user.
+        """
+        if self._predict_batch is None:
+            self._predict_batch = tf.function(
+                lambda packed: self(packed, training=False), reduce_retracing=True
+            )
+        parts: dict[str, list[np.ndarray]] = {}
+        for packed in batches:
+            for task, values in self._predict_batch(packed).items():
+                parts.setdefault(f"task/{task}", []).append(values.numpy())
+            for name in (LABELS, WEIGHTS, GROUP):
+                if name in packed:
+                    parts.setdefault(name, []).append(packed[name].numpy())
+        joined = {name: np.concatenate(values) for name, values in parts.items()}
+        predictions = {t: joined[f"task/{t}"] for t in self.problem.task_names}
+        return predictions, joined[LABELS], joined[WEIGHTS], joined.get(GROUP)
+
+    _predict_batch = None
+
+    def _built(self, packed) -> dict[str, Embedding]:
+        # `embed` bypasses `__call__`, which would have built the layer.
+        named = self.embedding if isinstance(self.embedding, Mapping) else {"": self.embedding}
+        for layer in named.values():
+            if not layer.built:
+                with tf.init_scope():
+                    layer.build(None)
+        return dict(named)
+
+    def _example_loss(self, name, output, labels):
+        if self.problem.task(name).kind == "regression":
+            return losses.squared_error(self.heads.standardized(name, labels), output["logit"])
+        if "log_prob" in output:
+            return losses.log_prob_cross_entropy(labels, output["log_prob"])
+        return losses.binary_cross_entropy(labels, output["logit"])
+
+    def _term(self, term, probabilities, labels, weights, columns):
+        return term(
+            {t: probabilities[t] for t in self.heads.tasks},
+            tf.gather(labels, columns, axis=1),
+            tf.gather(weights, columns, axis=1),
+        )
+
+    def _report(self, total, per_task):
+        self._means["loss"].update_state(total)
+        for name, loss in zip(self.heads.trained, tf.unstack(per_task), strict=True):
+            self._means[self.problem.metric_name(name, "loss")].update_state(loss)
+        return {name: mean.result() for name, mean in self._means.items()}

@@ -1,0 +1,234 @@
+"""Ordinary training: seeded epochs, early stopping on validation, resume after a kill."""
+
+import dataclasses
+import json
+import math
+import os
+import shutil
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+from absl import logging
+
+from tfmtl import registry
+from tfmtl.errors import SpecError, did_you_mean
+from tfmtl.experiment import ExperimentConfig, Training
+from tfmtl.inputs import READ_ROWS, PackedData, label_moments
+from tfmtl.model import MultiTaskModel
+
+OPTIMIZERS = {
+    "adam": keras.optimizers.Adam,
+    "adagrad": keras.optimizers.Adagrad,
+    "sgd": keras.optimizers.SGD,
+}
+LOWER_IS_BETTER = ("loss", "ne", "mae", "mse", "rmse", "ece")
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What training made.
+
+    Attributes:
+        model: The model, with the weights of its best epoch.
+        history: Metrics by epoch, from the first.
+        best_epoch: Epoch whose weights the model has, from 0.
+    """
+
+    model: MultiTaskModel
+    history: list[dict[str, float]]
+    best_epoch: int
+
+
+def train(
+    experiment: ExperimentConfig,
+    data: PackedData,
+    *,
+    checkpoint_dir: str | None = None,
+    verbose: int = 1,
+    callbacks: tuple[keras.callbacks.Callback, ...] = (),
+) -> Trained:
+    """Trains the experiment's model and returns it with the weights of its best epoch.
+
+    The same experiment and rows give the same weights, bit for bit, on CPU. With a
+    `checkpoint_dir` a run that was killed goes on from its last checkpoint: the rows it had
+    seen in the epoch are passed over, and without dropout the result is the same as if it had
+    not been killed (dropout draws anew).
+
+    Args:
+        experiment: Model and training settings.
+        data: Training and validation rows.
+        checkpoint_dir: Where checkpoints are kept; none without it. A finished run's is
+            removed by `forget`.
+        verbose: 1 shows a progress bar, 2 a line an epoch, 0 nothing.
+        callbacks: Further tf_keras callbacks.
+
+    Raises:
+        SpecError: `monitor` is no metric of the problem.
+    """
+    settings = experiment.training
+    keras.utils.set_random_seed(settings.seed)
+    tf.config.experimental.enable_op_determinism()
+    model = MultiTaskModel.build_from(experiment.problem, data.table_rows, experiment.model)
+    compile_model(model, settings)
+    first = next(iter(data.train.batches(min(data.train.count(), settings.batch_size))))
+    model(first)
+    model.heads.adapt(*label_moments(data.train))
+    run = _Run(model, experiment, checkpoint_dir)
+    run.restore()
+    steps = max(data.train.count() // settings.batch_size, 1)
+    while run.state["epoch"] < settings.epochs and run.state["wait"] < max(settings.patience, 1):
+        epoch, step = run.state["epoch"], run.state["step"]
+        rows = data.train.batches(
+            settings.batch_size, seed=_seed(settings.seed, epoch), skip=step
+        )
+        model.fit(
+            rows,
+            steps_per_epoch=None if verbose != 1 else steps - step or None,
+            initial_epoch=epoch,
+            epochs=epoch + 1 if verbose != 1 else max(settings.epochs, epoch + 1),
+            verbose=verbose,
+            callbacks=[*callbacks, _Epoch(run, data, settings, steps)],
+        )
+    run.load_best()
+    return Trained(model, run.state["history"], run.state["best_epoch"])
+
+
+def compile_model(model: MultiTaskModel, settings: Training) -> None:
+    """Gives a model the optimizers that the settings name."""
+    if settings.optimizer not in OPTIMIZERS:
+        raise SpecError(
+            f"training.optimizer={settings.optimizer!r} is none of {list(OPTIMIZERS)}."
+            f"{did_you_mean(settings.optimizer, OPTIMIZERS)}"
+        )
+    rate = settings.embedding_learning_rate or settings.learning_rate
+    model.compile(
+        optimizer=OPTIMIZERS[settings.optimizer](settings.learning_rate),
+        embedding_optimizer=registry.get("optimizer", settings.embedding_optimizer)(rate),
+    )
+
+
+def forget(checkpoint_dir: str) -> None:
+    """Removes a finished run's checkpoints."""
+    shutil.rmtree(checkpoint_dir, ignore_errors=True)
+
+
+class _Run:
+    """A run's state: weights, optimizers, and where it stands. Kept on disk where asked."""
+
+    def __init__(self, model: MultiTaskModel, experiment: ExperimentConfig, folder: str | None):
+        self.model, self.folder = model, folder
+        self.lower = _lower_is_better(experiment.training.monitor)
+        self.best: list[np.ndarray] = []
+        self.state: dict[str, Any] = {
+            "epoch": 0,
+            "step": 0,
+            "wait": 0,
+            "best_epoch": -1,
+            "best_value": math.inf if self.lower else -math.inf,
+            "history": [],
+        }
+        optimizers = (model.optimizer, model.embedding_optimizer)
+        optimizers[0].build(model.dense_variables)
+        optimizers[1].build(model.tables)
+        self.checkpoint = tf.train.Checkpoint(
+            model=model, optimizer=optimizers[0], embedding_optimizer=optimizers[1]
+        )
+
+    def restore(self) -> None:
+        """Goes on from the last checkpoint, if there is one."""
+        path = self._last()
+        if path is None:
+            return
+        with open(os.path.join(path, "state.json"), encoding="utf-8") as file:
+            self.state = json.load(file)
+        self.checkpoint.read(os.path.join(path, "weights")).assert_existing_objects_matched()
+        best = os.path.join(self.folder or "", "best.npz")
+        if os.path.exists(best):
+            with np.load(best) as arrays:
+                self.best = [arrays[str(i)] for i in range(len(arrays.files))]
+        logging.info("Resumed at epoch %d, step %d.", self.state["epoch"], self.state["step"])
+
+    def save(self) -> None:
+        """Writes a checkpoint; the former one stays until the new one is whole."""
+        if self.folder is None:
+            return
+        former = self._last()
+        name = f"at-{self.state['epoch']:05d}-{self.state['step']:09d}"
+        path, building = os.path.join(self.folder, name), os.path.join(self.folder, "building")
+        shutil.rmtree(building, ignore_errors=True)
+        os.makedirs(building)
+        self.checkpoint.write(os.path.join(building, "weights"))
+        with open(os.path.join(building, "state.json"), "w", encoding="utf-8") as file:
+            json.dump(self.state, file)
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(building, path)
+        if former is not None and former != path:
+            shutil.rmtree(former)
+
+    def finish_epoch(self, metrics: dict[str, float], value: float) -> None:
+        """Notes an epoch's metrics and whether it was the best."""
+        better = value < self.state["best_value"] if self.lower else value > self.state["best_value"]
+        if better or not self.best:
+            self.state.update(best_epoch=self.state["epoch"], best_value=value, wait=0)
+            self.best = [v.numpy() for v in self.model.variables]
+            if self.folder is not None:
+                os.makedirs(self.folder, exist_ok=True)
+                path = os.path.join(self.folder, "best.npz")
+                np.savez(path + ".building.npz", **{str(i): v for i, v in enumerate(self.best)})
+                os.replace(path + ".building.npz", path)
+        else:
+            self.state["wait"] += 1
+        self.state["history"].append(metrics)
+        self.state.update(epoch=self.state["epoch"] + 1, step=0)
+
+    def load_best(self) -> None:
+        """Gives the model the weights of its best epoch."""
+        for variable, value in zip(self.model.variables, self.best, strict=True):
+            variable.assign(value)
+
+    def _last(self) -> str | None:
+        if self.folder is None or not os.path.isdir(self.folder):
+            return None
+        found = sorted(name for name in os.listdir(self.folder) if name.startswith("at-"))
+        return os.path.join(self.folder, found[-1]) if found else None
+
+
+class _Epoch(keras.callbacks.Callback):
+    """Validates at the end of an epoch and keeps checkpoints on the way."""
+
+    def __init__(self, run: _Run, data: PackedData, settings: Training, steps: int):
+        super().__init__()
+        self.run, self.data, self.settings, self.steps = run, data, settings, steps
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.run.state["step"] += 1
+        step = self.run.state["step"]
+        if step % self.settings.checkpoint_every == 0 and step < self.steps:
+            self.run.save()
+
+    def on_epoch_end(self, epoch, logs=None):
+        metrics = self.run.model.evaluate(self.data.validation.batches(READ_ROWS))
+        monitor = self.settings.monitor
+        if monitor not in metrics:
+            raise SpecError(
+                f"training.monitor={monitor!r} is no validation metric; known are "
+                f"{sorted(metrics)}.{did_you_mean(monitor, metrics)}"
+            )
+        found = {name: float(value) for name, value in (logs or {}).items()}
+        found.update({f"val_{name}": value for name, value in metrics.items()})
+        self.run.finish_epoch(found, metrics[monitor])
+        self.run.save()
+        if logs is not None:
+            logs[f"val_{monitor}"] = metrics[monitor]
+        self.model.stop_training = True
+
+
+def _seed(seed: int, epoch: int) -> int:
+    return seed * 100_003 + epoch
+
+
+def _lower_is_better(monitor: str) -> bool:
+    name = monitor.split("/")[-1].split("@")[0]
+    return name == "log_loss" or name in LOWER_IS_BETTER
