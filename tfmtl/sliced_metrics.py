@@ -1,0 +1,149 @@
+"""Metrics by slice and full name: kept as JSON, printed as one table."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+Slice = tuple[tuple[str, str | int | float], ...]
+
+# Heading, metric and how it is written; the block of a kind of task.
+BINARY_COLUMNS = (
+    ("rows", "rows", ",.0f"),
+    ("AUC", "auc", ".4f"),
+    ("NE", "ne", ".4f"),
+    ("calibration", "calibration", ".3f"),
+)
+REGRESSION_COLUMNS = (
+    ("rows", "rows", ",.0f"),
+    ("MAE", "mae", ".4g"),
+    ("NMSE", "nmse", ".4f"),
+    ("bias", "bias", "+.4g"),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SlicedMetrics:
+    """Metrics by slice and full name.
+
+    Args:
+        slices: `{slice: {"cvr/auc@click": value}}`. A slice is a tuple of `(column, value)`;
+            `()` is all rows. A metric that is not defined (AUC of one class) is NaN.
+    """
+
+    slices: Mapping[Slice, Mapping[str, float]]
+
+    @property
+    def overall(self) -> Mapping[str, float]:
+        """Metrics of all rows."""
+        return self.slices[()]
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row per slice and task: its `slice`, `task`, `space` and metrics by short name."""
+        table: dict[tuple[Slice, str, str], dict[str, Any]] = {}
+        for key, metrics in self.slices.items():
+            for name, value in metrics.items():
+                task, metric, space = split_name(name)
+                row = table.setdefault(
+                    (key, task, space), {"slice": slice_name(key), "task": task, "space": space}
+                )
+                row[metric] = value
+        return list(table.values())
+
+    def to_json(self) -> str:
+        """Text from which `from_json` makes equal metrics; undefined ones are null."""
+        plain = [
+            {
+                "slice": [list(part) for part in key],
+                "metrics": {n: v if math.isfinite(v) else None for n, v in metrics.items()},
+            }
+            for key, metrics in self.slices.items()
+        ]
+        return json.dumps(plain, indent=1, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "SlicedMetrics":
+        """The metrics that `to_json` wrote."""
+        return cls(
+            slices={
+                tuple((c, v) for c, v in part["slice"]): {
+                    n: math.nan if v is None else v for n, v in part["metrics"].items()
+                }
+                for part in json.loads(text)
+            }
+        )
+
+
+def slice_name(key: Slice) -> str:
+    """A slice in words.
+
+    Example:
+        >>> slice_name((("scene", "search"), ("age", 3)))
+        'scene=search, age=3'
+        >>> slice_name(())
+        'overall'
+    """
+    return ", ".join(f"{column}={value}" for column, value in key) or "overall"
+
+
+def split_name(name: str) -> tuple[str, str, str]:
+    """Task, metric and space of a full metric name.
+
+    Example:
+        >>> split_name("cvr/auc@click")
+        ('cvr', 'auc', 'click')
+    """
+    task, _, rest = name.partition("/")
+    metric, _, space = rest.partition("@")
+    return task, metric, space
+
+
+def format_table(metrics: SlicedMetrics, *, columns: tuple[str, ...] = ()) -> str:
+    """The metrics as lines of text: each task in its space, overall and per slice.
+
+    Args:
+        metrics: What to show.
+        columns: Shows the slices by these columns only, such as `("scene",)`; none shows all.
+    """
+    shown = SlicedMetrics(
+        slices={
+            key: values
+            for key, values in metrics.slices.items()
+            if not key or not columns or tuple(c for c, _ in key) == tuple(columns)
+        }
+    )
+    table = sorted(shown.table(), key=lambda row: _order(metrics, row))
+    blocks = []
+    for wanted, kind in ((BINARY_COLUMNS, "auc"), (REGRESSION_COLUMNS, "nmse")):
+        # A row with AUC alone is a diagnostic, not a task.
+        rows = [row for row in table if kind in row and "rows" in row]
+        if rows:
+            blocks.append(_block(wanted, rows))
+    return "\n\n".join(blocks)
+
+
+def _order(metrics: SlicedMetrics, row: Mapping[str, Any]) -> int:
+    names = list(dict.fromkeys(split_name(name)[0] for name in metrics.overall))
+    return names.index(row["task"])
+
+
+def _block(columns: tuple[tuple[str, str, str], ...], rows: list[dict[str, Any]]) -> str:
+    lines = [["task", "slice", *(heading for heading, _, _ in columns)]]
+    above = None
+    for row in rows:
+        task = f"{row['task']}@{row['space']}"
+        cells = [
+            "-" if math.isnan(row.get(metric, math.nan)) else format(row[metric], spec)
+            for _, metric, spec in columns
+        ]
+        lines.append(["" if task == above else task, row["slice"], *cells])
+        above = task
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i < 2 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
