@@ -1,0 +1,92 @@
+"""TensorFlow Transform behind the encodings: statistics fitted by Beam, at any size."""
+
+import re
+
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from tfmtl.features.encode import FOLD, Lookup
+from tfmtl.features.raw import NO_INTEGER
+from tfmtl.problem import ProblemSpec
+
+
+class TransformAnalyzers:
+    """`tfmtl.features.encode.Analyzers` inside a `preprocessing_fn`."""
+
+    def vocabulary(self, name, values, size, min_count) -> Lookup:
+        """See `Analyzers.vocabulary`."""
+        vocabulary = tft.vocabulary(
+            values, top_k=size, frequency_threshold=min_count, vocab_filename=vocabulary_file(name)
+        )
+        return lambda x: tft.apply_vocabulary(x, vocabulary, default_value=-1)
+
+    def moments(self, name, values):
+        """See `Analyzers.moments`."""
+        return tft.mean(values), tf.sqrt(tft.var(values))
+
+    def quantiles(self, name, values, bins):
+        """See `Analyzers.quantiles`."""
+        inner = tf.reshape(tft.quantiles(values, bins, epsilon=0.001), [-1])
+        # Fewer distinct values than bins give fewer boundaries; empty bins keep the width.
+        inner = tf.pad(inner, [[0, bins - 1 - tf.shape(inner)[0]]], "SYMMETRIC")
+        edges = tf.concat([[tft.min(values)], inner, [tft.max(values)]], axis=0)
+        return tf.ensure_shape(tf.sort(edges), [bins + 1])
+
+    def sums(self, name, keys, values) -> Lookup:
+        """See `Analyzers.sums`."""
+        totals = tft.vocabulary(
+            keys, weights=values, store_frequency=True, vocab_filename=vocabulary_file(name)
+        )
+
+        def lookup(x, file):
+            # A line is `sum key`.
+            initializer = tf.lookup.TextFileInitializer(
+                file, tf.string, 1, tf.float32, 0, delimiter=" "
+            )
+            table = tf.lookup.StaticHashTable(initializer, default_value=0.0)
+            return table.lookup(x), table.size()
+
+        return lambda x: tft.apply_vocabulary(x, totals, lookup_fn=lookup)
+
+
+class TransformGraph(tf.Module):
+    """The pipeline's transform graph as `tfmtl.serving.Transform`.
+
+    Args:
+        output: What the Transform component wrote.
+        problem: The declaration.
+    """
+
+    def __init__(self, output: tft.TFTransformOutput, problem: ProblemSpec):
+        super().__init__(name="transform")
+        self.layer = output.transform_features_layer()
+        self._spec = output.raw_feature_spec()
+        self._columns = tuple(problem.feature_columns())
+
+    def __call__(self, columns):
+        """Returns the packed tensors of dense raw feature columns."""
+        raw = {name: self._as_declared(name, columns[name]) for name in self._columns}
+        if FOLD in self._spec:
+            first = columns[self._columns[0]]
+            raw[FOLD] = self._as_declared(FOLD, tf.fill([tf.shape(first)[0]], tf.constant(-1, tf.int64)))
+        return self.layer(raw)
+
+    def _as_declared(self, name, values):
+        spec = self._spec[name]
+        values = values[:, tf.newaxis] if values.shape.rank == 1 else values
+        if isinstance(spec, tf.io.FixedLenFeature):
+            return tf.reshape(values, [-1, *spec.shape])
+        if values.dtype == tf.string:
+            present = values != ""
+        elif values.dtype == tf.int64:
+            present = values != NO_INTEGER
+        else:
+            present = ~tf.math.is_nan(values)
+        where = tf.where(present)
+        shape = tf.shape(values, out_type=tf.int64)
+        return tf.SparseTensor(where, tf.gather_nd(values, where), shape)
+
+
+def vocabulary_file(name: str) -> str:
+    """File name of a fitted vocabulary, as in `TFTransformOutput.vocabulary_size_by_name`."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)

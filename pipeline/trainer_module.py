@@ -1,0 +1,83 @@
+"""What the Trainer component runs."""
+
+import hashlib
+import itertools
+import os
+
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from components.analyzers import TransformGraph, vocabulary_file
+from tfmtl.experiment import ExperimentConfig
+from tfmtl.features.declare import FIRST
+from tfmtl.features.layout import fixed_table_rows, has_ids
+from tfmtl.inputs import FileRows, PackedData, Rows
+from tfmtl.problem import ProblemSpec
+from tfmtl.serving import export
+from tfmtl.training import train
+from tfmtl.training.fit import forget
+from tfmtl.tuning import apply_hyperparameters
+
+IN_MEMORY_BYTES = 4 << 30
+
+
+def run_fn(fn_args) -> None:
+    """Trains on the packed rows and writes the SavedModel.
+
+    A run that was killed goes on from its last checkpoint: checkpoints lie in a folder that
+    depends on the experiment and its inputs alone, not on TFX's execution.
+
+    Args:
+        fn_args: As TFX gives them; `custom_config` holds `experiment` (JSON) and
+            `checkpoints` (a folder).
+    """
+    config = fn_args.custom_config
+    experiment = ExperimentConfig.from_json(config["experiment"])
+    if fn_args.hyperparameters:
+        experiment = apply_hyperparameters(experiment, fn_args.hyperparameters)
+    problem = experiment.problem
+    output = tft.TFTransformOutput(fn_args.transform_output)
+    data = packed_data(problem, output, fn_args.train_files, fn_args.eval_files)
+    checkpoints = os.path.join(config["checkpoints"], _key(experiment, fn_args))
+    trained = train(experiment, data, checkpoint_dir=checkpoints)
+    export(
+        trained.model,
+        TransformGraph(output, problem),
+        fn_args.serving_model_dir,
+        extra={"experiment.json": experiment.to_json()},
+    )
+    forget(checkpoints)
+
+
+def packed_data(
+    problem: ProblemSpec, output: tft.TFTransformOutput, train_files, validation_files
+) -> PackedData:
+    """The Transform component's output as training data, in memory where it is small enough."""
+    return PackedData(
+        train=_rows(problem, train_files),
+        validation=_rows(problem, validation_files),
+        table_rows=table_rows(problem, output),
+    )
+
+
+def table_rows(problem: ProblemSpec, output: tft.TFTransformOutput) -> dict[str, int]:
+    """Rows of each feature's table, by feature name."""
+    return {
+        f.name: fixed_table_rows(f)
+        or output.vocabulary_size_by_name(vocabulary_file(f.name)) + FIRST
+        for f in problem.features
+        if has_ids(f)
+    }
+
+
+def _rows(problem: ProblemSpec, patterns) -> Rows:
+    files = sorted(itertools.chain.from_iterable(tf.io.gfile.glob(p) for p in patterns))
+    rows = FileRows(problem, files)
+    size = sum(tf.io.gfile.stat(path).length for path in files)
+    packed = size * (5 if files and files[0].endswith(".gz") else 1)
+    return rows.load() if packed <= IN_MEMORY_BYTES else rows
+
+
+def _key(experiment: ExperimentConfig, fn_args) -> str:
+    parts = [experiment.to_json(), fn_args.transform_output, *fn_args.train_files]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,23 @@
+"""What the Transform component runs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from components.analyzers import TransformAnalyzers
+from tfmtl.experiment import ExperimentConfig
+from tfmtl.features.encode import encode
+
+
+def preprocessing_fn(
+    inputs: Mapping[str, Any], custom_config: Mapping[str, str]
+) -> dict[str, tf.Tensor]:
+    """Raw columns to packed tensors.
+
+    Args:
+        inputs: Raw columns, dense or sparse as the schema has them.
+        custom_config: `experiment`, the experiment's JSON.
+    """
+    problem = ExperimentConfig.from_json(custom_config["experiment"]).problem
+    return encode(problem, inputs, TransformAnalyzers())
