@@ -1,0 +1,196 @@
+"""The encodings: hand-computed values, and facts about what they were fitted on."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfmtl.errors import DataError
+from tfmtl.features.encode import FOLD
+from tfmtl.features.fit import Preprocessor
+from tfmtl.problem import (
+    ProblemSpec,
+    binary,
+    categorical,
+    count_encoding,
+    numerical,
+    regression,
+    target_encoding,
+)
+
+CLICK = binary("ctr", label="click")
+
+
+def fit(features, columns, tasks=(CLICK,), **context):
+    problem = ProblemSpec(features=features, tasks=tasks, **context)
+    columns = {task.label: np.zeros(next(iter(columns.values())).shape[0]) for task in tasks} | columns
+    preprocessor = Preprocessor(problem)
+    return preprocessor, preprocessor.fit(columns)
+
+
+def test_a_vocabulary_is_ordered_by_count_and_keeps_rows_for_unknown_and_missing():
+    preprocessor, packed = fit(
+        (categorical("x"),), {"x": np.array(["a", "b", "b", "c", "c", None], object)}
+    )
+    np.testing.assert_array_equal(packed["ids_context"].numpy().ravel(), [4, 3, 3, 2, 2, 1])
+    new = preprocessor({"x": np.array(["a", "z", ""])})["ids_context"].numpy().ravel()
+    np.testing.assert_array_equal(new, [4, 0, 1])
+    assert preprocessor.table_rows() == {"x": 5}
+
+
+def test_a_vocabulary_drops_what_is_rarer_than_min_count_or_beyond_its_size():
+    values = np.array(["a"] * 3 + ["b"] * 2 + ["c"])
+    rare, _ = fit((categorical("x", min_count=2),), {"x": values})
+    small, _ = fit((categorical("x", size=1),), {"x": values})
+    assert rare.table_rows() == {"x": 4}
+    assert small.table_rows() == {"x": 3}
+
+
+def test_identity_refuses_nothing_but_maps_what_lies_outside_to_unknown():
+    feature = categorical("x", encoding="identity", size=3)
+    _, packed = fit((feature,), {"x": np.array([0, 2, 3, -1])})
+    np.testing.assert_array_equal(packed["ids_context"].numpy().ravel(), [2, 4, 0, 0])
+
+
+def test_a_hash_needs_no_fitting_and_stays_inside_its_buckets():
+    values = np.array([f"v{i}" for i in range(1000)])
+    feature = categorical("x", encoding="hash", size=7)
+    _, one = fit((feature,), {"x": values})
+    _, other = fit((feature,), {"x": values[::-1]})
+    ids = one["ids_context"].numpy().ravel()
+    assert set(ids) == set(range(2, 9))
+    np.testing.assert_array_equal(ids, other["ids_context"].numpy().ravel()[::-1])
+
+
+def test_a_list_is_padded_cut_and_weighed():
+    feature = categorical("t", max_values=2, weights="w")
+    _, packed = fit(
+        (feature,),
+        {
+            "t": tf.ragged.constant([["a"], [], ["a", "a", "b"]]),
+            "w": tf.ragged.constant([[2.0], [], [1.0, 3.0, 5.0]]),
+            "click": np.zeros(3),
+        },
+    )
+    np.testing.assert_array_equal(packed["ids_context"], [[2, -1], [-1, -1], [2, 2]])
+    np.testing.assert_array_equal(packed["numbers_context"], [[2, 0], [0, 0], [1, 3]])
+
+
+def test_standard_and_log_have_zero_mean_and_unit_variance_and_missing_is_the_mean():
+    values = np.float32([1, 10, 100, 1000, np.nan])
+    _, packed = fit(
+        (numerical("x"), numerical("l", column="x", encoding="log", indicator=True)),
+        {"x": values},
+    )
+    numbers = packed["numbers_context"].numpy()
+    np.testing.assert_allclose(numbers[:4, :2].mean(0), 0, atol=1e-6)
+    np.testing.assert_allclose(numbers[:4, :2].std(0), 1, atol=1e-6)
+    logs = np.log1p(values[:4])
+    np.testing.assert_allclose(numbers[:4, 1], (logs - logs.mean()) / logs.std(), rtol=1e-5)
+    np.testing.assert_array_equal(numbers[4], [0, 0, 1])
+
+
+def test_quantile_buckets_hold_equal_shares_and_missing_has_its_own():
+    values = np.append(np.arange(100, dtype=np.float32), np.nan)
+    _, packed = fit((numerical("x", encoding="quantile", bins=4),), {"x": values})
+    ids = packed["ids_context"].numpy().ravel()
+    np.testing.assert_array_equal(np.bincount(ids), [0, 1, 25, 25, 25, 25])
+
+
+def test_piecewise_linear_matches_the_papers_equation_inside_the_training_range():
+    values = np.float32([0, 1, 2, 4])
+    preprocessor, _ = fit((numerical("x", encoding="piecewise", bins=3),), {"x": values})
+    found = preprocessor({"x": np.float32([0.5, 1.5, 3.0, np.nan, 99.0])})["numbers_context"]
+    # Edges 0, 1, 2, 4.
+    expected = [[0.5, 0, 0], [1, 0.5, 0], [1, 1, 0.5], [0, 0, 0], [1, 1, 1]]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_count_is_of_training_rows():
+    preprocessor, _ = fit((count_encoding("x"),), {"x": np.array(["a"] * 3 + ["b"])})
+    seen = preprocessor({"x": np.array(["a", "b", "new"])})["numbers_context"].numpy().ravel()
+    logs = np.log1p([3, 3, 3, 1])
+    np.testing.assert_allclose(seen, (np.log1p([3, 1, 0]) - logs.mean()) / logs.std(), rtol=1e-4)
+
+
+def test_a_target_encoding_is_the_smoothed_mean_of_the_other_folds():
+    columns = {
+        "x": np.array(["a", "a", "a", "b"]),
+        "click": np.float32([1, 1, 0, 0]),
+        FOLD: np.array([0, 0, 1, 1]),
+    }
+    feature = target_encoding("x", task="ctr", smoothing=1.0, folds=2)
+    preprocessor, packed = fit((feature,), columns)
+
+    def score(clicks, rows, prior=0.5):
+        p = (clicks + prior) / (rows + 1)
+        return np.log(p / (1 - p)) - np.log(prior / (1 - prior))
+
+    own = [score(0, 1), score(0, 1), score(2, 2), score(0, 0)]
+    np.testing.assert_allclose(packed["numbers_context"].numpy().ravel(), own, atol=1e-5)
+    served = preprocessor({"x": np.array(["a", "b", "c"])})["numbers_context"].numpy().ravel()
+    np.testing.assert_allclose(served, [score(2, 3), score(0, 1), 0], atol=1e-5)
+
+
+def test_a_rows_own_label_never_reaches_its_target_encoding():
+    rng = np.random.default_rng(0)
+    x, click = rng.integers(0, 5, 400).astype(str), (rng.random(400) < 0.3).astype(np.float32)
+    flipped = click.copy()
+    flipped[7] = 1 - flipped[7]
+    feature = (target_encoding("x", task="ctr", smoothing=1e-6),)
+    _, one = fit(feature, {"x": x, "click": click})
+    _, other = fit(feature, {"x": x, "click": flipped})
+    # The prior cancels only where it has no weight, hence the tiny smoothing.
+    before, after = one["numbers_context"].numpy()[7, 0], other["numbers_context"].numpy()[7, 0]
+    prior = np.log(click.mean() / (1 - click.mean())) - np.log(
+        flipped.mean() / (1 - flipped.mean())
+    )
+    assert abs(before + prior - after) < 1e-4
+
+
+def test_a_target_encoding_counts_only_its_tasks_own_space():
+    columns = {
+        "x": np.array(["a"] * 4 + ["b"] * 4),
+        "click": np.float32([1, 1, 0, 0] * 2),
+        "buy": np.float32([1, 0, 0, 0, 0, 0, 0, 0]),
+    }
+    tasks = (CLICK, binary("cvr", label="buy", observed_if="click"))
+    preprocessor, _ = fit((target_encoding("x", task="cvr", smoothing=1.0),), columns, tasks)
+    served = preprocessor({"x": np.array(["a"])})["numbers_context"].numpy()[0, 0]
+    p, prior = (1 + 0.25) / (2 + 1), 0.25
+    assert served == pytest.approx(np.log(p / (1 - p)) - np.log(prior / (1 - prior)), abs=1e-5)
+
+
+def test_a_regressions_target_encoding_is_in_standard_deviations():
+    tasks = (regression("cqs", label="q"),)
+    columns = {"x": np.array(["a", "a", "b", "b"]), "q": np.float32([-1, -3, 1, 3])}
+    preprocessor, _ = fit((target_encoding("x", task="cqs", smoothing=2.0),), columns, tasks)
+    served = preprocessor({"x": np.array(["a", "b"])})["numbers_context"].numpy().ravel()
+    np.testing.assert_allclose(served, np.array([-1, 1]) / np.std([-1, -3, 1, 3]), rtol=1e-5)
+
+
+def test_labels_outside_their_space_or_missing_weigh_nothing():
+    tasks = (CLICK, binary("cvr", label="buy", observed_if="click", weight="w"))
+    _, packed = fit(
+        (categorical("x"),),
+        {
+            "x": np.array(["a"] * 4),
+            "click": np.float32([1, 0, 1, np.nan]),
+            "buy": np.float32([1, 1, np.nan, 1]),
+            "w": np.float32([2, 2, 2, 2]),
+        },
+        tasks,
+    )
+    np.testing.assert_array_equal(packed["label_weights"], [[1, 2], [1, 0], [1, 0], [0, 0]])
+    np.testing.assert_array_equal(packed["labels"], [[1, 1], [0, 0], [1, 0], [0, 0]])
+
+
+def test_statistics_come_from_the_fitted_rows_alone():
+    preprocessor, _ = fit((numerical("x"),), {"x": np.float32([0, 2])})
+    one = preprocessor({"x": np.float32([4, 1000])})["numbers_context"].numpy()
+    np.testing.assert_allclose(one.ravel(), [3, 999])
+
+
+def test_a_missing_column_is_named():
+    preprocessor, _ = fit((numerical("x"),), {"x": np.float32([0, 2])})
+    with pytest.raises(DataError, match=r"\['x'\]"):
+        preprocessor({"y": np.float32([1])})
