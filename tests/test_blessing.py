@@ -22,7 +22,7 @@ PROBLEM = ProblemSpec(
 SEARCH, FEED = (("scene", "search"),), (("scene", "feed"),)
 
 
-def measured(*, ctr=0.7, cvr=0.65, nmse=0.5, rows=5000, clicked=2000, conversions=100):
+def measured(*, ctr=0.7, cvr=0.65, r2=0.5, rows=5000, clicked=2000, conversions=100):
     return {
         "ctr/rows@imp": rows,
         "ctr/positives@imp": clicked,
@@ -32,7 +32,7 @@ def measured(*, ctr=0.7, cvr=0.65, nmse=0.5, rows=5000, clicked=2000, conversion
         "cvr/positives@click": conversions,
         "cvr/auc@click": cvr,
         "quality/rows@imp": rows,
-        "quality/nmse@imp": nmse,
+        "quality/r2@imp": r2,
     }
 
 
@@ -57,7 +57,7 @@ def test_a_model_within_all_bounds_is_blessed_and_says_what_was_checked():
     [
         (measured(ctr=0.499), "ctr/auc@imp"),
         (measured(cvr=0.499), "cvr/auc@click"),
-        (measured(nmse=1.001), "quality/nmse@imp"),
+        (measured(r2=-0.001), "quality/r2@imp"),
     ],
 )
 def test_a_task_without_a_declared_bound_must_be_no_worse_than_knowing_nothing(metrics, metric):
@@ -75,9 +75,7 @@ def test_a_slice_below_its_bound_withholds_the_blessing_and_is_named():
     evaluation = Evaluation(slice_bounds={"cvr/auc@click": 0.64})
     candidate = sliced(feed=measured(), search=measured(cvr=0.612))
     verdict = bless(candidate, None, PROBLEM, evaluation)
-    assert sentences(verdict) == [
-        "cvr/auc@click is 0.6120 in scene=search, below its bound 0.6400"
-    ]
+    assert sentences(verdict) == ["cvr/auc@click is 0.6120 in scene=search, below its bound 0.6400"]
     assert verdict.reasons[0].bound == Bound(metric="cvr/auc@click", lower=0.64)
 
 
@@ -103,9 +101,7 @@ def test_a_slice_decides_by_the_rows_of_the_tasks_own_space():
 
 
 def test_a_fall_further_than_the_margin_withholds_the_blessing():
-    verdict = bless(
-        sliced(measured(cvr=0.612)), sliced(measured(cvr=0.625)), PROBLEM, Evaluation()
-    )
+    verdict = bless(sliced(measured(cvr=0.612)), sliced(measured(cvr=0.625)), PROBLEM, Evaluation())
     assert sentences(verdict) == [
         "cvr/auc@click is 0.6120: it fell by 0.0130 against the last blessed model (0.6250), "
         "more than 0.005"
@@ -127,9 +123,7 @@ def test_slices_have_their_own_margin():
 
 
 def test_an_improvement_is_never_a_fall():
-    verdict = bless(
-        sliced(measured(ctr=0.9, cvr=0.9)), sliced(), PROBLEM, Evaluation(max_fall=0.0)
-    )
+    verdict = bless(sliced(measured(ctr=0.9, cvr=0.9)), sliced(), PROBLEM, Evaluation(max_fall=0.0))
     assert verdict.blessed
 
 

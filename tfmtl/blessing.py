@@ -1,9 +1,9 @@
 """Whether a model may be pushed: absolute bounds, and no fall against the last blessed model.
 
 Every task holds a bound, overall: what `Evaluation.bounds` declares for it, else that it is no
-worse than knowing nothing (our choice): AUC of at least 0.5 for a binary task, a squared error
-no larger than that of the labels' mean (NMSE of at most 1) for a regression. In slices only
-what `slice_bounds` declares is bounded. `max_fall` and `max_slice_fall` compare the AUC of
+worse than knowing nothing (our choice): AUC of at least 0.5 for a binary task, R² of at least 0
+for a regression, which the labels' mean has. In slices only what `slice_bounds` declares is
+bounded. `max_fall` and `max_slice_fall` compare the AUC of
 binary tasks alone: an AUC's fall means the same for every task, an error's rise is in the
 label's unit, so a regression is held by its bound.
 
@@ -22,12 +22,11 @@ from tfmtl.experiment import Evaluation
 from tfmtl.problem import ProblemSpec
 from tfmtl.sliced_metrics import Slice, SlicedMetrics, slice_name, split_name
 
-HIGHER_IS_BETTER = ("rows", "positives", "auc", "gauc")
-LOWER_IS_BETTER = ("log_loss", "ne", "ece", "mae", "mse", "nmse")
-AROUND_A_VALUE = ("calibration", "bias")
+HIGHER_IS_BETTER = ("rows", "positives", "auc", "gauc", "r2")
+LOWER_IS_BETTER = ("log_loss", "ne", "ece", "mae", "mse", "rmse")
 MEASURED = {
     "binary": ("rows", "positives", "auc", "gauc", "log_loss", "ne", "calibration", "ece", "mae"),
-    "regression": ("rows", "mae", "mse", "nmse", "calibration", "bias"),
+    "regression": ("rows", "mae", "mse", "rmse", "r2", "bias", "calibration"),
 }
 # 0.625 - 0.620 is 0.0050000000000000044, which is no fall by more than 0.005.
 ROUNDING = 1e-9
@@ -157,9 +156,7 @@ def bless(
             "task do not decide."
         )
     if one_class:
-        notes.append(
-            f"{one_class} comparisons have labels of one class only and do not decide."
-        )
+        notes.append(f"{one_class} comparisons have labels of one class only and do not decide.")
     return Verdict(
         blessed=not reasons,
         reasons=tuple(reasons),
@@ -194,7 +191,7 @@ def bounds(
         if task.name not in declared and task.kind == "binary":
             overall.append(Bound(metric=problem.metric_name(task, "auc"), lower=0.5))
         elif task.name not in declared:
-            overall.append(Bound(metric=problem.metric_name(task, "nmse"), upper=1.0))
+            overall.append(Bound(metric=problem.metric_name(task, "r2"), lower=0.0))
     return tuple(overall), tuple(slices)
 
 

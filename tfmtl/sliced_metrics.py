@@ -18,7 +18,7 @@ BINARY_COLUMNS = (
 REGRESSION_COLUMNS = (
     ("rows", "rows", ",.0f"),
     ("MAE", "mae", ".4g"),
-    ("NMSE", "nmse", ".4f"),
+    ("R2", "r2", ".4f"),
     ("bias", "bias", "+.4g"),
 )
 
@@ -115,7 +115,7 @@ def format_table(metrics: SlicedMetrics, *, columns: tuple[str, ...] = ()) -> st
     )
     table = sorted(shown.table(), key=lambda row: _order(metrics, row))
     blocks = []
-    for wanted, kind in ((BINARY_COLUMNS, "auc"), (REGRESSION_COLUMNS, "nmse")):
+    for wanted, kind in ((BINARY_COLUMNS, "auc"), (REGRESSION_COLUMNS, "r2")):
         # A row with AUC alone is a diagnostic, not a task.
         rows = [row for row in table if kind in row and "rows" in row]
         if rows:
