@@ -17,6 +17,7 @@ from tfmtl.features.layout import GROUP, LABELS, WEIGHTS
 from tfmtl.heads import Heads, check_semantics, direct_tasks, impression_tasks, trained_tasks
 from tfmtl.layers.embedding import Embedding
 from tfmtl.metrics import task_metrics
+from tfmtl.optimizers import RowwiseAdam
 from tfmtl.problem import ProblemSpec
 
 Packed = Mapping[str, tf.Tensor]
@@ -131,8 +132,8 @@ class MultiTaskModel(tfrs.Model):
         """
         super().compile(optimizer=optimizer or keras.optimizers.Adam(), **kwargs)
         if embedding_optimizer is None:
-            adam = registry.get("optimizer", "rowwise_adam")
-            embedding_optimizer = adam(float(self.optimizer.learning_rate.numpy()))
+            rate = float(self.optimizer.learning_rate.numpy())
+            embedding_optimizer = RowwiseAdam(learning_rate=rate)
         self.embedding_optimizer = embedding_optimizer
 
     @property

@@ -105,7 +105,9 @@ def compile_model(model: MultiTaskModel, settings: Training) -> None:
     rate = settings.embedding_learning_rate or settings.learning_rate
     model.compile(
         optimizer=OPTIMIZERS[settings.optimizer](settings.learning_rate),
-        embedding_optimizer=registry.get("optimizer", settings.embedding_optimizer)(rate),
+        embedding_optimizer=registry.get("optimizer", settings.embedding_optimizer)(
+            learning_rate=rate
+        ),
     )
 
 
