@@ -1,0 +1,206 @@
+"""Fixed weights, and learnt uncertainty against its closed-form optimum."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+from tfmtl import registry
+from tfmtl.balancers import FixedWeights, Uncertainty
+from tfmtl.errors import SpecError
+
+TASKS = ["ctr", "cvr", "quality"]
+KINDS = ["binary", "binary", "regression"]
+
+
+def settle(balancer, losses, steps=500, observed=None):
+    """Trains the balancer's own variables on constant losses, and returns `e^s`."""
+    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.05, steps))
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            total = balancer(tf.constant(losses), observed)
+        variables = balancer.trainable_variables
+        optimizer.apply_gradients(zip(tape.gradient(total, variables), variables, strict=True))
+
+    for _ in range(steps):
+        step()
+    return np.exp(balancer.log_variance.numpy())
+
+
+def slopes(balancer, losses, observed=None):
+    losses = tf.constant(losses)
+    with tf.GradientTape() as tape:
+        tape.watch(losses)
+        total = balancer(losses, observed)
+    return [g.numpy() for g in tape.gradient(total, [losses, *balancer.trainable_variables])]
+
+
+# --- fixed ---------------------------------------------------------------------------------
+
+
+def test_fixed_weights_sum_or_average_over_all_tasks():
+    losses = tf.constant([1.0, 2.0, 4.0])
+    assert float(FixedWeights(TASKS)(losses)) == pytest.approx(7 / 3)
+    assert float(FixedWeights(TASKS, reduction="sum")(losses)) == 7
+    weighted = FixedWeights(TASKS, task_weights={"quality": 1.5, "cvr": 0.0}, reduction="sum")
+    assert float(weighted(losses)) == 7
+    np.testing.assert_allclose(weighted.weights_now(), [1.0, 0.0, 1.5])
+    np.testing.assert_allclose(FixedWeights(TASKS).weights_now(), [1 / 3] * 3)
+
+
+def test_the_step_of_a_fixed_task_does_not_depend_on_which_others_are_observed():
+    balancer = FixedWeights(TASKS)
+    (whole,) = slopes(balancer, [1.0, 2.0, 3.0])
+    (part,) = slopes(balancer, [1.0, np.nan, 3.0], tf.constant([True, False, True]))
+    np.testing.assert_array_equal(part, [whole[0], 0, whole[2]])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"task_weights": {"qualty": 1.0}}, "Did you mean 'quality'"),
+        ({"task_weights": {"ctr": -1.0}}, "weight of task 'ctr' must be at least 0"),
+        ({"reduction": "median"}, "'mean' or 'sum'"),
+    ],
+)
+def test_fixed_weights_refuse_a_mistake(arguments, message):
+    with pytest.raises(SpecError, match=message):
+        FixedWeights(TASKS, **arguments)
+
+
+# --- uncertainty ---------------------------------------------------------------------------
+
+
+def test_uncertainty_starts_as_the_plain_sum_with_regression_halved():
+    balancer = Uncertainty(TASKS, KINDS)
+    assert float(balancer(tf.constant([1.0, 2.0, 4.0]))) == 1 + 2 + 4 / 2
+    np.testing.assert_array_equal(balancer.weights_now(), [1, 1, 0.5])
+    balancer.log_variance.assign([0.0, 1.0, -1.0])
+    want = 1 + 2 * np.exp(-1) + 0.5 + 2 * np.exp(1) - 0.5
+    assert float(balancer(tf.constant([1.0, 2.0, 4.0]))) == pytest.approx(want, rel=1e-6)
+
+
+@pytest.mark.parametrize("form", ["kendall", "paper_eq3"])
+@pytest.mark.parametrize("positive", [False, True])
+def test_uncertainty_has_no_slope_at_its_optimum_and_one_on_either_side(form, positive):
+    losses = np.array([0.69, 0.01, 3.0], np.float32)
+    c = losses * ([1.0, 1.0, 0.5] if form == "kendall" else 0.5)
+    # c e^{-s} + s/2 is least at e^s = 2c; c e^{-s} + log(1 + e^s) where v² = c (1 + v).
+    optimum = (c + np.sqrt(c**2 + 4 * c)) / 2 if positive else 2 * c
+    balancer = Uncertainty(TASKS, KINDS, form=form, positive=positive)
+    for shift, sign in ((0.0, 0), (-0.1, -1), (0.1, 1)):
+        balancer.log_variance.assign(np.log(optimum) + shift)
+        slope = slopes(balancer, losses)[1]
+        if sign:
+            assert (np.sign(slope) == sign).all()
+        else:
+            np.testing.assert_allclose(slope, 0, atol=1e-6)
+
+
+def test_training_settles_at_twice_the_loss_of_a_class_and_the_loss_of_a_number():
+    balancer = Uncertainty(TASKS, KINDS)
+    found = settle(balancer, [0.7, 0.05, 3.0])
+    np.testing.assert_allclose(found, [1.4, 0.1, 3.0], rtol=0.01)
+    # The rare task's small loss is weighted up, beyond 1.
+    np.testing.assert_allclose(balancer.weights_now(), [1 / 1.4, 10, 1 / 6], rtol=0.01)
+
+
+def test_scaling_a_loss_shifts_its_optimal_s_by_the_log_and_leaves_its_weighted_slope():
+    one, other = (Uncertainty(["ctr", "cvr"], ["binary", "regression"]) for _ in range(2))
+    before = np.log(settle(one, [0.7, 0.5]))
+    after = np.log(settle(other, [0.7 * 8, 0.5]))
+    np.testing.assert_allclose(after - before, [np.log(8), 0], atol=0.02)
+    # What reaches the network is weight · ∂(c L)/∂θ, so it is c · weight that must not change.
+    np.testing.assert_allclose(other.weights_now() * [8, 1], one.weights_now(), rtol=0.02)
+
+
+def test_positive_uncertainty_stays_positive_where_kendalls_does_not():
+    losses = tf.constant([1e-4, 1e-4, 1e-4])
+    for positive, negative_total in ((True, False), (False, True)):
+        balancer = Uncertainty(TASKS, KINDS, positive=positive)
+        balancer.log_variance.assign([-8.0] * 3)
+        assert (float(balancer(losses)) < 0) == negative_total
+
+
+def test_a_task_without_observed_rows_adds_no_loss_and_moves_no_s():
+    balancer = Uncertainty(TASKS, KINDS)
+    observed = tf.constant([True, False, True])
+    whole = slopes(balancer, [0.7, 0.0, 1.0])
+    part = slopes(balancer, [0.7, 0.0, 1.0], observed)
+    assert whole[1][1] == 0.5 and part[1][1] == 0.0
+    assert part[0][1] == 0.0
+    np.testing.assert_array_equal(part[1][[0, 2]], whole[1][[0, 2]])
+    assert settle(balancer, [0.7, 0.0, 1.0], steps=50, observed=observed)[1] == 1.0
+    assert float(balancer(tf.zeros([3]), tf.zeros([3], tf.bool))) == 0.0
+
+
+def test_s_stops_at_its_border_and_comes_back():
+    balancer = Uncertainty(["ctr"], ["binary"])
+    optimizer = keras.optimizers.SGD(1.0)
+
+    def step(loss):
+        _, slope = slopes(balancer, [loss])
+        optimizer.apply_gradients([(tf.constant(slope), balancer.log_variance)])
+        return float(balancer.log_variance[0])
+
+    assert step(1e6) == 10.0
+    assert step(1e6) == 10.0
+    assert step(0.0) == 9.5
+    balancer.log_variance.assign([-9.9])
+    assert step(0.0) == -10.0
+    assert step(1.0) == 10.0
+
+
+def test_uncertainty_refuses_a_mistake():
+    with pytest.raises(SpecError, match="needs kinds"):
+        Uncertainty(TASKS)
+    with pytest.raises(SpecError, match="3 tasks, 2 kinds"):
+        Uncertainty(TASKS, KINDS[:2])
+    with pytest.raises(SpecError, match="got 'class'"):
+        Uncertainty(["ctr"], ["class"])
+    with pytest.raises(SpecError, match="'kendall' or 'paper_eq3'"):
+        Uncertainty(TASKS, KINDS, form="eq3")
+    Uncertainty(TASKS, form="paper_eq3")
+
+
+# --- both ----------------------------------------------------------------------------------
+
+CONFIGS = [
+    {"name": "fixed", "task_weights": {"cvr": 2.0}, "reduction": "sum"},
+    {"name": "uncertainty", "form": "paper_eq3", "positive": True},
+]
+each_config = pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c["name"])
+
+
+@each_config
+def test_a_balancer_is_built_by_name_and_comes_back_from_its_config(config):
+    balancer = registry.build("balancer", config, TASKS, KINDS)
+    again = keras.layers.deserialize(keras.layers.serialize(balancer))
+    assert type(again) is type(balancer) and again.get_config() == balancer.get_config()
+    losses = tf.constant([1.0, 2.0, 3.0])
+    assert float(again(losses)) == float(balancer(losses))
+
+
+@each_config
+def test_weights_now_are_the_slopes_of_the_total(config):
+    balancer = registry.build("balancer", config, TASKS, KINDS)
+    np.testing.assert_allclose(slopes(balancer, [0.3, 0.2, 0.9])[0], balancer.weights_now())
+
+
+@each_config
+def test_losses_of_another_number_of_tasks_are_refused(config):
+    balancer = registry.build("balancer", config, TASKS, KINDS)
+    with pytest.raises(ValueError, match=r"one a task, \[3\]; got \[2\]"):
+        balancer(tf.zeros([2]))
+
+
+@each_config
+def test_the_total_stays_float32_under_mixed_precision(config):
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        balancer = registry.build("balancer", config, TASKS, KINDS)
+        assert balancer(tf.constant([1.0, 2.0, 1e6])).dtype == tf.float32
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
