@@ -1,5 +1,8 @@
 """Layers that several architectures share."""
 
+from tfmtl.layers.experts import Experts, ParallelDense
+from tfmtl.layers.extraction import Extraction
+from tfmtl.layers.gates import Gates
 from tfmtl.layers.mlp import MLP
 
-__all__ = ["MLP"]
+__all__ = ["MLP", "Experts", "Extraction", "Gates", "ParallelDense"]

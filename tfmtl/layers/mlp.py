@@ -16,12 +16,14 @@ class MLP(keras.layers.Layer):
 
     Args:
         units: Width of each layer; none gives the identity.
-        dropout: Share of each layer's outputs dropped in training.
+        dropout: Share of each layer's outputs dropped in training; one for all layers, or one
+            a layer.
         batch_norm: Whether each layer normalises its outputs over the batch.
         activation: Name of a Keras activation, after every layer.
 
     Raises:
-        ValueError: A width is not positive, or `dropout` is outside `[0, 1)`.
+        ValueError: A width is not positive, a share is outside `[0, 1)`, or there are not as
+            many shares as layers.
 
     Example:
         >>> MLP((16, 8), dropout=0.2)(tf.ones([2, 5])).shape
@@ -32,15 +34,15 @@ class MLP(keras.layers.Layer):
         self,
         units: Sequence[int],
         *,
-        dropout: float = 0.0,
+        dropout: float | Sequence[float] = 0.0,
         batch_norm: bool = False,
         activation: str = "relu",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check_block("MLP", units, dropout)
+        check_block(self.name, units, dropout)
         self.units = tuple(units)
-        self.dropout = dropout
+        self.dropout = tuple(dropout) if isinstance(dropout, Sequence) else dropout
         self.batch_norm = batch_norm
         self.activation = activation
 
@@ -49,7 +51,7 @@ class MLP(keras.layers.Layer):
         # Flat lists: Keras' own format does not look for weights in a list of lists.
         shape = tuple(input_shape)
         self.dense, self.norms, self.drops = [], [], []
-        for i, width in enumerate(self.units):
+        for i, (width, share) in enumerate(zip(self.units, self._shares(), strict=True)):
             dense = keras.layers.Dense(width, name=f"dense_{i}")
             with tf.name_scope(dense.name):
                 dense.build(shape)
@@ -60,8 +62,7 @@ class MLP(keras.layers.Layer):
                 with tf.name_scope(norm.name):
                     norm.build(shape)
                 self.norms.append(norm)
-            if self.dropout:
-                self.drops.append(keras.layers.Dropout(self.dropout, name=f"dropout_{i}"))
+            self.drops.append(keras.layers.Dropout(share, name=f"dropout_{i}"))
         self.activate = keras.activations.get(self.activation)
         super().build(input_shape)
 
@@ -71,9 +72,7 @@ class MLP(keras.layers.Layer):
             h = dense(h)
             if self.batch_norm:
                 h = self.norms[i](h, training=training)
-            h = self.activate(h)
-            if self.dropout:
-                h = self.drops[i](h, training=training)
+            h = self.drops[i](self.activate(h), training=training)
         return h
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
@@ -90,19 +89,31 @@ class MLP(keras.layers.Layer):
             "activation": self.activation,
         }
 
+    def _shares(self) -> tuple[float, ...]:
+        if isinstance(self.dropout, tuple):
+            return self.dropout
+        return (self.dropout,) * len(self.units)
 
-def check_block(owner: str, units: Sequence[int], dropout: float) -> None:
+
+def check_block(owner: str, units: Sequence[int], dropout: float | Sequence[float]) -> None:
     """Refuses widths and dropout shares that no block can have.
 
     Args:
         owner: What the error names.
         units: Widths of the layers.
-        dropout: Share dropped.
+        dropout: Share dropped, one for all layers or one a layer.
 
     Raises:
-        ValueError: A width is not positive, or `dropout` is outside `[0, 1)`.
+        ValueError: A width is not positive, a share is outside `[0, 1)`, or there are not as
+            many shares as layers.
     """
     if any(width < 1 for width in units):
         raise ValueError(f"{owner}: units are widths of at least 1; got {tuple(units)}.")
-    if not 0.0 <= dropout < 1.0:
+    shares = tuple(dropout) if isinstance(dropout, Sequence) else (dropout,)
+    if not all(0.0 <= share < 1.0 for share in shares):
         raise ValueError(f"{owner}: dropout is a share in [0, 1); got {dropout}.")
+    if isinstance(dropout, Sequence) and len(shares) != len(units):
+        raise ValueError(
+            f"{owner}: dropout={shares} has {len(shares)} shares for {len(units)} layers; "
+            "give one for all, or one a layer."
+        )

@@ -1,0 +1,24 @@
+"""Backbones, one file a paper; importing this package registers them all."""
+
+from tfmtl.backbones.aitm import AITM
+from tfmtl.backbones.base import Backbone, flatten
+from tfmtl.backbones.cgc import CGC
+from tfmtl.backbones.esmm import ESMM
+from tfmtl.backbones.mmoe import MMoE
+from tfmtl.backbones.omoe import OMoE
+from tfmtl.backbones.ple import PLE
+from tfmtl.backbones.shared_bottom import SharedBottom
+from tfmtl.backbones.single_task import SingleTask
+
+__all__ = [
+    "AITM",
+    "CGC",
+    "ESMM",
+    "PLE",
+    "Backbone",
+    "MMoE",
+    "OMoE",
+    "SharedBottom",
+    "SingleTask",
+    "flatten",
+]

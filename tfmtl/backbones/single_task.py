@@ -1,0 +1,64 @@
+"""One network a task, with nothing shared: what every sharing architecture must beat."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import tf_keras as keras
+
+from tfmtl.backbones.base import Backbone, flatten
+from tfmtl.layers.mlp import MLP
+from tfmtl.registry import register
+
+
+@register("backbone", "single_task")
+@keras.saving.register_keras_serializable(package="tfmtl")
+class SingleTask(Backbone):
+    """A bottom of its own for each task, over embedding tables of its own.
+
+    Maps `{task: [batch, fields, dim]}` to `{task: [batch, bottom_units[-1]]}`. Trained jointly
+    this equals separate training only where the optimizer couples no variables: with Adam, but
+    not with a norm clipped over all gradients.
+
+    Args:
+        tasks: Task names, in the order of `ProblemSpec.tasks`.
+        bottom_units: Widths of each task's bottom.
+        dropout: Share dropped after each bottom layer.
+        batch_norm: Whether bottom layers are normalised.
+
+    Example:
+        >>> single = SingleTask(["ctr", "cvr"], bottom_units=(16,))
+        >>> fields = {"ctr": tf.ones([2, 5, 8]), "cvr": tf.ones([2, 5, 8])}
+        >>> {t: tuple(h.shape) for t, h in single(fields).items()}
+        {'ctr': (2, 16), 'cvr': (2, 16)}
+    """
+
+    separate_embeddings = True
+
+    def __init__(
+        self,
+        tasks: Sequence[str],
+        *,
+        bottom_units: Sequence[int] = (512, 256),
+        dropout: float = 0.0,
+        batch_norm: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(tasks, **kwargs)
+        self.bottom_units = tuple(bottom_units)
+        self.dropout, self.batch_norm = dropout, batch_norm
+        self.bottoms = {
+            t: MLP(bottom_units, dropout=dropout, batch_norm=batch_norm, name=f"bottom_{t}")
+            for t in self.tasks
+        }
+
+    def call(self, fields, training=False):
+        return {t: self.bottoms[t](flatten(fields[t]), training=training) for t in self.tasks}
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "bottom_units": list(self.bottom_units),
+            "dropout": self.dropout,
+            "batch_norm": self.batch_norm,
+        }
