@@ -1,0 +1,284 @@
+"""Checks of the rows before anything is trained on them, in one pass and bounded memory."""
+
+import itertools
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tfmtl.data.hashing import hash_text
+from tfmtl.data.labels import label_values, numbers, observed, rows_to_keep, without
+from tfmtl.data.leaks import EqualColumns, strongest_features
+from tfmtl.data.report import Report
+from tfmtl.data.sampling import IdSet, RowSample
+from tfmtl.data.splits import as_text
+from tfmtl.data.tallies import Oddities, add_labels, no_labels
+from tfmtl.errors import DataError, did_you_mean
+from tfmtl.experiment import SPLITS, Split
+from tfmtl.problem import ProblemSpec
+from tfmtl.tasks import Task
+
+GIVEN_AWAY = 0.999
+SAMPLE_ROWS = 200_000
+TEXT_LABELS_SHOWN = 20
+
+
+class Checks:
+    """Gathers what `finish` judges.
+
+    Example:
+        checks = Checks(problem, split)
+        for batch in open_table(path, columns):
+            checks.update(batch, assign(split, batch, checks.rows_seen))
+        report = checks.finish()
+
+    Args:
+        problem: What the rows must fit.
+        split: How they were split.
+        sample_rows: Training rows that single features are judged on.
+    """
+
+    def __init__(
+        self, problem: ProblemSpec, split: Split, *, sample_rows: int = SAMPLE_ROWS
+    ) -> None:
+        self.problem = problem
+        self.split = split
+        self.report = Report()
+        self.rows_seen = 0
+        self._columns = problem.feature_columns()
+        self._spaces = _steps(problem)
+        self._sample = RowSample(sample_rows)
+        self._equal = EqualColumns(problem)
+        self._oddities = Oddities()
+        self._filled = {name: np.zeros(3, np.int64) for name in self._columns}
+        self._text_labels: dict[str, set[str]] = {
+            t.label: set() for t in problem.tasks if t.positive is not None
+        }
+        ids = {problem.request_id, problem.user_id} - {None}
+        if split.rule == "hash":
+            ids.discard(split.column)  # Cannot be shared, by construction.
+        self._ids = {name: [IdSet() for _ in SPLITS] for name in sorted(map(str, ids))}
+        for task in problem.tasks:
+            self.report.tasks[task.name] = {s: no_labels(task) for s in SPLITS}
+
+    def update(self, batch: pa.RecordBatch, split_ids: np.ndarray) -> None:
+        """Takes in rows, before `drop_if` is applied, with their splits (`splits.assign`)."""
+        numbers_of_rows = np.arange(self.rows_seen, self.rows_seen + batch.num_rows)
+        self.rows_seen += batch.num_rows
+        for first, second in self._spaces:
+            key = f"{second} without {first}"
+            rows = int(without(self.problem, first, second, batch).sum())
+            self.report.contradictions[key] = self.report.contradictions.get(key, 0) + rows
+        keep = rows_to_keep(self.problem, batch)
+        if keep is not None:
+            self.report.dropped += int((~keep).sum())
+            batch = batch.filter(pa.array(keep))
+            split_ids, numbers_of_rows = split_ids[keep], numbers_of_rows[keep]
+        for index, split in enumerate(SPLITS):
+            self.report.rows[split] += int((split_ids == index).sum())
+        self._equal.update(batch)
+        for task in self.problem.tasks:
+            self._count_task(task, batch, split_ids, numbers_of_rows)
+        self._count_features(batch, split_ids, numbers_of_rows)
+        self._gather_ids(batch, split_ids)
+        train = split_ids == 0
+        rows = batch if train.all() else batch.filter(pa.array(train))
+        self._sample.add(rows, numbers_of_rows[train])
+
+    def finish(self) -> Report:
+        """Returns the counts and the warnings.
+
+        Raises:
+            DataError: The rows are not fit for training; the message has a line for each
+                reason.
+        """
+        report = self.report
+        report.errors += self._oddities.lines("error")
+        report.warnings += self._oddities.lines("warning")
+        for what, rows in report.contradictions.items():
+            if rows:
+                second, first = what.split(" without ")
+                dropped = self.problem.drop_if == (first, second)
+                advice = (
+                    "dropped, as drop_if says"
+                    if dropped
+                    else (f"kept; drop_if=({first!r}, {second!r}) would drop them")
+                )
+                report.warnings.append(f"{rows:,} rows have {what} ({advice}).")
+        self._judge_splits()
+        for task in self.problem.tasks:
+            self._judge_task(task)
+        self._judge_features()
+        self._judge_ids()
+        if len(report.errors) == 1:
+            raise DataError(report.errors[0])
+        if report.errors:
+            raise DataError("\n- ".join(["the data are not fit for training:", *report.errors]))
+        return report
+
+    def _count_task(
+        self, task: Task, batch: pa.RecordBatch, split_ids: np.ndarray, row_numbers: np.ndarray
+    ) -> None:
+        values = label_values(task, batch)
+        where = f"label {task.label!r} of task {task.name!r}"
+        if task.kind == "regression":
+            bad, what = np.isinf(values), "values are not finite"
+        elif task.soft:
+            bad, what = (values < 0) | (values > 1), "values of a soft label lie outside [0, 1]"
+        else:
+            bad = ~np.isnan(values) & (values != 0) & (values != 1)
+            what = "values of a binary label are neither 0 nor 1"
+        self._oddities.note("error", where, what, bad, row_numbers, values)
+        self._oddities.note("warning", where, "rows have no value", np.isnan(values), row_numbers)
+        if task.weight is not None:
+            weights = numbers(batch.column(batch.schema.names.index(task.weight)))
+            where = f"weight {task.weight!r} of task {task.name!r}"
+            wrong = (weights < 0) | np.isinf(weights)
+            self._oddities.note(
+                "error", where, "values are negative or infinite", wrong, row_numbers, weights
+            )
+            self._oddities.note(
+                "warning", where, "rows have no value", np.isnan(weights), row_numbers
+            )
+        seen = self._text_labels.get(task.label)
+        if seen is not None and len(seen) < TEXT_LABELS_SHOWN:
+            text = batch.column(batch.schema.names.index(task.label))
+            seen.update(v for v in pc.unique(text).to_pylist() if v is not None)
+        chosen = observed(self.problem, task, batch, values)
+        for index, split in enumerate(SPLITS):
+            counts = self.report.tasks[task.name][split]
+            add_labels(counts, task, values[chosen & (split_ids == index)])
+
+    def _count_features(
+        self, batch: pa.RecordBatch, split_ids: np.ndarray, row_numbers: np.ndarray
+    ) -> None:
+        for name, column in self._columns.items():
+            array = batch.column(batch.schema.names.index(name))
+            if array.null_count < len(array):
+                filled = split_ids
+                if array.null_count:
+                    filled = split_ids[array.is_valid().to_numpy(zero_copy_only=False)]
+                self._filled[name] += np.bincount(filled, minlength=3)
+            where = f"column {name!r}"
+            if column.max_values:
+                lengths = pc.fill_null(pc.list_value_length(array), 0)
+                cut = lengths.to_numpy(zero_copy_only=False) > column.max_values
+                what = f"lists are longer than max_values={column.max_values} and are cut off"
+                self._oddities.note("warning", where, what, cut, row_numbers)
+            elif column.dtype == "float32":
+                values = numbers(array)
+                what = "values are infinite"
+                self._oddities.note("error", where, what, np.isinf(values), row_numbers, values)
+
+    def _gather_ids(self, batch: pa.RecordBatch, split_ids: np.ndarray) -> None:
+        for name, sets in self._ids.items():
+            array = batch.column(batch.schema.names.index(name))
+            known = array.is_valid().to_numpy(zero_copy_only=False)
+            hashes = hash_text(as_text(array))
+            for index, ids in enumerate(sets):
+                ids.add(hashes[known & (split_ids == index)])
+
+    def _judge_splits(self) -> None:
+        for split, rows in self.report.rows.items():
+            if not rows:
+                on = f"({self.split.column!r})" if self.split.column else "()"
+                self.report.errors.append(
+                    f"split {split!r} is empty: by_{self.split.rule}{on} put none of the "
+                    f"{self.rows_seen:,} rows there. Other bounds, values or shares would."
+                )
+
+    def _judge_task(self, task: Task) -> None:
+        space = f"@{self.problem.space_of(task)}"
+        for split, counts in self.report.tasks[task.name].items():
+            if not self.report.rows[split]:
+                continue
+            found = self.report.errors if split == "train" else self.report.warnings
+            rows = f"{counts['observed']:,} observed rows ({space}) of {split}"
+            if task.kind == "binary":
+                for side in ("positives", "negatives"):
+                    if not counts[side]:
+                        hint = self._hint(task) if side == "positives" else ""
+                        found.append(
+                            f"task {task.name!r} has no {side}: label {task.label!r} has none "
+                            f"among {rows}.{hint}"
+                        )
+            elif not counts["observed"]:
+                found.append(f"task {task.name!r} has no label: none of {rows}.")
+            elif split == "train" and counts["least"] == counts["most"]:
+                found.append(
+                    f"task {task.name!r}: label {task.label!r} is {counts['least']:g} in "
+                    f"all {rows}."
+                )
+
+    def _hint(self, task: Task) -> str:
+        if task.positive is None:
+            return ""
+        seen = sorted(self._text_labels[task.label])[:TEXT_LABELS_SHOWN]
+        if task.positive in seen:
+            return ""
+        return (
+            f" Its values are {seen}; positive={task.positive!r} is none of them."
+            f"{did_you_mean(task.positive, seen)}"
+        )
+
+    def _judge_features(self) -> None:
+        report = self.report
+        reader: dict[str, str] = {}
+        for feature in self.problem.features:
+            for column in feature.columns():
+                reader.setdefault(column.name, feature.name)
+        for name, filled in self._filled.items():
+            report.missing[name] = report.rows["train"] - int(filled[0])
+            for index, split in enumerate(SPLITS):
+                if report.rows[split] and not filled[index]:
+                    (report.errors if index == 0 else report.warnings).append(
+                        f"feature {reader[name]!r} has no value in any of {report.rows[split]:,} "
+                        f"rows of {split}: column {name!r} is empty. Remove it, or fill it in."
+                    )
+        equal = set()
+        if sum(report.rows.values()):
+            for name, label in self._equal.pairs:
+                if not self._filled[name].sum():
+                    continue
+                equal.add(reader[name])
+                report.errors.append(
+                    f"feature {reader[name]!r} equals label {label!r} in all "
+                    f"{sum(report.rows.values()):,} rows (column {name!r}): it is the answer. "
+                    "Remove the feature."
+                )
+        rows = self._sample.table()
+        if rows is None:
+            return
+        for feature_name, task, auc in strongest_features(self.problem, rows, limit=GIVEN_AWAY):
+            if feature_name not in equal:
+                report.errors.append(
+                    f"feature {feature_name!r} alone gives task {task!r} an AUC of {auc:.5f} on "
+                    f"its own rows (@{self.problem.space_of(task)}): it is probably known only "
+                    "after the outcome. Remove the feature."
+                )
+
+    def _judge_ids(self) -> None:
+        for name, sets in self._ids.items():
+            for (a, first), (b, second) in itertools.combinations(enumerate(SPLITS), 2):
+                shared = sets[a].shared_with(sets[b])
+                if not shared:
+                    continue
+                self.report.shared[f"{name}: {first} and {second}"] = shared
+                if name == self.problem.request_id:
+                    self.report.errors.append(
+                        f"{shared:,} of {len(sets[b].ids()):,} requests of {second} stand in "
+                        f"{first} too: splitting by {self.split.rule} cuts requests "
+                        f"({name!r}) apart. Split by_hash({name!r}), or at bounds between them."
+                    )
+
+
+def _steps(problem: ProblemSpec) -> list[tuple[str, str]]:
+    # Pairs of labels where the second cannot be without the first.
+    steps = [
+        (task.observed_if, task.label)
+        for task in problem.tasks
+        if task.observed_if is not None and task.kind == "binary"
+    ]
+    if problem.drop_if is not None:
+        steps.append(problem.drop_if)
+    return list(dict.fromkeys(steps))

@@ -1,0 +1,62 @@
+"""Labels and sample spaces of Arrow batches, as `tfmtl.features.raw` reads them in a graph."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tfmtl.problem import ProblemSpec
+from tfmtl.tasks import Task
+
+
+def numbers(array: pa.Array) -> np.ndarray:
+    """A scalar column as float64 `[rows]`, missing values as NaN."""
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    return array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+
+
+def label_values(task: Task, rows: pa.RecordBatch | pa.Table) -> np.ndarray:
+    """Labels of a task, float64 `[rows]`: 0 and 1 where `positive` is given, missing as NaN."""
+    column = rows.column(rows.schema.names.index(task.label))
+    if task.positive is not None:
+        column = pc.equal(column, task.positive).cast(pa.float32())
+    return numbers(column)
+
+
+def positive(problem: ProblemSpec, label: str, rows: pa.RecordBatch | pa.Table) -> np.ndarray:
+    """Rows where a label is positive: a binary one above ½, any other above 0."""
+    owners = [task for task in problem.tasks if task.label == label]
+    binary = [task for task in owners if task.kind == "binary"]
+    return label_values((binary or owners)[0], rows) > (0.5 if binary else 0.0)
+
+
+def observed(
+    problem: ProblemSpec, task: Task, rows: pa.RecordBatch | pa.Table, values: np.ndarray
+) -> np.ndarray:
+    """Which rows count for a task, bool `[rows]`: in its space, with a label and a weight > 0.
+
+    Args:
+        problem: The task's problem.
+        task: The task.
+        rows: The rows.
+        values: The task's `label_values`.
+    """
+    seen = ~np.isnan(values)
+    if task.weight is not None:
+        seen &= numbers(rows.column(rows.schema.names.index(task.weight))) > 0
+    if task.observed_if is not None:
+        seen &= positive(problem, task.observed_if, rows)
+    return seen
+
+
+def without(problem: ProblemSpec, first: str, second: str, rows: pa.RecordBatch) -> np.ndarray:
+    """Rows where label `second` is positive and label `first` is not, bool `[rows]`."""
+    return positive(problem, second, rows) & ~positive(problem, first, rows)
+
+
+def rows_to_keep(problem: ProblemSpec, rows: pa.RecordBatch) -> np.ndarray | None:
+    """Rows that `problem.drop_if` leaves, bool `[rows]`; `None` where it drops none of these."""
+    if problem.drop_if is None:
+        return None
+    dropped = without(problem, *problem.drop_if, rows)
+    return ~dropped if dropped.any() else None

@@ -1,0 +1,129 @@
+"""Features that give the answer away: equal to a label, or alone enough to predict it."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tfmtl.data.hashing import hash_rows
+from tfmtl.data.labels import label_values, numbers, observed
+from tfmtl.data.splits import as_text
+from tfmtl.problem import ProblemSpec
+
+# With fewer positives or negatives than this, a perfect order may be luck.
+LEAST_OF_EACH = 10
+CATEGORIES_OF_A_NUMBER = 1000
+FOLDS = 5
+
+
+class EqualColumns:
+    """Finds features that equal a label in every row of a stream.
+
+    Args:
+        problem: Names features and labels.
+    """
+
+    def __init__(self, problem: ProblemSpec) -> None:
+        features = [c.name for c in problem.feature_columns().values() if not c.max_values]
+        self.pairs = [(feature, label) for feature in features for label in problem.labels]
+
+    def update(self, batch: pa.RecordBatch) -> None:
+        """Drops the pairs that differ in a row of the batch."""
+        # Nearly all pairs differ early on, so a few rows spare most of the work.
+        for rows in (batch.slice(0, 256), batch):
+            text = {
+                name: as_text(rows.column(rows.schema.names.index(name)))
+                for name in {name for pair in self.pairs for name in pair}
+            }
+            self.pairs = [(f, label) for f, label in self.pairs if text[f].equals(text[label])]
+
+
+def strongest_features(
+    problem: ProblemSpec, rows: pa.Table, *, limit: float
+) -> list[tuple[str, str, float]]:
+    """Features that alone order the rows of a binary task better than `limit`.
+
+    A number is judged by its value, in either direction, missing ones before or after all
+    others; a category, and a number of few values, by the smoothed mean label of the other
+    folds' rows, so that an id seen once says nothing; a list by its length and its first value.
+
+    Args:
+        problem: Features and tasks.
+        rows: A sample of the training rows.
+        limit: AUC above which a feature is returned.
+
+    Returns:
+        `(feature, task, auc)`, the AUC on the task's own sample space.
+    """
+    tasks = []
+    for task in problem.tasks:
+        if task.kind == "binary":
+            values = label_values(task, rows)
+            chosen = observed(problem, task, rows, values)
+            positive = values[chosen] > 0.5
+            if min(positive.sum(), (~positive).sum()) >= LEAST_OF_EACH:
+                tasks.append((task.name, chosen, positive))
+    best: dict[tuple[str, str], float] = {}
+    fold = (hash_rows(0, rows.num_rows, salt="leak") % np.uint64(FOLDS)).astype(np.int64)
+    for name, column in problem.feature_columns().items():
+        for codes, ordered in _codes(rows.column(name), column.max_values):
+            for task_name, chosen, positive in tasks:
+                if ordered:
+                    auc = _auc(codes[chosen], positive)
+                    auc = max(auc, 1 - auc)
+                else:
+                    auc = _auc(_target_mean(codes[chosen], positive, fold[chosen]), positive)
+                key = (name, task_name)
+                best[key] = max(best.get(key, 0.0), auc)
+    reader = {c.name: f.name for f in reversed(problem.features) for c in f.columns()}
+    return [(reader[name], task, auc) for (name, task), auc in best.items() if auc > limit]
+
+
+def _codes(column: pa.ChunkedArray, max_values: int) -> Iterator[tuple[np.ndarray, bool]]:
+    # Small integers for a column's values, and whether their order means something.
+    array = pa.concat_arrays(column.chunks)
+    if max_values:
+        lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+        yield lengths.astype(np.int64), True
+        filled = lengths > 0
+        first = array.flatten().take(pa.array((np.cumsum(lengths) - lengths)[filled]))
+        codes = np.zeros(len(array), np.int64)
+        codes[filled] = _categories(first) + 1
+        yield codes, False
+        return
+    if pa.types.is_string(array.type):
+        yield _categories(array), False
+        return
+    missing = array.is_null().to_numpy(zero_copy_only=False)
+    distinct, codes = np.unique(numbers(array), return_inverse=True)
+    yield np.where(missing, -1, codes) + 1, True
+    if missing.any():
+        yield np.where(missing, len(distinct), codes), True
+    if pa.types.is_integer(array.type) or len(distinct) <= CATEGORIES_OF_A_NUMBER:
+        yield codes, False
+
+
+def _categories(array: pa.Array) -> np.ndarray:
+    encoded = array.dictionary_encode()
+    return encoded.indices.fill_null(len(encoded.dictionary)).to_numpy().astype(np.int64)
+
+
+def _target_mean(codes: np.ndarray, positive: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    # Ranks of the mean label of a category's rows in the other folds, one row of prior.
+    cell = codes * FOLDS + fold
+    size = (codes.max() + 1) * FOLDS
+    seen = np.bincount(cell, minlength=size).reshape(-1, FOLDS)
+    hits = np.bincount(cell, weights=positive, minlength=size).reshape(-1, FOLDS)
+    other_seen = seen.sum(axis=1, keepdims=True) - seen
+    other_hits = hits.sum(axis=1, keepdims=True) - hits
+    mean = (other_hits + positive.mean()) / (other_seen + 1.0)
+    _, ranks = np.unique(mean.ravel(), return_inverse=True)
+    return ranks.ravel()[cell]
+
+
+def _auc(codes: np.ndarray, positive: np.ndarray) -> float:
+    ones = np.bincount(codes[positive], minlength=codes.max() + 1)
+    zeros = np.bincount(codes[~positive], minlength=codes.max() + 1)
+    below = np.cumsum(zeros) - zeros
+    return float((ones * (below + zeros / 2)).sum() / (ones.sum() * zeros.sum()))

@@ -1,0 +1,67 @@
+"""What the checks counted and found."""
+
+import dataclasses
+import json
+from typing import Any
+
+from tfmtl.experiment import SPLITS
+
+
+@dataclasses.dataclass
+class Report:
+    """Counts of a data set's rows, and what looks wrong.
+
+    Attributes:
+        rows: Rows of each split, after dropping.
+        dropped: Rows left out by `ProblemSpec.drop_if`.
+        contradictions: Rows positive in one label and not in the label before, by
+            `"conversion without click"`.
+        tasks: By task and split, `observed` rows, and for binary tasks `positives` and
+            `negatives`, else the `mean`, `least` and `most` of the label.
+        missing: Training rows without a value, by feature column.
+        shared: Ids that stand in two splits, by `"request_id: train and test"`.
+        warnings: What deserves a look, but does not stop the run.
+        errors: What makes training pointless.
+    """
+
+    rows: dict[str, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
+    dropped: int = 0
+    contradictions: dict[str, int] = dataclasses.field(default_factory=dict)
+    tasks: dict[str, dict[str, dict[str, Any]]] = dataclasses.field(default_factory=dict)
+    missing: dict[str, int] = dataclasses.field(default_factory=dict)
+    shared: dict[str, int] = dataclasses.field(default_factory=dict)
+    warnings: list[str] = dataclasses.field(default_factory=list)
+    errors: list[str] = dataclasses.field(default_factory=list)
+
+    def to_json(self) -> str:
+        """The report as JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=1)
+
+    def summary(self) -> list[str]:
+        """The report as lines of text."""
+        rows = ", ".join(f"{split} {count:,}" for split, count in self.rows.items())
+        lines = [f"rows: {rows}" + (f"; dropped {self.dropped:,}" if self.dropped else "")]
+        for task, splits in self.tasks.items():
+            parts = [f"{split} {_describe(counts)}" for split, counts in splits.items()]
+            lines.append(f"task {task}: " + "; ".join(parts))
+        share = {c: n / max(self.rows["train"], 1) for c, n in self.missing.items() if n}
+        if share:
+            worst = sorted(share.items(), key=lambda item: -item[1])
+            shown = ", ".join(f"{column} {part:.1%}" for column, part in worst[:10])
+            more = f" and {len(worst) - 10} more columns" if len(worst) > 10 else ""
+            lines.append(f"missing in train: {shown}{more}")
+        lines += [f"shared ids, {what}: {count:,}" for what, count in self.shared.items()]
+        lines += [f"warning: {warning}" for warning in self.warnings]
+        return lines + [f"error: {error}" for error in self.errors]
+
+
+def _describe(counts: dict[str, Any]) -> str:
+    if not counts["observed"]:
+        return "no observed rows"
+    if "positives" in counts:
+        share = counts["positives"] / counts["observed"]
+        return f"{counts['positives']:,} of {counts['observed']:,} positive ({share:.2%})"
+    return (
+        f"{counts['observed']:,} observed, mean {counts['mean']:.4g}, "
+        f"{counts['least']:.4g} to {counts['most']:.4g}"
+    )

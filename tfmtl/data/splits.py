@@ -1,0 +1,152 @@
+"""Which rows are train, validation and test, and the folds of the training rows."""
+
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tfmtl.data.hashing import hash_rows, hash_text, share
+from tfmtl.errors import DataError, SpecError
+from tfmtl.experiment import SPLITS, Split, by_hash, by_row_number
+from tfmtl.features.declare import Column
+from tfmtl.problem import ProblemSpec
+
+FOLD = "_fold"
+FOLD_RANGE = 2**31
+ISO_DATE = r"^\d{4}-\d{2}(-\d{2})?"
+
+
+def columns_to_read(problem: ProblemSpec, split: Split) -> dict[str, Column]:
+    """Every raw column that the problem and the split need.
+
+    Raises:
+        SpecError: The split's column is a list.
+    """
+    columns = problem.columns()
+    if FOLD in columns:
+        raise SpecError(f"column {FOLD!r} is written by the split; give yours another name.")
+    name = split.column
+    if name is not None:
+        column = columns.setdefault(name, Column(name=name, dtype="string"))
+        if column.max_values:
+            raise SpecError(
+                f"split by_{split.rule}({name!r}): the column is a list; a split reads one value."
+            )
+    return columns
+
+
+def default_split(problem: ProblemSpec) -> Split:
+    """By a hash of the request, else of the user, else by row number."""
+    column = problem.request_id or problem.user_id
+    return by_row_number() if column is None else by_hash(column)
+
+
+def assign(split: Split, batch: pa.RecordBatch, first_row: int) -> np.ndarray:
+    """Returns int8 `[rows]`: 0 for train, 1 for validation, 2 for test.
+
+    `by_hash` compares `hashing.hash_text` of the value's text, as a share of its range, with the
+    cumulative shares; a number hashes like its text, so the declared type does not matter.
+
+    Args:
+        split: The rule.
+        batch: Rows with the rule's column.
+        first_row: Number of the batch's first row among all rows, from 0.
+
+    Raises:
+        DataError: A row has no value to split by, or one the rule does not know.
+    """
+    if split.rule == "row_number":
+        assert split.modulo is not None
+        number = np.arange(first_row, first_row + batch.num_rows) % split.modulo
+        return _by_bounds(number, np.round(np.cumsum(split.shares[:2]) * split.modulo))
+    assert split.column is not None
+    values = batch.column(batch.schema.names.index(split.column))
+    if values.null_count:
+        row = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
+        raise DataError(
+            f"split by_{split.rule}({split.column!r}): row {first_row + row + 1} has no value, so "
+            "it belongs to no split. Fill it in, or split by another column."
+        )
+    if split.rule == "hash":
+        hashes = hash_text(as_text(values), salt=split.salt)
+        return _by_bounds(share(hashes), np.cumsum(split.shares[:2]))
+    if split.rule == "time":
+        return _by_time(split, values, first_row)
+    return _by_column(split, values, first_row)
+
+
+def folds(
+    problem: ProblemSpec, batch: pa.RecordBatch, split_ids: np.ndarray, first_row: int
+) -> pa.Array:
+    """Returns the column `FOLD`, int64 `[rows]`: which rows share a fold of the training rows.
+
+    A training row has a hash in `[0, 2³¹)` of its request (of its row number where no request
+    is declared or known), so that the fold is `FOLD % folds` and a request is never cut; every
+    other row has −1.
+
+    Args:
+        problem: Names the request.
+        batch: Rows.
+        split_ids: What `assign` returned for them.
+        first_row: Number of the first of them.
+    """
+    hashes = hash_rows(first_row, batch.num_rows, salt=FOLD)
+    if problem.request_id is not None:
+        # The salt makes the folds independent of a split by the same column.
+        requests = batch.column(batch.schema.names.index(problem.request_id))
+        known = requests.is_valid().to_numpy(zero_copy_only=False)
+        hashes = np.where(known, hash_text(as_text(requests), salt=FOLD), hashes)
+    fold = (hashes >> np.uint64(33)).astype(np.int64)
+    return pa.array(np.where(split_ids == 0, fold, -1), pa.int64())
+
+
+def as_text(array: pa.Array) -> pa.Array:
+    """A scalar column as text; whole numbers have no fraction, so that 3 and 3.0 are equal."""
+    if pa.types.is_floating(array.type):
+        return pc.replace_substring_regex(array.cast(pa.string()), r"\.0$", "")
+    return array.cast(pa.string())
+
+
+def _by_bounds(values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    return np.searchsorted(bounds, values, side="right").astype(np.int8)
+
+
+def _by_time(split: Split, values: pa.Array, first_row: int) -> np.ndarray:
+    assert split.bounds is not None
+    if isinstance(split.bounds[0], str):
+        values = as_text(values)
+        if all(re.match(ISO_DATE, bound) for bound in split.bounds):
+            good = pc.match_substring_regex(values, ISO_DATE).to_numpy(zero_copy_only=False)
+            _refuse(split, values, ~good, first_row, f"no ISO date such as {split.bounds[0]!r}")
+        parts = [pc.greater_equal(values, bound) for bound in split.bounds]
+        later = [part.to_numpy(zero_copy_only=False).astype(np.int8) for part in parts]
+        return later[0] + later[1]
+    if pa.types.is_string(values.type):
+        number = pc.match_substring_regex(values, r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$")
+        good = number.to_numpy(zero_copy_only=False)
+        _refuse(split, values, ~good, first_row, f"no number, but {split.bounds[0]!r} is")
+        values = pc.utf8_trim_whitespace(values).cast(pa.float64())
+    times = values.to_numpy(zero_copy_only=False).astype(np.float64)
+    return _by_bounds(times, np.asarray(split.bounds, np.float64))
+
+
+def _by_column(split: Split, values: pa.Array, first_row: int) -> np.ndarray:
+    assert split.values is not None
+    known = [value for part in split.values for value in part]
+    owner = np.repeat(np.arange(3, dtype=np.int8), [len(part) for part in split.values])
+    values = as_text(values)
+    index = pc.index_in(values, value_set=pa.array(known, pa.string()))
+    unknown = index.is_null().to_numpy(zero_copy_only=False)
+    named = dict(zip(SPLITS, (list(part) for part in split.values), strict=True))
+    _refuse(split, values, unknown, first_row, f"in no split; the splits are {named}")
+    return owner[index.to_numpy(zero_copy_only=False)]
+
+
+def _refuse(split: Split, values: pa.Array, bad: np.ndarray, first_row: int, why: str) -> None:
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise DataError(
+            f"split by_{split.rule}({split.column!r}): the value {values[row].as_py()!r} of row "
+            f"{first_row + row + 1} is {why}."
+        )
