@@ -45,6 +45,7 @@ def draw(rows: Rows, problem: ProblemSpec):
     """
     # Loaded here: who only trains or serves needs no plotting library.
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
     drawn = [
         (task, rows.observed[:, k], rows.labels[:, k], rows.predictions[task.name])
@@ -71,4 +72,8 @@ def draw(rows: Rows, problem: ProblemSpec):
             ylabel="observed",
             title=f"{task.name}@{problem.space_of(task)} ({observed.sum():,} rows)",
         )
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axis.set_minor_locator(NullLocator())
     return figure
