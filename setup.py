@@ -18,6 +18,32 @@ TFX_1_16 = [
     "tensorflow==2.16.2",
     "tf-keras==2.16.0",
 ]
+# The newest that agree with TFX 1.16's protobuf 3.20 and with one another. uv finds them by itself;
+# pip, left alone, walks through hundreds of releases of Beam's Google clients.
+TFX_1_16_CEILINGS = [
+    "apache-beam<=2.74.0",
+    "cryptography<=47.0.0",
+    "google-api-core<=2.29.0",
+    "google-apitools<=0.5.31",
+    "google-cloud-bigquery-storage<=2.36.2",
+    "google-cloud-bigtable<=2.36.0",
+    "google-cloud-build<=3.35.0",
+    "google-cloud-datastore<=2.23.0",
+    "google-cloud-dlp<=3.34.0",
+    "google-cloud-kms<=3.11.0",
+    "google-cloud-language<=2.19.0",
+    "google-cloud-monitoring<=2.29.1",
+    "google-cloud-pubsub<=2.36.0",
+    "google-cloud-resource-manager<=1.16.0",
+    "google-cloud-secret-manager<=2.26.0",
+    "google-cloud-spanner<=3.64.0",
+    "google-cloud-videointelligence<=2.18.0",
+    "google-cloud-vision<=3.12.1",
+    "googleapis-common-protos<=1.73.0",
+    "grpc-google-iam-v1<=0.14.3",
+    "grpcio-status<=1.48.2",
+    "proto-plus<=1.27.1",
+]
 TFX_1_21 = [
     "tfx==1.21.0",
     "tensorflow==2.21.0",
@@ -70,8 +96,8 @@ setup(
     ),
     package_data={"": ["*.json", "*.pbtxt", "py.typed"]},
     install_requires=[
-        *(f"{requirement}; python_version < '3.11'" for requirement in TFX_1_16),
-        *(f"{requirement}; python_version >= '3.11'" for requirement in TFX_1_21),
+        *(f"{needed}; python_version < '3.11'" for needed in TFX_1_16 + TFX_1_16_CEILINGS),
+        *(f"{needed}; python_version >= '3.11'" for needed in TFX_1_21),
         *BOTH,
     ],
     extras_require={"lightgbm": LIGHTGBM, "notebook": NOTEBOOK, "test": TEST},

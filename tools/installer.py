@@ -70,13 +70,21 @@ def uv_environment(pip_config: Mapping[str, str], environ: Mapping[str, str]) ->
     return result
 
 
-def environment_for_uv(python: Path) -> dict[str, str]:
-    """Returns `uv_environment` for the pip of an environment's Python."""
+def environment_for_uv(python: Path, *, extras: bool = True) -> dict[str, str]:
+    """Returns `uv_environment` for the pip of an environment's Python.
+
+    Args:
+        python: The environment's Python.
+        extras: Whether to pass on extra indexes and folders of wheels besides the main index.
+    """
     listing = subprocess.run(
         [str(python), "-m", "pip", "config", "list"], stdout=subprocess.PIPE, check=False
     )
     environ = {k: v for k, v in os.environ.items() if k not in ("VIRTUAL_ENV", "CONDA_PREFIX")}
-    return uv_environment(parse_pip_config(listing.stdout.decode()), environ)
+    config = parse_pip_config(listing.stdout.decode())
+    if not extras:
+        config = {key: value for key, value in config.items() if key not in LISTS}
+    return uv_environment(config, environ)
 
 
 def find_uv(python: Path, *, fetch: bool) -> str | None:

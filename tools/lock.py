@@ -29,7 +29,8 @@ def main() -> int:
     if uv is None:
         print("Locks need uv: install it (`pip install uv`) and run this again.", file=sys.stderr)
         return 1
-    environ = installer.environment_for_uv(python)
+    # A lock must not depend on the wheels one machine happens to keep beside the main index.
+    environ = installer.environment_for_uv(python, extras=False)
     for stack in interpreters.STACKS:
         for version in stack.pythons:
             minor = interpreters.dotted(version)
