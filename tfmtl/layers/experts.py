@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from tfmtl.layers.mlp import check_block
+from tfmtl.layers.mlp import layer_shares
 
 
 @keras.saving.register_keras_serializable(package="tfmtl")
@@ -45,8 +45,9 @@ class ParallelDense(keras.layers.Layer):
             initializer=keras.initializers.RandomUniform(-limit, limit),
         )
         if self.use_bias:
+            # A vector, like any bias: weight decay tells kernels from the rest by their rank.
             self.bias = self.add_weight(
-                name="bias", shape=(self.num, self.units), initializer="zeros"
+                name="bias", shape=(self.num * self.units,), initializer="zeros"
             )
         super().build(input_shape)
 
@@ -57,11 +58,11 @@ class ParallelDense(keras.layers.Layer):
             side_by_side = tf.reshape(tf.transpose(kernel, [1, 0, 2]), [-1, self.num * self.units])
             h = tf.matmul(inputs, side_by_side)
             if self.use_bias:
-                h = tf.nn.bias_add(h, tf.reshape(self.bias, [-1]))
+                h = tf.nn.bias_add(h, self.bias)
             return tf.reshape(h, [-1, self.num, self.units])
         h = tf.matmul(tf.transpose(inputs, [1, 0, 2]), kernel)
         if self.use_bias:
-            h += self.bias[:, None, :]
+            h += tf.reshape(self.bias, [self.num, 1, self.units])
         return tf.transpose(h, [1, 0, 2])
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
@@ -83,12 +84,13 @@ class Experts(keras.layers.Layer):
     Args:
         num: How many experts.
         units: Widths of each expert's layers, at least one.
-        dropout: Share of each layer's outputs dropped in training, drawn for each expert.
+        dropout: Share of each layer's outputs dropped in training, drawn for each expert; one
+            for all layers, or one a layer.
         batch_norm: Whether each layer normalises its outputs, each expert by its own moments.
 
     Raises:
         ValueError: `num` is not positive, there are no `units`, one of them is not positive,
-            or `dropout` is outside `[0, 1)`.
+            a share is outside `[0, 1)`, or there are not as many shares as layers.
 
     Example:
         >>> Experts(3, (16, 8))(tf.ones([2, 5])).shape
@@ -100,7 +102,7 @@ class Experts(keras.layers.Layer):
         num: int,
         units: Sequence[int],
         *,
-        dropout: float = 0.0,
+        dropout: float | Sequence[float] = 0.0,
         batch_norm: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -109,26 +111,26 @@ class Experts(keras.layers.Layer):
             raise ValueError(f"{self.name}: at least 1 expert; got {num}.")
         if not units:
             raise ValueError(f"{self.name}: an expert has at least one layer; got units=().")
-        check_block(self.name, units, dropout)
+        self._shares = layer_shares(self.name, units, dropout)
         self.num, self.units = num, tuple(units)
-        self.dropout, self.batch_norm = dropout, batch_norm
+        self.dropout = tuple(dropout) if isinstance(dropout, Sequence) else dropout
+        self.batch_norm = batch_norm
 
     def build(self, input_shape: Any) -> None:
         shape = tuple(input_shape)
         self.dense, self.norms, self.drops = [], [], []
-        for i, width in enumerate(self.units):
+        for i, (width, share) in enumerate(zip(self.units, self._shares, strict=True)):
             dense = ParallelDense(self.num, width, name=f"dense_{i}")
             with tf.name_scope(dense.name):
                 dense.build(shape)
             shape = dense.compute_output_shape(shape)
             self.dense.append(dense)
             if self.batch_norm:
-                norm = keras.layers.BatchNormalization(axis=[1, 2], name=f"batch_norm_{i}")
+                norm = keras.layers.BatchNormalization(name=f"batch_norm_{i}")
                 with tf.name_scope(norm.name):
-                    norm.build(shape)
+                    norm.build((None, self.num * width))
                 self.norms.append(norm)
-            if self.dropout:
-                self.drops.append(keras.layers.Dropout(self.dropout, name=f"dropout_{i}"))
+            self.drops.append(keras.layers.Dropout(share, name=f"dropout_{i}"))
         super().build(input_shape)
 
     def call(self, inputs, training=False):
@@ -136,10 +138,10 @@ class Experts(keras.layers.Layer):
         for i, dense in enumerate(self.dense):
             h = dense(h)
             if self.batch_norm:
-                h = self.norms[i](h, training=training)
-            h = tf.nn.relu(h)
-            if self.dropout:
-                h = self.drops[i](h, training=training)
+                # Side by side, so that each expert has moments of its own.
+                flat = tf.reshape(h, [-1, self.num * dense.units])
+                h = tf.reshape(self.norms[i](flat, training=training), [-1, self.num, dense.units])
+            h = self.drops[i](tf.nn.relu(h), training=training)
         return h
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:

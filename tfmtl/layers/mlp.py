@@ -40,7 +40,7 @@ class MLP(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check_block(self.name, units, dropout)
+        self._shares = layer_shares(self.name, units, dropout)
         self.units = tuple(units)
         self.dropout = tuple(dropout) if isinstance(dropout, Sequence) else dropout
         self.batch_norm = batch_norm
@@ -51,7 +51,7 @@ class MLP(keras.layers.Layer):
         # Flat lists: Keras' own format does not look for weights in a list of lists.
         shape = tuple(input_shape)
         self.dense, self.norms, self.drops = [], [], []
-        for i, (width, share) in enumerate(zip(self.units, self._shares(), strict=True)):
+        for i, (width, share) in enumerate(zip(self.units, self._shares, strict=True)):
             dense = keras.layers.Dense(width, name=f"dense_{i}")
             with tf.name_scope(dense.name):
                 dense.build(shape)
@@ -89,14 +89,11 @@ class MLP(keras.layers.Layer):
             "activation": self.activation,
         }
 
-    def _shares(self) -> tuple[float, ...]:
-        if isinstance(self.dropout, tuple):
-            return self.dropout
-        return (self.dropout,) * len(self.units)
 
-
-def check_block(owner: str, units: Sequence[int], dropout: float | Sequence[float]) -> None:
-    """Refuses widths and dropout shares that no block can have.
+def layer_shares(
+    owner: str, units: Sequence[int], dropout: float | Sequence[float]
+) -> tuple[float, ...]:
+    """Returns the share that each layer of a block drops.
 
     Args:
         owner: What the error names.
@@ -109,11 +106,12 @@ def check_block(owner: str, units: Sequence[int], dropout: float | Sequence[floa
     """
     if any(width < 1 for width in units):
         raise ValueError(f"{owner}: units are widths of at least 1; got {tuple(units)}.")
-    shares = tuple(dropout) if isinstance(dropout, Sequence) else (dropout,)
+    shares = tuple(dropout) if isinstance(dropout, Sequence) else (dropout,) * len(units)
     if not all(0.0 <= share < 1.0 for share in shares):
         raise ValueError(f"{owner}: dropout is a share in [0, 1); got {dropout}.")
-    if isinstance(dropout, Sequence) and len(shares) != len(units):
+    if len(shares) != len(units):
         raise ValueError(
-            f"{owner}: dropout={shares} has {len(shares)} shares for {len(units)} layers; "
-            "give one for all, or one a layer."
+            f"{owner}: dropout={shares} has {len(shares)} shares for {len(units)} layers; give "
+            "one for all, or one a layer."
         )
+    return shares
