@@ -100,10 +100,10 @@ class Embedding(keras.layers.Layer):
         fields, squares = [], tf.constant(0.0)
         numbers = self._concat(packed, "numbers", self.layout.number_columns)
         if self._groups:
-            ids = self._concat(packed, "ids", self.layout.id_columns)
+            ids = tf.cast(self._concat(packed, "ids", self.layout.id_columns), tf.int32)
         for group in self._groups:
             columns = ids if group.columns is None else tf.gather(ids, group.columns, axis=1)
-            rows = tf.where(columns < 0, 0, columns + tf.cast(group.offsets, columns.dtype))
+            rows = tf.where(columns < 0, tf.zeros_like(columns), columns + group.offsets)
             looked_up = tf.gather(self.tables[group.name], rows)
             squares += tf.reduce_sum(tf.square(looked_up))
             pooled = self._pool(group.slots, looked_up, columns, numbers)
