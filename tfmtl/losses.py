@@ -92,10 +92,9 @@ def log1mexp(log_prob: tf.Tensor) -> tf.Tensor:
     """`log(1 - exp(log_prob))` for negative `log_prob`, precise at both ends (Mächler, 2012)."""
     log_half = tf.cast(-0.6931471805599453, log_prob.dtype)
     near = log_prob > log_half
-    # Each branch sees only what it can bear: a NaN in the branch not taken has a gradient.
-    near_zero = tf.where(near, log_prob, log_half)
+    # Near 0 this branch is infinite, and so would be its gradient, taken or not.
     far_below = tf.where(near, log_half, log_prob)
-    return tf.where(near, tf.math.log(-tf.math.expm1(near_zero)), tf.math.log1p(-tf.exp(far_below)))
+    return tf.where(near, tf.math.log(-tf.math.expm1(log_prob)), tf.math.log1p(-tf.exp(far_below)))
 
 
 def log_prob_cross_entropy(
