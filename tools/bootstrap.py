@@ -84,6 +84,8 @@ def take_interpreter(asked: str | None) -> interpreters.Interpreter:
     if asked and not found:
         raise SetUpError(f"{asked} does not run as a Python 3: name an executable that does.")
     choice = interpreters.choose(found)
+    if asked and choice.taken is None:
+        raise SetUpError(f"{found[0]} cannot be taken: {interpreters.why_not(found[0])}.")
     for python, reason in choice.refused:
         print(f"  not {python}: {reason}")
     if choice.taken is None:

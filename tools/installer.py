@@ -94,7 +94,8 @@ def find_uv(python: Path, *, fetch: bool) -> str | None:
         found = shutil.which("uv")
         if found:
             return found
-        subprocess.run([str(python), "-m", "pip", "install", "-q", "uv"], check=False)
+        quiet = ["-qq", "--disable-pip-version-check"]
+        subprocess.run([str(python), "-m", "pip", "install", *quiet, "uv"], check=False)
     return str(own) if own.exists() else shutil.which("uv")
 
 
