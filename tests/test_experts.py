@@ -72,16 +72,17 @@ def test_each_expert_drops_outputs_of_its_own():
 
 
 @pytest.mark.parametrize(
-    "layer", [MLP((4000, 4000), dropout=(0.0, 0.5)), Experts(2, (2000, 2000), dropout=(0.0, 0.5))]
+    "layer",
+    [MLP((400, 400), dropout=(0.0, 0.5)), Experts(2, (200, 200), dropout=(0.0, 0.5))],
+    ids=["mlp", "experts"],
 )
 def test_dropout_may_differ_from_layer_to_layer(layer):
     layer.build((None, 1))
-    outputs = []
-    for dense, drop in zip(layer.dense, layer.drops, strict=True):
-        dense.bias.assign(tf.ones_like(dense.bias))
-        outputs.append(drop(tf.ones([1, 4000]), training=True).numpy())
-    assert (outputs[0] == 1).all()
-    assert (outputs[1] == 0).mean() == pytest.approx(0.5, abs=0.05)
+    for dense in layer.dense:
+        dense.set_weights([np.zeros(w.shape) + ("bias" in w.name) for w in dense.weights])
+    assert (layer.drops[0](tf.ones([1, 400]), training=True).numpy() == 1).all()
+    dropped = layer(tf.ones([8, 1]), training=True).numpy() == 0
+    assert dropped.mean() == pytest.approx(0.5, abs=0.1)
 
 
 def test_mlp_is_dense_then_normalisation_then_activation_then_dropout():
@@ -149,17 +150,9 @@ def test_adding_a_constant_to_a_gates_logits_changes_nothing():
     gates.logits.bias.assign([5.0, 5.0, 5.0, -3.0, -3.0, -3.0])
     np.testing.assert_allclose(gates(X, experts), before, atol=1e-5)
     gates.logits.bias.assign([5.0, 0.0, 0.0, 0.0, 0.0, 0.0])
-    assert np.abs(gates(X, experts) - before).max(axis=(0, 2)) == pytest.approx([1, 0], abs=0.999)
-    np.testing.assert_allclose(gates(X, experts)[:, 1], before[:, 1], atol=1e-5)
-
-
-def test_a_gate_that_is_sure_of_an_expert_gives_that_expert():
-    gates, experts = Gates(2, 3), tf.constant(RNG.normal(size=(32, 3, 4)), tf.float32)
-    gates.build(X.shape)
-    gates.logits.bias.assign([0.0, 1e4, 0.0, 0.0, 0.0, 1e4])
-    mixed = gates(X, experts)
-    np.testing.assert_array_equal(mixed[:, 0], experts[:, 1])
-    np.testing.assert_array_equal(mixed[:, 1], experts[:, 2])
+    moved = np.abs(gates(X, experts) - before).max(axis=(0, 2))
+    assert moved[0] > 0.5
+    assert moved[1] < 1e-5
 
 
 @pytest.mark.parametrize("gate_hidden", [(), (6,)])

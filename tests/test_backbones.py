@@ -1,0 +1,269 @@
+"""What holds of every backbone: a new one is picked up from the registry by itself."""
+
+import inspect
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+from random_weights import randomise
+
+import tfmtl.backbones  # noqa: F401  registers them
+from tfmtl import registry
+from tfmtl.backbones import PLE, SingleTask
+from tfmtl.errors import SpecError
+
+TASKS = ("ctr", "cvr", "ctcvr")
+FIELDS, DIM, ROWS = 3, 4, 16
+EXPERTS = {"expert_units": (8, 6), "gate_hidden": (5,)}
+BRANCHES = {"num_specific": 2, "num_shared": 1, "gate_bias": False}
+SMALL = {
+    "aitm": {"bottom_units": (8, 6)},
+    "cgc": {**EXPERTS, **BRANCHES},
+    "esmm": {"units": (8, 6)},
+    "mmoe": {**EXPERTS, "num_experts": 3},
+    "omoe": {**EXPERTS, "num_experts": 3},
+    "ple": {**BRANCHES, "expert_units": ((8, 7), (6,))},
+    "shared_bottom": {"bottom_units": (8, 6)},
+    "single_task": {"bottom_units": (8, 6)},
+}
+every_backbone = pytest.mark.parametrize("name", registry.names("backbone"))
+
+
+def make(name, **more):
+    """A backbone with random weights."""
+    arguments = {**SMALL.get(name, {}), **more}
+    backbone = registry.build("backbone", {"name": name, **arguments}, TASKS)
+    backbone(inputs(backbone))
+    randomise(backbone)
+    return backbone
+
+
+def inputs(backbone, seed=0):
+    rng = np.random.default_rng(seed)
+
+    def fields():
+        return tf.constant(rng.normal(size=(ROWS, FIELDS, DIM)), tf.float32)
+
+    return {t: fields() for t in TASKS} if backbone.separate_embeddings else fields()
+
+
+def rows(fields, index):
+    return tf.nest.map_structure(lambda field: tf.gather(field, index), fields)
+
+
+def parameters(part):
+    return inspect.signature(part.__init__).parameters
+
+
+@every_backbone
+def test_a_backbone_is_made_again_from_its_config(name):
+    backbone = make(name)
+    plain = json.loads(json.dumps(backbone.get_config()))
+    again = type(backbone).from_config(plain)
+    again(inputs(backbone))
+    again.set_weights(backbone.get_weights())
+    assert json.loads(json.dumps(again.get_config())) == plain
+    for task, h in again(inputs(backbone)).items():
+        np.testing.assert_array_equal(h, backbone(inputs(backbone))[task])
+
+
+@every_backbone
+def test_every_constructor_argument_is_an_attribute_and_in_the_config(name):
+    backbone = make(name)
+    config = backbone.get_config()
+    for argument, parameter in parameters(type(backbone)).items():
+        if argument != "self" and parameter.kind is not parameter.VAR_KEYWORD:
+            assert argument in config and hasattr(backbone, argument)
+            assert argument == "tasks" or parameter.kind is parameter.KEYWORD_ONLY
+
+
+@every_backbone
+def test_a_misspelt_hyper_parameter_is_refused(name):
+    with pytest.raises(SpecError, match="has no argument 'num_expert_units'"):
+        registry.build("backbone", {"name": name, "num_expert_units": 3}, TASKS)
+
+
+@every_backbone
+def test_every_task_gets_a_representation_of_each_row_in_the_order_of_tasks(name):
+    backbone = make(name)
+    representations = backbone(inputs(backbone))
+    assert tuple(representations) == TASKS
+    assert {h.shape for h in representations.values()} == {tf.TensorShape([ROWS, 6])}
+
+
+@every_backbone
+def test_a_row_is_the_same_in_any_order_and_company(name):
+    backbone = make(name, batch_norm=True)
+    fields = inputs(backbone)
+    order = np.random.default_rng(1).permutation(ROWS)
+    for task, h in backbone(fields).items():
+        np.testing.assert_allclose(
+            backbone(rows(fields, order))[task], tf.gather(h, order), atol=1e-5
+        )
+        np.testing.assert_allclose(backbone(rows(fields, [2]))[task], h[2:3], atol=1e-5)
+
+
+@every_backbone
+def test_dropout_acts_in_training_alone(name):
+    backbone, without = make(name, dropout=0.5), make(name)
+    without.set_weights(backbone.get_weights())
+    fields = inputs(backbone)
+    trained = backbone(fields, training=True)
+    for task, h in backbone(fields, training=False).items():
+        np.testing.assert_array_equal(h, without(fields, training=True)[task])
+        assert np.abs(trained[task] - h).max() > 1e-3
+        assert np.abs(trained[task] - backbone(fields, training=True)[task]).max() > 1e-3
+
+
+@every_backbone
+def test_batch_moments_are_used_and_remembered_in_training_alone(name):
+    backbone = make(name, batch_norm=True)
+    fields, before = inputs(backbone), backbone.get_weights()
+    inference = backbone(fields, training=False)
+    for old, new in zip(before, backbone.get_weights(), strict=True):
+        np.testing.assert_array_equal(new, old)
+    trained = backbone(fields, training=True)
+    assert all(np.abs(trained[t] - inference[t]).max() > 1e-3 for t in TASKS)
+    moved = {
+        v.name
+        for v, old in zip(backbone.weights, before, strict=True)
+        if not np.array_equal(v, old)
+    }
+    assert moved == {v.name for v in backbone.non_trainable_weights} != set()
+
+
+@every_backbone
+def test_every_weight_and_every_input_learns_from_the_tasks(name):
+    backbone = make(name)
+    fields = inputs(backbone)
+    with tf.GradientTape() as tape:
+        tape.watch(fields)
+        loss = tf.add_n([tf.reduce_sum(h**2) for h in backbone(fields).values()])
+    gradients = tape.gradient(loss, [*backbone.trainable_weights, *tf.nest.flatten(fields)])
+    names = [*(v.name for v in backbone.trainable_weights), "fields"]
+    for gradient, name_ in zip(gradients, names, strict=False):
+        assert gradient is not None, name_
+        assert np.abs(gradient).max() > 0, name_
+
+
+@every_backbone
+def test_only_kernels_have_a_rank_above_one(name):
+    # Weight decay is on kernels, and the model knows them by their rank.
+    for v in make(name, batch_norm=True).trainable_weights:
+        assert (v.shape.rank > 1) == ("kernel" in v.name), v.name
+
+
+@every_backbone
+def test_saved_weights_are_found_again(name, tmp_path):
+    # Keras' own format walks attributes and lists of layers, and passes over lists of lists.
+    before, after = (keras.Sequential([make(name, batch_norm=True)]) for _ in range(2))
+    for model, seed in ((before, 1), (after, 2)):
+        model.built = True
+        randomise(model.layers[0], seed=seed)
+    before.save_weights(tmp_path / "model.weights.h5")
+    after.load_weights(tmp_path / "model.weights.h5")
+    for v, saved in zip(after.weights, before.weights, strict=True):
+        np.testing.assert_array_equal(v, saved)
+
+
+def mlp(width, units):
+    return sum(n * (m + 1) for m, n in zip((width, *units), units, strict=False))
+
+
+def gate(width, hidden, num_experts, bias):
+    return mlp(width, hidden) + ((hidden or (width,))[-1] + bias) * num_experts
+
+
+def single_task(x, tasks, bottom_units):
+    return tasks * mlp(x, bottom_units)
+
+
+def shared_bottom(x, tasks, bottom_units):
+    return mlp(x, bottom_units)
+
+
+def esmm(x, tasks, units):
+    return tasks * mlp(x, units)
+
+
+def mmoe(x, tasks, num_experts, expert_units, gate_hidden=(), gate_bias=True):
+    gates = tasks * gate(x, gate_hidden, num_experts, gate_bias)
+    return num_experts * mlp(x, expert_units) + gates
+
+
+def omoe(x, tasks, **arguments):
+    return mmoe(x, 1, **arguments)
+
+
+def ple(x, tasks, num_specific, num_shared, expert_units, gate_hidden=(), gate_bias=True):
+    total = tasks * num_specific + num_shared
+    count = 0
+    for level, units in enumerate(expert_units, start=1):
+        count += total * mlp(x, units)
+        count += tasks * gate(x, gate_hidden, num_specific + num_shared, gate_bias)
+        if level < len(expert_units):
+            count += gate(x, gate_hidden, total, gate_bias)
+        x = units[-1]
+    return count
+
+
+def cgc(x, tasks, expert_units, **arguments):
+    return ple(x, tasks, expert_units=[expert_units], **arguments)
+
+
+def aitm(x, tasks, bottom_units):
+    d = bottom_units[-1]
+    return tasks * mlp(x, bottom_units) + (tasks - 1) * ((d + 1) * d + 3 * d * d)
+
+
+COUNTS = {f.__name__: f for f in (aitm, cgc, esmm, mmoe, omoe, ple, shared_bottom, single_task)}
+PLAIN = {"num_specific": 3, "num_shared": 2}
+OTHER = {
+    "cgc": {**PLAIN, "expert_units": (5,)},
+    "mmoe": {"num_experts": 2, "expert_units": (5,), "gate_bias": False},
+    "omoe": {"num_experts": 2, "expert_units": (5,)},
+    "ple": {**PLAIN, "expert_units": ((9,), (7, 5), (3,)), "gate_hidden": (4,)},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [*SMALL.items(), *OTHER.items()],
+    ids=[*SMALL, *(f"{name} otherwise" for name in OTHER)],
+)
+def test_the_number_of_parameters_is_the_closed_form(name, arguments):
+    counted = sum(int(np.prod(v.shape)) for v in make(name, **arguments).trainable_weights)
+    defaults = {"gate_hidden": (), "gate_bias": True} if name in OTHER else {}
+    if name in OTHER and arguments is OTHER[name]:
+        arguments = {**SMALL[name], **arguments}
+    assert counted == COUNTS[name](FIELDS * DIM, len(TASKS), **{**defaults, **arguments})
+
+
+def test_ple_grows_with_each_level():
+    sizes = []
+    for levels in (1, 2, 3):
+        backbone = PLE(TASKS, num_specific=1, num_shared=1, expert_units=[(6,)] * levels)
+        backbone(tf.ones([1, FIELDS, 2]))
+        sizes.append(backbone.count_params())
+    # A further level of width 6 on width 6: 4 experts, 3 task gates on 2, a shared gate on 4.
+    assert np.diff(sizes).tolist() == [4 * 7 * 6 + 3 * 7 * 2 + 7 * 4] * 2
+
+
+def test_single_task_shares_nothing():
+    backbone = make("single_task")
+    assert SingleTask.separate_embeddings
+    fields = inputs(backbone)
+    for task in TASKS:
+        with tf.GradientTape() as tape:
+            tape.watch(fields)
+            loss = tf.reduce_sum(backbone(fields)[task])
+        gradients, own = tape.gradient(loss, [backbone.trainable_weights, fields])
+        reached = {
+            v.name.split("/")[1]
+            for v, g in zip(backbone.trainable_weights, gradients, strict=True)
+            if g is not None
+        }
+        assert reached == {f"bottom_{task}"}
+        assert [t for t in TASKS if own[t] is not None] == [task]
