@@ -86,18 +86,17 @@ def metric_key(
 ) -> MetricKey:
     """The TFMA key of one of our metrics: output `cvr`, name `auc@click`.
 
-    A metric that TFMA would compute by a sample space's weight is keyed as weighted, as there.
+    Metrics that TFMA computes too are keyed as weighted by their sample space or not, as there.
     """
     task, short, _ = split_name(name)
-    weighted = any(
-        t.name == task and t.observed_if is not None and short in TFMA_METRICS[t.kind]
-        for t in problem.tasks
-    )
+    weighted = {
+        t.name: t.observed_if is not None for t in problem.tasks if short in TFMA_METRICS[t.kind]
+    }
     key = MetricKey(
         name=name.partition("/")[2],
         model_name=model,
         output_name=task,
-        example_weighted=True if weighted else None,
+        example_weighted=weighted.get(task),
     )
     return key.make_diff_key() if diff else key
 
@@ -185,7 +184,10 @@ def _metrics_spec(
     spec = config_pb2.MetricsSpec(
         model_names=models,
         output_names=[task.name],
-        example_weights=config_pb2.ExampleWeightOptions(weighted=task.observed_if is not None),
+        # Said both ways: with neither, TFMA drops a task that has no weight where another has.
+        example_weights=config_pb2.ExampleWeightOptions(
+            weighted=task.observed_if is not None, unweighted=task.observed_if is None
+        ),
     )
     space = problem.space_of(task)
     for metric, (class_name, arguments) in TFMA_METRICS[task.kind].items():

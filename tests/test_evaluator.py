@@ -9,11 +9,13 @@ import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from absl import logging
 from tensorflow_model_analysis.evaluators import metrics_validator
+from tfx.components.evaluator.executor import Executor as StockExecutor
 from tfx.components.util import model_utils
 from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import (
     LatestBlessedModelStrategy,
 )
 from tfx.types import Channel, artifact_utils, standard_artifacts
+from tfx.utils import proto_utils
 
 from components import tfma_results
 from components.evaluator import Executor, RankingEvaluator, load_predict, read_examples
@@ -77,8 +79,8 @@ def rows_of(seed=5, rows=ROWS):
     }
 
 
-def write_examples(folder, table):
-    """Two shards, one of them gzipped, under `Split-test`."""
+def write_examples(folder, table, shards=("GZIP", "")):
+    """One shard per compression, under `Split-test`."""
     folder = folder / "Split-test"
     folder.mkdir(parents=True)
     records = []
@@ -90,11 +92,10 @@ def write_examples(folder, table):
             else:
                 features.feature[name].float_list.value.append(value)
         records.append(tf.train.Example(features=features).SerializeToString())
-    half = len(records) // 2
-    for name, kind, part in (
-        ("data-00000-of-00002.gz", "GZIP", records[:half]),
-        ("data-00001-of-00002", "", records[half:]),
+    for i, (kind, part) in enumerate(
+        zip(shards, np.array_split(np.array(records, object), len(shards)), strict=True)
     ):
+        name = f"data-{i:05d}-of-{len(shards):05d}" + (".gz" if kind else "")
         with tf.io.TFRecordWriter(str(folder / name), kind) as writer:
             for record in part:
                 writer.write(record)
@@ -366,6 +367,42 @@ def test_the_verdict_is_that_of_tfmas_validator_where_all_slices_are_large(seed)
     verdict = bless(candidate, baseline, PROBLEM, evaluation)
     assert {(r.slice, r.metric, r.max_fall is not None) for r in verdict.reasons} == failing
     assert verdict.blessed == (not failing)
+
+
+@pytest.mark.slow
+def test_tfxs_own_evaluator_runs_the_same_configuration_and_agrees(world, tmp_path, table):
+    write_examples(tmp_path / "examples", table, shards=("GZIP",))
+    examples = artifact(standard_artifacts.Examples, tmp_path / "examples", 1)
+    examples.split_names = artifact_utils.encode_split_names(["test"])
+    settings = {"slice_bounds": {"cvr/auc@click": 0.99}, "min_slice_rows": 100}
+    ours, not_blessed = run(world, tmp_path / "ours", "good", **settings)
+    outputs = {
+        "evaluation": [artifact(standard_artifacts.ModelEvaluation, tmp_path / "theirs", 30)],
+        "blessing": [artifact(standard_artifacts.ModelBlessing, tmp_path / "blessing", 31)],
+    }
+    config = tfma_results.eval_config(PROBLEM, Evaluation(**settings))
+    StockExecutor().Do(
+        {"examples": [examples], "model": [world["good"]]},
+        outputs,
+        {
+            "eval_config": proto_utils.proto_to_json(config),
+            "example_splits": '["test"]',
+            "module_path": None,
+        },
+    )
+    assert not model_utils.is_model_blessed(not_blessed)
+    assert not model_utils.is_model_blessed(outputs["blessing"][0])
+    theirs = dict(tfma.load_eval_result(outputs["evaluation"][0].uri).slicing_metrics)
+    own = dict(tfma.load_eval_result(ours.uri).slicing_metrics)
+    assert own.keys() == theirs.keys()
+    for key, outputs_of in theirs.items():
+        for output, by_sub_key in outputs_of.items():
+            for name, value in by_sub_key[""].items():
+                # Their AUC has 10,000 thresholds.
+                close = pytest.approx(value["doubleValue"], abs=2e-4)
+                assert own[key][output][""][name]["doubleValue"] == close, (key, output, name)
+        assert {"auc@imp", "log_loss@imp", "calibration@imp"} <= outputs_of["ctr"][""].keys()
+        assert {"auc@click", "calibration@click"} <= outputs_of["cvr"][""].keys()
 
 
 def test_undefined_metrics_reach_tfma_as_undefined(tmp_path):
