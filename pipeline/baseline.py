@@ -1,0 +1,34 @@
+"""Which earlier model a new one is compared with."""
+
+from tfx import types
+from tfx.components.evaluator import constants
+from tfx.dsl.components.common import resolver
+
+
+class LatestOtherBlessedModel(resolver.ResolverStrategy):
+    """Resolves the model that was blessed last, apart from the one to be judged.
+
+    TFX's own strategy returns the judged model itself when a run is repeated: it would be
+    evaluated again, against itself, instead of being taken from the cache. Inputs are
+    `candidate` (the model to be judged), `model` and `model_blessing` (all of them).
+    """
+
+    def resolve_artifacts(
+        self, store, input_dict: dict[str, list[types.Artifact]]
+    ) -> dict[str, list[types.Artifact]]:
+        """Returns one model and its blessing, or none, under the keys of `input_dict`."""
+        judged = {model.id for model in input_dict["candidate"]}
+        models = {model.id: model for model in input_dict["model"]}
+        newest = sorted(input_dict["model_blessing"], key=lambda b: b.id, reverse=True)
+        for blessing in newest:
+            blessed = blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY)
+            model_id = blessing.get_int_custom_property(
+                constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY
+            )
+            if blessed == constants.BLESSED_VALUE and model_id in models and model_id not in judged:
+                return {
+                    "candidate": input_dict["candidate"],
+                    "model": [models[model_id]],
+                    "model_blessing": [blessing],
+                }
+        return {"candidate": input_dict["candidate"], "model": [], "model_blessing": []}

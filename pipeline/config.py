@@ -1,0 +1,158 @@
+"""Configurations, by the name of one that comes with the project or by the path of a file.
+
+A configuration is a Python file that defines
+
+- `EXPERIMENT`, an `ExperimentConfig` (and `PROBLEM`, by custom, its `ProblemSpec`),
+- `SOURCE`, how text files are read, where the defaults do not fit (optional),
+- `DATA`, the data's path, relative to the file (optional),
+- `generate(path)`, which writes the data to a folder where none are given (optional).
+"""
+
+import dataclasses
+import importlib
+import importlib.util
+import os
+import pkgutil
+import sys
+import traceback
+from collections.abc import Callable
+from types import ModuleType
+
+from pipeline import configs
+from tfmtl import registry
+from tfmtl.data.readers import Source
+from tfmtl.errors import SpecError, did_you_mean
+from tfmtl.experiment import ExperimentConfig
+from tfmtl.tuning import check_tuning
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """What a configuration file defines.
+
+    Args:
+        experiment: Problem, model, training and evaluation.
+        path: The file.
+        source: How text files are read.
+        data: Where the data lie, unless the user says otherwise.
+        generate: Writes the data to a folder, where there are none.
+    """
+
+    experiment: ExperimentConfig
+    path: str
+    source: Source | None = None
+    data: str | None = None
+    generate: Callable[[str], None] | None = None
+
+
+def known_names() -> tuple[str, ...]:
+    """Names of the configurations that come with the project, sorted."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(configs.__path__)))
+
+
+def load(name_or_path: str) -> Config:
+    """Loads a configuration.
+
+    Args:
+        name_or_path: A name of `known_names`, or the path of a Python file.
+
+    Raises:
+        SpecError: There is no such configuration, it does not run, or it lacks `EXPERIMENT`.
+    """
+    if name_or_path.endswith(".py") or os.sep in name_or_path:
+        module = _import_file(name_or_path)
+    elif name_or_path in known_names():
+        module = importlib.import_module(f"{configs.__name__}.{name_or_path}")
+    else:
+        known = known_names()
+        raise SpecError(
+            f"no configuration {name_or_path!r}; those that come with the project are "
+            f"{list(known)}, and a file of your own is given by its path, as my_config.py."
+            f"{did_you_mean(name_or_path, known)}"
+        )
+    path = os.path.abspath(str(module.__file__))
+    experiment = getattr(module, "EXPERIMENT", None)
+    if not isinstance(experiment, ExperimentConfig):
+        defined = [name for name in vars(module) if name.isupper()]
+        found = f"is {experiment!r}" if experiment is not None else "is not defined"
+        raise SpecError(
+            f"{path}: EXPERIMENT {found}; EXPERIMENT = ExperimentConfig(name=…, problem=…, "
+            f"split=…) would be right. The file defines {defined}."
+        )
+    data = getattr(module, "DATA", None)
+    return Config(
+        experiment=experiment,
+        path=path,
+        source=getattr(module, "SOURCE", None),
+        data=os.path.join(os.path.dirname(path), data) if data else None,
+        generate=getattr(module, "generate", None),
+    )
+
+
+def check(experiment: ExperimentConfig) -> None:
+    """Refuses an experiment that would fail late, after the data were read.
+
+    Raises:
+        SpecError: A part or one of its arguments is unknown, the tasks do not fit the model, or
+            the search does not fit the experiment.
+    """
+    # Imported here: they bring TensorFlow, which --help need not wait for.
+    import tfmtl.model  # noqa: F401  registers the parts
+    from tfmtl.heads import check_semantics
+
+    tuning = experiment.tuning
+    check_tuning(experiment)
+    candidates = [experiment]
+    for path, values in tuning.space.items() if tuning else ():
+        values = values if isinstance(values, tuple) else (values["min"], values["max"])
+        candidates += [experiment.replace_path(path, value) for value in values]
+    for candidate in candidates:
+        model = candidate.model
+        registry.check("backbone", model.backbone)
+        registry.check("balancer", model.balancer)
+        registry.get("optimizer", candidate.training.embedding_optimizer)
+        for term in model.terms:
+            registry.check("term", term)
+        semantics = (
+            model.conv_semantics or registry.get("backbone", model.backbone["name"]).conv_semantics
+        )
+        check_semantics(candidate.problem, semantics)
+
+
+def _import_file(path: str) -> ModuleType:
+    folder, name = os.path.split(os.path.abspath(path))
+    if not os.path.isfile(path):
+        near = os.listdir(folder) if os.path.isdir(folder) else []
+        raise SpecError(
+            f"there is no file {path!r}."
+            f"{did_you_mean(name, [n for n in near if n.endswith('.py')])}"
+        )
+    spec = importlib.util.spec_from_file_location(f"tfmtl_config_{name[:-3]}", path)
+    if spec is None or spec.loader is None:
+        raise SpecError(f"{path!r} is no Python file; a configuration is one, as my_config.py.")
+    module = importlib.util.module_from_spec(spec)
+    # Its neighbours can be imported, as from a script; last, so that they shadow nothing.
+    sys.path.append(folder)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise SpecError(f"{path}{_line(error, path)}: {_sentence(error)}") from error
+    finally:
+        sys.path.remove(folder)
+    return module
+
+
+def _line(error: Exception, path: str) -> str:
+    if isinstance(error, SyntaxError):
+        return f", line {error.lineno}"
+    same = os.path.abspath(path)
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [f.lineno for f in frames if os.path.abspath(f.filename) == same]
+    return f", line {lines[-1]}" if lines else ""
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, SpecError):
+        return str(error)
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"{type(error).__name__}: {text}"

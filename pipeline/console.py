@@ -1,0 +1,112 @@
+"""What a run shows in the terminal: a line a component, our own messages, and little else."""
+
+import contextlib
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+WIDTH = 18
+OURS = tuple(str(Path(__file__).resolve().parents[1] / p) for p in ("tfmtl", "components"))
+# Printed at the end of a run, from the artifacts; also where the run came from the cache.
+TOLD_LATER = "evaluator.py"
+
+
+class Steps:
+    """Prints `Trainer   31.4 s`: the name when a step starts, the rest when it ends.
+
+    Where the step prints something itself in between (a progress bar), the name stands on a
+    line of its own and is repeated at the end.
+    """
+
+    def __init__(self) -> None:
+        self._open: str | None = None
+        self._started = 0.0
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Notices what others print to stdout and stderr meanwhile."""
+        out, err = sys.stdout, sys.stderr
+        self._out = out
+        with (
+            contextlib.redirect_stdout(_Watched(out, self._interrupt)),  # type: ignore[type-var]
+            contextlib.redirect_stderr(_Watched(err, self._interrupt)),  # type: ignore[type-var]
+        ):
+            yield
+
+    def start(self, name: str) -> None:
+        """Begins a step's line."""
+        self._open, self._started = name, time.monotonic()
+        self._name = name
+        self._out.write(f"{name:<{WIDTH}}")
+        self._out.flush()
+
+    def finish(self, how: str | None = None) -> None:
+        """Ends the line, with the seconds it took or with `how`."""
+        how = how or f"{time.monotonic() - self._started:.1f} s"
+        name = "" if self._open else f"{self._name:<{WIDTH}}"
+        self._open = None
+        self._out.write(f"{name}{how}\n")
+        self._out.flush()
+
+    def _interrupt(self) -> None:
+        if self._open is not None:
+            self._open = None
+            self._out.write("\n")
+            self._out.flush()
+
+
+class _ToStdout(logging.StreamHandler):
+    """Writes to what stdout is at the time, so that `Steps` notices."""
+
+    def __init__(self):
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self):
+        return sys.stdout
+
+
+class _Watched:
+    """A stream that tells before something is written to it."""
+
+    def __init__(self, stream, before):
+        self._stream, self._before = stream, before
+
+    def write(self, text: str) -> int:
+        if text:
+            self._before()
+        return self._stream.write(text)
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+
+def quiet() -> None:
+    """Silences TensorFlow, TFX and Beam. Before the first import of TensorFlow."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    warnings.simplefilter("ignore")
+
+
+def keep_our_messages() -> None:
+    """Drops log messages of other packages. After the imports: some set handlers of their own."""
+    handler = _ToStdout()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.addFilter(_is_ours)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    for name in ("absl", "tensorflow", "apache_beam"):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = []
+        logger.propagate = True
+        logger.setLevel(logging.INFO)
+    warnings.simplefilter("ignore")
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    return record.pathname.startswith(OURS) and not record.pathname.endswith(TOLD_LATER)

@@ -1,0 +1,252 @@
+"""Runs the pipeline on this machine: from raw rows to a pushed SavedModel.
+
+As a command:
+
+    python -m pipeline.local_runner --config simulated_ads
+    python -m pipeline.local_runner --config hillstrom --data path/to/hillstrom
+    python -m pipeline.local_runner --config my_config.py --data rows.csv
+
+As the pipeline file of TFX's own command, where the settings come from the environment
+(TFMTL_CONFIG, TFMTL_DATA, TFMTL_OUTPUT):
+
+    tfx pipeline create --engine local --pipeline_path pipeline/local_runner.py
+    tfx run create --engine local --pipeline_name simulated_ads
+
+A second run takes every component whose inputs, settings and code are unchanged from the cache;
+a run that was killed goes on where it was, inside Trainer from its last checkpoint.
+"""
+
+import argparse
+import dataclasses
+import os
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if not __package__:
+    # Run as a file (TFX does), Python looks for modules beside it, where pipeline.py would be
+    # taken for this package.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from pipeline import console
+
+DEFAULT_CONFIG = "simulated_ads"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns 0, or 1 where the data or the configuration are at fault."""
+    options = parser().parse_args(arguments)
+    if not options.verbose:
+        console.quiet()
+    try:
+        run(options)
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command goes on from here.", file=sys.stderr)
+        return 130
+    except Exception as error:
+        # The user's mistakes need a sentence; a mistake of ours, the whole trace.
+        message = None if options.verbose else explanation(error)
+        if message is None:
+            raise
+        print(f"\nerror: {message}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.local_runner",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="docs/your_data.md goes from a CSV of your own to a pushed model.",
+    )
+    add = parser.add_argument
+    add(
+        "--config",
+        default=os.environ.get("TFMTL_CONFIG") or DEFAULT_CONFIG,
+        metavar="NAME|FILE.py",
+        help="a file of pipeline/configs by its name, or your own by its path "
+        f"(default: $TFMTL_CONFIG, else {DEFAULT_CONFIG})",
+    )
+    add(
+        "--data",
+        default=os.environ.get("TFMTL_DATA") or None,
+        metavar="PATH",
+        help="CSV, TSV (also compressed) or Parquet: a file, a folder of files, or a pattern in "
+        "quotes (default: $TFMTL_DATA, else what the configuration names or generates)",
+    )
+    add(
+        "--output",
+        default=os.environ.get("TFMTL_OUTPUT") or None,
+        metavar="DIR",
+        help="where artifacts, metadata and pushed models go (default: $TFMTL_OUTPUT, else "
+        "output/NAME of the experiment)",
+    )
+    add(
+        "--schema",
+        metavar="FILE",
+        help="a schema (schema.pbtxt) to hold the data to, instead of inferring one",
+    )
+    add(
+        "--tune",
+        action=argparse.BooleanOptionalAction,
+        help="search the configuration's tuning space before training (default: where it has one)",
+    )
+    add("--epochs", type=int, metavar="N", help="another training.epochs")
+    add("--seed", type=int, metavar="N", help="another training.seed")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="another value of any field, as model.backbone.num_experts=4; repeatable",
+    )
+    add("--no-cache", action="store_true", help="run every component again")
+    add(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes of Beam; 1 is fastest below about a million rows (default: 1)",
+    )
+    add("--verbose", action="store_true", help="show all that TensorFlow, TFX and Beam log")
+    return parser
+
+
+def run(options: argparse.Namespace) -> None:
+    """Loads the configuration, runs the pipeline and prints what came of it.
+
+    Raises:
+        SpecError: The configuration is wrong.
+        DataError: The data are wrong, or none are given.
+    """
+    # Imported here: --help and a mistyped name need not wait for TensorFlow and TFX.
+    from pipeline.config import check, load
+
+    config = load(options.config)
+    experiment = with_options(config.experiment, options)
+    output = os.path.abspath(options.output or os.path.join("output", experiment.name))
+    check(experiment)
+    from pipeline import report
+    from pipeline.pipeline import beam_arguments, create_pipeline
+    from pipeline.runner import Runner
+
+    if not options.verbose:
+        console.keep_our_messages()
+    data, prepare = data_of(config, options, output)
+    metadata_path = os.path.join(output, "metadata.sqlite")
+    pipeline = create_pipeline(
+        experiment=experiment,
+        source=config.source,
+        data_path=data,
+        pipeline_root=os.path.join(output, "artifacts"),
+        serving_dir=os.path.join(output, "serving"),
+        metadata_path=metadata_path,
+        schema_path=options.schema,
+        enable_cache=not options.no_cache,
+        beam_args=beam_arguments(options.workers),
+    )
+    runner = Runner(folder=output, before=prepare)
+    runner.run(pipeline)
+    # `tfx pipeline create` reads this file without running what it defines.
+    if runner.executions:
+        outcome = report.outcome_of(metadata_path, runner.executions, experiment)
+        print(report.report(outcome, experiment, _command(options)))
+
+
+def with_options(experiment, options: argparse.Namespace):
+    """The experiment with what the command line changes."""
+    from tfmtl.errors import SpecError
+
+    if options.tune and experiment.tuning is None:
+        raise SpecError(
+            f"--tune: {options.config} declares no search. Give its experiment "
+            "tuning=Tuning(space={'training.learning_rate': {'min': 1e-4, 'max': 1e-2, "
+            "'sampling': 'log'}})."
+        )
+    if options.tune is False:
+        experiment = dataclasses.replace(experiment, tuning=None)
+    for name in ("epochs", "seed"):
+        value = getattr(options, name)
+        if value is not None:
+            experiment = experiment.replace_path(f"training.{name}", value)
+    for setting in options.set:
+        path, equals, text = setting.partition("=")
+        if not equals:
+            raise SpecError(f"--set {setting}: PATH=VALUE would be right, as training.epochs=3.")
+        experiment = experiment.replace_path(path, _value(text))
+    return experiment
+
+
+def data_of(config, options: argparse.Namespace, output: str):
+    """Where the data lie, and what is to be done first to have them there.
+
+    Raises:
+        DataError: None are given, and the configuration neither names nor generates any.
+    """
+    from pipeline.pipeline import code_hash
+    from tfmtl.errors import DataError
+
+    if options.data or config.data:
+        return os.path.abspath(options.data or config.data), lambda: None
+    if config.generate is None:
+        raise DataError(
+            f"{options.config} comes without data. Give a file or a folder, as --data rows.csv."
+        )
+    # Another generator gives other rows, which must not pass for those made before.
+    folder = os.path.join(output, "data", code_hash([config.path, "tfmtl/simulator"]))
+
+    def generate() -> None:
+        if not os.path.isdir(folder):
+            building = f"{folder}.building"
+            os.makedirs(building, exist_ok=True)
+            config.generate(building)
+            os.replace(building, folder)
+
+    return folder, generate
+
+
+def explanation(error: BaseException) -> str | None:
+    """The sentence of an error that the user can mend, or `None`.
+
+    TFX, Beam and Keras Tuner wrap errors, and those of other processes arrive as text.
+    """
+    from tfmtl.errors import DataError, SpecError
+
+    pattern = re.compile(r"(?:DataError|SpecError): (.+?)(?: \[while running .*)?$", re.M)
+    seen: set[int] = set()
+    following: BaseException | None = error
+    while following is not None and id(following) not in seen:
+        seen.add(id(following))
+        if isinstance(following, (DataError, SpecError)):
+            return re.sub(r" \[while running .*", "", str(following), flags=re.S)
+        found = pattern.findall(str(following))
+        if found:
+            return found[-1]
+        following = following.__cause__ or following.__context__
+    return None
+
+
+def _value(text: str):
+    import ast
+
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
+
+
+def _command(options: argparse.Namespace) -> str:
+    parts = ["python -m pipeline.local_runner --config", shlex.quote(options.config)]
+    for name in ("data", "output"):
+        if getattr(options, name):
+            parts += [f"--{name}", shlex.quote(getattr(options, name))]
+    return " ".join(parts)
+
+
+if __name__ == "__main__":
+    # TFX's command runs this file inside its own process and takes status 0 for a return.
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""The pipeline: from raw rows to a pushed SavedModel.
+
+ExampleGen → StatisticsGen → SchemaGen → ExampleValidator → Transform → (Tuner) → Trainer →
+the last blessed model → RankingEvaluator → Pusher
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from tfx import v1 as tfx
+from tfx.dsl.components.base.base_node import BaseNode
+
+from components.evaluator import RankingEvaluator
+from components.example_gen import example_gen
+from pipeline.baseline import LatestOtherBlessedModel
+from tfmtl.data.readers import Source
+from tfmtl.experiment import Evaluation, ExperimentConfig, Model, Training
+
+ROOT = Path(__file__).resolve().parents[1]
+# What the functions of Transform, Tuner and Trainer are made of.
+CODE = (
+    "tfmtl",
+    "components",
+    "pipeline/transform_module.py",
+    "pipeline/tuner_module.py",
+    "pipeline/trainer_module.py",
+)
+
+
+def create_pipeline(
+    *,
+    experiment: ExperimentConfig,
+    source: Source | None,
+    data_path: str,
+    pipeline_root: str,
+    serving_dir: str,
+    metadata_path: str,
+    schema_path: str | None = None,
+    enable_cache: bool = True,
+    beam_args: Sequence[str] = (),
+) -> tfx.dsl.Pipeline:
+    """Wires the components.
+
+    Args:
+        experiment: Everything the run depends on, besides the data. A Tuner runs where it
+            declares `tuning`.
+        source: How text files are read.
+        data_path: A file, a folder or a pattern.
+        pipeline_root: Folder of all artifacts and of the checkpoints.
+        serving_dir: Blessed models are pushed to `serving_dir/<name>/<version>`.
+        metadata_path: SQLite file of ML Metadata.
+        schema_path: A schema (text proto) to hold the data to; inferred without it.
+        enable_cache: Whether a component whose inputs are unchanged is passed over.
+        beam_args: Arguments of every Beam pipeline; see `beam_arguments`.
+    """
+    splits = ("train", "validation", "test")
+    examples = example_gen(data_path, experiment, source)
+    statistics = tfx.components.StatisticsGen(examples=examples.outputs["examples"])
+    schema: BaseNode
+    if schema_path is None:
+        # Without shapes every column is sparse. With them, a column would be dense or sparse
+        # depending on whether a value happens to be missing in the rows of the day.
+        schema = tfx.components.SchemaGen(
+            statistics=statistics.outputs["statistics"],
+            infer_feature_shape=False,
+            exclude_splits=list(splits[1:]),
+        )
+    else:
+        schema = tfx.components.ImportSchemaGen(schema_file=os.path.abspath(schema_path))
+    validator = tfx.components.ExampleValidator(
+        statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
+    )
+    # What Transform need not know is left out: another learning rate must not run it again.
+    preprocessing = dataclasses.replace(
+        experiment, model=Model(), training=Training(), evaluation=Evaluation(), tuning=None
+    )
+    transform = tfx.components.Transform(
+        examples=examples.outputs["examples"],
+        schema=schema.outputs["schema"],
+        preprocessing_fn="pipeline.transform_module.preprocessing_fn",
+        splits_config=tfx.proto.SplitsConfig(analyze=[splits[0]], transform=list(splits)),
+        disable_analyzer_cache=True,
+        disable_statistics=True,
+        custom_config=_custom_config(preprocessing, pipeline_root),
+    )
+    inputs = {
+        "examples": transform.outputs["transformed_examples"],
+        "transform_graph": transform.outputs["transform_graph"],
+        "train_args": tfx.proto.TrainArgs(splits=[splits[0]]),
+        "eval_args": tfx.proto.EvalArgs(splits=[splits[1]]),
+        "custom_config": _custom_config(
+            dataclasses.replace(experiment, evaluation=Evaluation()), pipeline_root
+        ),
+    }
+    tuner = None
+    if experiment.tuning is not None:
+        tuner = tfx.components.Tuner(tuner_fn="pipeline.tuner_module.tuner_fn", **inputs)
+    trainer = tfx.components.Trainer(
+        run_fn="pipeline.trainer_module.run_fn",
+        hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
+        **inputs,
+    )
+    baseline = tfx.dsl.Resolver(
+        strategy_class=LatestOtherBlessedModel,
+        candidate=trainer.outputs["model"],
+        model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
+        model_blessing=tfx.dsl.Channel(type=tfx.types.standard_artifacts.ModelBlessing),
+    ).with_id("Baseline")
+    evaluator = RankingEvaluator(
+        examples=examples.outputs["examples"],
+        model=trainer.outputs["model"],
+        baseline_model=baseline.outputs["model"],
+        experiment=dataclasses.replace(experiment, model=Model(), training=Training(), tuning=None),
+    )
+    pusher = tfx.components.Pusher(
+        model=trainer.outputs["model"],
+        model_blessing=evaluator.outputs["blessing"],
+        push_destination=tfx.proto.PushDestination(
+            filesystem=tfx.proto.PushDestination.Filesystem(
+                base_directory=os.path.join(serving_dir, experiment.name)
+            )
+        ),
+    )
+    nodes = [examples, statistics, schema, validator, transform, tuner, trainer]
+    return tfx.dsl.Pipeline(
+        pipeline_name=experiment.name,
+        pipeline_root=pipeline_root,
+        components=[node for node in (*nodes, baseline, evaluator, pusher) if node is not None],
+        enable_cache=enable_cache,
+        metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
+            metadata_path
+        ),
+        beam_pipeline_args=list(beam_args),
+    )
+
+
+def beam_arguments(workers: int = 1) -> list[str]:
+    """Arguments for Beam on this machine: in one process, or in several."""
+    mode = "in_memory" if workers == 1 else "multi_processing"
+    return [f"--direct_running_mode={mode}", f"--direct_num_workers={workers}"]
+
+
+def code_hash(paths: Sequence[str | Path] = CODE) -> str:
+    """A hash of Python sources (files, or folders with all below) and of the stack's versions."""
+    digest = hashlib.sha256()
+    for package in ("tensorflow", "tensorflow-transform"):
+        digest.update(importlib.metadata.version(package).encode())
+    for path in paths:
+        start = ROOT / path
+        files = [start] if start.is_file() else sorted(start.rglob("*.py"))
+        for file in files:
+            digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _custom_config(experiment: ExperimentConfig, pipeline_root: str) -> dict[str, str]:
+    # TFX takes a component from its cache while inputs and parameters are the same, and sees
+    # of a function only its import path. With a hash of the sources among the parameters an
+    # edited encoding or layer runs again, instead of yesterday's model passing for today's.
+    return {
+        "experiment": experiment.to_json(),
+        "checkpoints": os.path.join(pipeline_root, "checkpoints"),
+        "code": code_hash(),
+    }

@@ -1,0 +1,201 @@
+"""What a run tells at its end: metrics, blessing, where the model is, and what to do next."""
+
+import dataclasses
+import glob
+import json
+import os
+import shlex
+import textwrap
+
+import numpy as np
+import tensorflow as tf
+from ml_metadata import proto as mlmd_proto
+from ml_metadata.metadata_store import metadata_store
+
+from components.evaluator import METRICS_FILE, VERDICT_FILE
+from tfmtl.experiment import ExperimentConfig
+from tfmtl.features.raw import dense_columns, example_spec
+from tfmtl.sliced_metrics import SlicedMetrics, format_table
+
+EXAMPLE_GEN = "ArrowExampleGen"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a run made.
+
+    Args:
+        metrics: Metrics on the test split.
+        verdict: Whether the model was blessed and why, as `Verdict.to_json` gives it.
+        evaluation: Folder with the metrics.
+        model: Folder of the trained SavedModel.
+        pushed: Folder of the pushed SavedModel; `None` where the model was not blessed.
+        anomalies: Columns that ExampleValidator finds anomalous, by split.
+        hyperparameters: What the search found, where there was one.
+        request: A request to the served model, as a JSON file.
+    """
+
+    metrics: SlicedMetrics
+    verdict: dict
+    evaluation: str
+    model: str
+    pushed: str | None
+    anomalies: dict[str, list[str]]
+    hyperparameters: dict | None
+    request: str
+
+
+def outcome_of(
+    metadata_path: str, executions: dict[str, int], experiment: ExperimentConfig
+) -> Outcome:
+    """Reads what a run's executions put out, whether made now or taken from the cache.
+
+    Args:
+        metadata_path: SQLite file of ML Metadata, in the folder of the run's outputs.
+        executions: Execution by component.
+        experiment: What was run.
+    """
+    config = mlmd_proto.ConnectionConfig()
+    config.sqlite.filename_uri = metadata_path
+    store = metadata_store.MetadataStore(config)
+
+    def output(component: str, key: str):
+        events = store.get_events_by_execution_ids([executions[component]])
+        ids = [
+            e.artifact_id
+            for e in events
+            if e.type == mlmd_proto.Event.OUTPUT and e.path.steps[0].key == key
+        ]
+        return store.get_artifacts_by_id(ids)[0]
+
+    evaluation = output("RankingEvaluator", "evaluation").uri
+    with open(os.path.join(evaluation, METRICS_FILE), encoding="utf-8") as file:
+        metrics = SlicedMetrics.from_json(file.read())
+    with open(os.path.join(evaluation, VERDICT_FILE), encoding="utf-8") as file:
+        verdict = json.load(file)
+    pushed = output("Pusher", "pushed_model").custom_properties["pushed_destination"].string_value
+    found = None
+    if "Tuner" in executions:
+        folder = output("Tuner", "best_hyperparameters").uri
+        with open(os.path.join(folder, "best_hyperparameters.txt"), encoding="utf-8") as file:
+            found = json.load(file)["values"]
+    return Outcome(
+        metrics=metrics,
+        verdict=verdict,
+        evaluation=evaluation,
+        model=os.path.join(output("Trainer", "model").uri, "Format-Serving"),
+        pushed=pushed if verdict["blessed"] else None,
+        anomalies=_anomalies(output("ExampleValidator", "anomalies").uri),
+        hyperparameters=found,
+        request=write_request(
+            output(EXAMPLE_GEN, "examples").uri,
+            experiment,
+            os.path.join(os.path.dirname(metadata_path), "request.json"),
+        ),
+    )
+
+
+def report(outcome: Outcome, experiment: ExperimentConfig, command: str) -> str:
+    """The end of a run in words.
+
+    Args:
+        outcome: What it made.
+        experiment: What was run.
+        command: The command that repeats the run.
+    """
+    scene = experiment.problem.scene
+    # Without a scene `columns` must still name something, or every slice is shown.
+    table = format_table(outcome.metrics, columns=(scene or "",))
+    parts = ["", table, "", _verdict(outcome), *_notes(outcome), "", "Next:"]
+    return "\n".join([*parts, *_next_commands(outcome, experiment, command)])
+
+
+def _verdict(outcome: Outcome) -> str:
+    verdict = outcome.verdict
+    if verdict["blessed"]:
+        lines = [f"Blessed: all {verdict['checks']} checks hold.", *verdict["notes"]]
+        return "\n".join([*lines, f"Pushed to   {outcome.pushed}"])
+    reasons = verdict["reasons"]
+    lines = [f"Not blessed: {len(reasons)} of {verdict['checks']} checks fail."]
+    lines += [f"- {reason['sentence']}." for reason in reasons]
+    lines += [*verdict["notes"], "Not pushed. The bounds are in evaluation=Evaluation(…)."]
+    return "\n".join([*lines, f"The model is in   {outcome.model}"])
+
+
+def _notes(outcome: Outcome) -> list[str]:
+    lines = [f"All slices are in   {outcome.evaluation}"]
+    if outcome.hyperparameters is not None:
+        found = ", ".join(f"{path} = {value}" for path, value in outcome.hyperparameters.items())
+        lines.append(f"Found by the search: {found}")
+    for split, columns in outcome.anomalies.items():
+        listed = textwrap.shorten(", ".join(columns), 70, placeholder=" …")
+        lines.append(f"ExampleValidator: {split} rows unlike the schema in {listed}")
+    served = outcome.pushed and newest_version(os.path.dirname(outcome.pushed))
+    if served and served != os.path.basename(outcome.pushed or ""):
+        lines.append(
+            f"Note: version {served}, of another run, is newer than this one and is served. "
+            "--no-cache pushes this one again."
+        )
+    return lines
+
+
+def _next_commands(outcome: Outcome, experiment: ExperimentConfig, command: str) -> list[str]:
+    name, model = experiment.name, outcome.pushed or outcome.model
+    show = f"saved_model_cli show --dir {shlex.quote(model)} --all"
+    if outcome.pushed is None:
+        return [
+            f"  {show}",
+            f"  python -m json.tool {shlex.quote(os.path.join(outcome.evaluation, VERDICT_FILE))}",
+            f"  {command}    # once the bounds or the model are changed",
+        ]
+    folder = shlex.quote(os.path.dirname(os.path.abspath(model)))
+    return [
+        f"  {show}",
+        f"  docker run -p 8501:8501 -e MODEL_NAME={name} -v {folder}:/models/{name} "
+        "tensorflow/serving",
+        f"  curl -d @{shlex.quote(outcome.request)} http://localhost:8501/v1/models/{name}:predict",
+    ]
+
+
+def write_request(examples: str, experiment: ExperimentConfig, path: str) -> str:
+    """Writes a request to TensorFlow Serving's REST interface, with a row of the test split.
+
+    Args:
+        examples: Folder of ExampleGen's examples.
+        experiment: Names the columns.
+        path: JSON file to write; returned.
+    """
+    (file, *_) = sorted(glob.glob(os.path.join(examples, "Split-test", "*")))
+    compression = "GZIP" if file.endswith(".gz") else ""
+    record = next(iter(tf.data.TFRecordDataset(file, compression_type=compression)))
+    columns = experiment.problem.feature_columns()
+    row = tf.io.parse_example([record.numpy()], example_spec(columns))
+    instance = {name: _plain(v[0].numpy()) for name, v in dense_columns(columns, row).items()}
+    with open(path, "w", encoding="utf-8") as request:
+        json.dump({"signature_name": "predict", "instances": [instance]}, request, indent=1)
+    return path
+
+
+def _plain(value):
+    if isinstance(value, np.ndarray):
+        return [_plain(item) for item in value]
+    return value.decode() if isinstance(value, bytes) else value.item()
+
+
+def newest_version(folder: str) -> str | None:
+    """The version that TensorFlow Serving would choose in a folder."""
+    versions = [os.path.basename(path) for path in glob.glob(os.path.join(folder, "*"))]
+    return max((v for v in versions if v.isdigit()), key=int, default=None)
+
+
+def _anomalies(uri: str) -> dict[str, list[str]]:
+    from tensorflow_metadata.proto.v0 import anomalies_pb2
+
+    found = {}
+    for folder in sorted(glob.glob(os.path.join(uri, "Split-*"))):
+        message = anomalies_pb2.Anomalies()
+        with open(os.path.join(folder, "SchemaDiff.pb"), "rb") as file:
+            message.ParseFromString(file.read())
+        if message.anomaly_info:
+            found[os.path.basename(folder).split("-", 1)[1]] = sorted(message.anomaly_info)
+    return found

@@ -1,0 +1,31 @@
+"""What the Tuner component runs."""
+
+import hashlib
+import os
+
+import tensorflow_transform as tft
+from tfx.components.tuner.component import TunerFnResult
+
+from pipeline.trainer_module import packed_data
+from tfmtl.experiment import ExperimentConfig
+from tfmtl.training.tune import ExperimentTuner
+
+
+def tuner_fn(fn_args) -> TunerFnResult:
+    """A search over the fields that the experiment's `tuning` names.
+
+    A search that was killed goes on: trials lie in a folder that depends on the experiment and
+    its inputs alone, not on TFX's execution.
+
+    Args:
+        fn_args: As TFX gives them; `custom_config` as for `pipeline.trainer_module.run_fn`.
+    """
+    experiment = ExperimentConfig.from_json(fn_args.custom_config["experiment"])
+    output = tft.TFTransformOutput(fn_args.transform_graph_path)
+    data = packed_data(experiment.problem, output, fn_args.train_files, fn_args.eval_files)
+    parts = [experiment.to_json(), fn_args.transform_graph_path, *fn_args.train_files]
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    folder = os.path.join(fn_args.custom_config["checkpoints"], f"search-{key}")
+    return TunerFnResult(
+        tuner=ExperimentTuner(experiment, directory=folder), fit_kwargs={"data": data}
+    )

@@ -1,0 +1,108 @@
+"""Search: Keras Tuner chooses the fields of each trial, ordinary training judges them."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import keras_tuner
+import tf_keras as keras
+from keras_tuner import oracles
+from keras_tuner.errors import FatalError
+
+from tfmtl.errors import DataError, SpecError
+from tfmtl.experiment import ExperimentConfig
+from tfmtl.inputs import PackedData
+from tfmtl.sliced_metrics import split_name
+from tfmtl.training.fit import LOWER_IS_BETTER, forget, train
+from tfmtl.tuning import check_tuning, choices, trial_experiment
+
+ORACLES = {
+    "random": oracles.RandomSearchOracle,
+    "bayesian": oracles.BayesianOptimizationOracle,
+}
+
+
+class ExperimentTuner(keras_tuner.engine.base_tuner.BaseTuner):
+    """Searches the fields that `experiment.tuning` names for the best validation `monitor`.
+
+    Keras Tuner builds Keras 3 models and refuses ours, so a trial is trained here rather than
+    by it; its oracles choose what to try. A search that was killed goes on: finished trials
+    are kept, and the one under way continues from its last checkpoint.
+
+    Args:
+        experiment: Declares the search in `tuning`; all else is as declared in every trial.
+        directory: Where trials and their checkpoints are kept.
+        verbose: As in `tfmtl.training.train`.
+
+    Raises:
+        SpecError: The search does not fit the experiment.
+    """
+
+    def __init__(self, experiment: ExperimentConfig, *, directory: str, verbose: int = 1):
+        check_tuning(experiment)
+        if experiment.tuning is None:
+            raise SpecError(f"experiment {experiment.name!r} declares no tuning=Tuning(...).")
+        self.experiment, self.verbose = experiment, verbose
+        tuning = experiment.tuning
+        super().__init__(
+            ORACLES[tuning.algorithm](
+                objective=keras_tuner.Objective("monitor", direction(experiment.training.monitor)),
+                max_trials=tuning.trials,
+                hyperparameters=search_space(tuning.space),
+                seed=experiment.training.seed,
+            ),
+            directory=directory,
+            project_name="trials",
+        )
+
+    def run_trial(self, trial: Any, data: PackedData) -> dict[str, float]:
+        """Trains one candidate and returns its best validation value."""
+        assert self.experiment.tuning is not None
+        values = trial.hyperparameters.values
+        # Keras keeps every graph it has built; a search would grow without bound.
+        keras.backend.clear_session()
+        folder = os.path.join(self.get_trial_dir(trial.trial_id), "checkpoints")
+        try:
+            experiment = trial_experiment(self.experiment, self.experiment.tuning, values)
+            trained = train(experiment, data, checkpoint_dir=folder, verbose=self.verbose)
+        except (SpecError, DataError) as error:
+            # Keras Tuner would note a failed trial and try the next, which fails alike.
+            raise FatalError(str(error)) from error
+        forget(folder)
+        best = trained.history[trained.best_epoch]
+        return {"monitor": best[f"val_{experiment.training.monitor}"]}
+
+    def get_best_models(self, num_models: int = 1) -> list[Any]:
+        """Trials keep no models: train the best one with `apply_hyperparameters`."""
+        raise NotImplementedError("a search keeps hyper-parameters only; train them to the end.")
+
+
+def search_space(space: Mapping[str, Any]) -> keras_tuner.HyperParameters:
+    """The declared space as Keras Tuner's; see `tfmtl.experiment.Tuning`."""
+    parameters = keras_tuner.HyperParameters()
+    for path, candidates in space.items():
+        if not isinstance(candidates, Mapping):
+            parameters.Choice(path, choices(candidates))
+            continue
+        least, most = candidates["min"], candidates["max"]
+        whole = isinstance(least, int) and isinstance(most, int)
+        kind = parameters.Int if whole else parameters.Float
+        kind(
+            path,
+            min_value=least,
+            max_value=most,
+            step=candidates.get("step"),
+            sampling=candidates.get("sampling", "linear"),
+        )
+    return parameters
+
+
+def direction(monitor: str) -> str:
+    """`min` for a loss or an error, `max` for an AUC.
+
+    Example:
+        >>> direction("cvr/auc@click"), direction("ctr/log_loss@imp")
+        ('max', 'min')
+    """
+    _, metric, _ = split_name(monitor)
+    return "min" if (metric or monitor) in (*LOWER_IS_BETTER, "log_loss") else "max"
