@@ -21,6 +21,7 @@ from tfmtl.errors import DataError
 from tfmtl.features.declare import Column
 
 BLOCK_BYTES = 4 << 20
+ENCODING_HINT = " Source(encoding='latin-1') names another encoding."
 
 
 def read(path: str, columns: Mapping[str, Column], source: Source) -> Iterator[pa.RecordBatch]:
@@ -106,9 +107,14 @@ def _header(path: str, source: Source) -> tuple[list[str], int]:
     if source.column_names is not None:
         return list(source.column_names), 0
     try:
-        with _text(path, source, errors="strict") as text:
+        with _text(path, source) as text:
             rows = _rows(text, path, source)
             for row in rows:
+                if _undecoded("".join(row)):
+                    raise DataError(
+                        f"file {path}, line {rows.line_num}: the header is not {source.encoding}."
+                        + ENCODING_HINT
+                    )
                 if row:
                     return [name.strip() for name in row], rows.line_num
     except (OSError, UnicodeError, pa.ArrowException, csv.Error) as error:
@@ -116,10 +122,17 @@ def _header(path: str, source: Source) -> tuple[list[str], int]:
     raise DataError(f"file {path} is empty: it holds blank lines only.")
 
 
-def _text(path: str, source: Source, *, errors: str) -> io.TextIOWrapper:
+def _text(path: str, source: Source) -> io.TextIOWrapper:
     stream = pa.input_stream(path, compression=format_of(path)[1])
     encoding = "utf-8-sig" if source.encoding.lower() in ("utf-8", "utf8") else source.encoding
-    return io.TextIOWrapper(io.BufferedReader(stream), encoding=encoding, errors=errors, newline="")
+    return io.TextIOWrapper(
+        io.BufferedReader(stream), encoding=encoding, errors="surrogateescape", newline=""
+    )
+
+
+def _undecoded(text: str) -> bool:
+    # What `surrogateescape` makes of a byte it cannot decode.
+    return any("\udc80" <= c <= "\udcff" for c in text)
 
 
 def _rows(text: io.TextIOWrapper, path: str, source: Source):
@@ -147,7 +160,7 @@ def _fault(
     unknown = DataError(f"file {path} cannot be read after row {done}: {error}")
     row_number = 0
     try:
-        with _text(path, source, errors="surrogateescape") as text:
+        with _text(path, source) as text:
             for _ in range(lines):
                 text.readline()
             rows = _rows(text, path, source)
@@ -162,10 +175,10 @@ def _fault(
                     return _ragged(line, row, names, source)
                 for name, column in columns.items():
                     value = row[where[name]]
-                    if any("\ud800" <= c <= "\udfff" for c in value):
+                    if _undecoded(value):
                         return DataError(
-                            f"{line}, column {name!r}: the text is not {source.encoding}. "
-                            "Source(encoding='latin-1') names another encoding."
+                            f"{line}, column {name!r}: the text is not {source.encoding}."
+                            + ENCODING_HINT
                         )
                     parts = value.split(source.list_separator) if column.max_values else [value]
                     for part in parts:

@@ -4,6 +4,7 @@ import dataclasses
 import glob
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from tfmtl.errors import DataError, SpecError
 
@@ -54,6 +55,10 @@ class Source:
                 "without spaces around it, such as ',' or ', '."
             )
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, from which `Source(**plain)` makes an equal source."""
+        return dataclasses.asdict(self)
+
     @property
     def strips(self) -> bool:
         """Whether values are stripped of the delimiter's spaces."""
@@ -91,7 +96,7 @@ def files_of(path: str, source: Source) -> list[str]:
                 f" that matches {source.pattern!r}" if source.pattern else ""
             )
         raise DataError(f"{what}. Give a file, a folder of files or a pattern.")
-    chosen = source.pattern is not None
+    chosen = source.pattern is not None or os.path.basename(pattern) != "*"
     files = [m for m in matches if os.path.isfile(m) and (chosen or _is_data(m))]
     if not files:
         raise DataError(

@@ -1,6 +1,7 @@
 """Which rows are train, validation and test, and the folds of the training rows."""
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +18,10 @@ FOLD_RANGE = 2**31
 ISO_DATE = r"^\d{4}-\d{2}(-\d{2})?"
 
 
-def columns_to_read(problem: ProblemSpec, split: Split) -> dict[str, Column]:
-    """Every raw column that the problem and the split need.
+def columns_to_read(
+    problem: ProblemSpec, split: Split, slices: Sequence[str] = ()
+) -> dict[str, Column]:
+    """Every raw column that the problem, the split and the slices need.
 
     Raises:
         SpecError: The split's column is a list.
@@ -26,13 +29,14 @@ def columns_to_read(problem: ProblemSpec, split: Split) -> dict[str, Column]:
     columns = problem.columns()
     if FOLD in columns:
         raise SpecError(f"column {FOLD!r} is written by the split; give yours another name.")
-    name = split.column
-    if name is not None:
-        column = columns.setdefault(name, Column(name=name, dtype="string"))
-        if column.max_values:
-            raise SpecError(
-                f"split by_{split.rule}({name!r}): the column is a list; a split reads one value."
-            )
+    for name in (*slices, split.column):
+        if name is not None:
+            columns.setdefault(name, Column(name=name, dtype="string"))
+    if split.column is not None and columns[split.column].max_values:
+        raise SpecError(
+            f"split by_{split.rule}({split.column!r}): the column is a list; a split reads one "
+            "value."
+        )
     return columns
 
 

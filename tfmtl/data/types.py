@@ -88,7 +88,7 @@ def typed(array: pa.Array, column: Column, separator: str, nulls: Sequence[str])
     if not is_list:
         array = _scalars(array, "string" if _is_text(kind) else column.dtype, nulls)
         if not _is_text(array.type):
-            return _lists(array.drop_null(), np.asarray(array.is_valid()).astype(np.int32))
+            return lists(array.drop_null(), np.asarray(array.is_valid()).astype(np.int32))
         array = pc.split_pattern(array, separator)
     lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
     values = array.flatten()
@@ -100,10 +100,11 @@ def typed(array: pa.Array, column: Column, separator: str, nulls: Sequence[str])
         assert error.row is not None
         row = int(np.searchsorted(np.cumsum(lengths), error.row, side="right"))
         raise Unparsable(row, error.problem) from None
-    return _lists(pc.fill_null(values, pa.scalar(ABSENT[column.dtype], values.type)), lengths)
+    return lists(pc.fill_null(values, pa.scalar(ABSENT[column.dtype], values.type)), lengths)
 
 
-def _lists(values: pa.Array, lengths: np.ndarray) -> pa.Array:
+def lists(values: pa.Array, lengths: np.ndarray) -> pa.Array:
+    """Lists of `lengths` values each, int `[rows]`; an empty list is null."""
     # ListArray.from_arrays takes no mask in the older of the two Arrows.
     offsets = np.zeros(len(lengths) + 1, np.int32)
     np.cumsum(lengths, out=offsets[1:])

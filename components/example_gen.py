@@ -1,0 +1,246 @@
+"""ArrowExampleGen: files to checked, split tf.Examples, in C++ from end to end.
+
+CsvExampleGen hands every value through Python and Beam; here Arrow parses blocks of rows and
+`tfx_bsl` encodes them, in one process and one pass. The driver is TFX's own, so fingerprints,
+caching, spans and ranges are as in every file-based ExampleGen.
+"""
+
+import json
+import os
+import re
+import shutil
+from typing import Any
+
+import pyarrow as pa
+from absl import logging
+from google.protobuf import json_format, struct_pb2
+from tfx import types
+from tfx.components.example_gen import component
+from tfx.components.util import examples_utils
+from tfx.dsl.components.base import base_beam_executor, executor_spec
+from tfx.proto import example_gen_pb2, range_config_pb2
+from tfx.types import artifact_utils, standard_component_specs
+from tqdm import tqdm
+
+from components.example_shards import Encoder, ShardWriter
+from tfmtl.data.checks import Checks
+from tfmtl.data.labels import rows_to_keep
+from tfmtl.data.readers import Source, open_table
+from tfmtl.data.sources import files_of
+from tfmtl.data.splits import FOLD, assign, columns_to_read, folds
+from tfmtl.experiment import SPLITS, ExperimentConfig, Split
+from tfmtl.problem import ProblemSpec
+
+REPORT = "data_report.json"
+# Placeholders of TFX's spans, dates and versions.
+SPAN = re.compile(r"\{(SPAN|YYYY|MM|DD|VERSION)(:\d+)?\}")
+
+
+def example_gen(
+    path: str,
+    experiment: ExperimentConfig,
+    source: Source | None = None,
+    *,
+    range_config: range_config_pb2.RangeConfig | None = None,
+) -> "ArrowExampleGen":
+    """Returns the component that reads `path` as the experiment declares.
+
+    Args:
+        path: A CSV, TSV or Parquet file, a folder of them, a pattern (`logs/*.csv.gz`), or one
+            with TFX's placeholders (`logs/span-{SPAN}/*`), of which the latest span is read.
+        experiment: Its problem, split and slices decide what is read and checked.
+        source: How text is to be read.
+        range_config: Which spans are considered, where `path` has a placeholder.
+
+    Raises:
+        DataError: There is no such file.
+    """
+    source = source or Source()
+    base, pattern = _base_and_pattern(os.path.abspath(path), source)
+    return ArrowExampleGen(
+        input_base=base,
+        input_config=example_gen_pb2.Input(
+            splits=[example_gen_pb2.Input.Split(name="rows", pattern=pattern)]
+        ),
+        experiment=experiment,
+        source=source,
+        range_config=range_config,
+    )
+
+
+def _base_and_pattern(path: str, source: Source) -> tuple[str, str]:
+    if SPAN.search(path) is None:
+        files_of(path, source)
+        if os.path.isdir(path):
+            return path, source.pattern or "*"
+        if os.path.isfile(path):
+            # The pattern is a glob, in which a file's own brackets would mean something.
+            name = re.sub(r"([*?[])", r"[\1]", os.path.basename(path))
+            return os.path.dirname(path), name
+    parts = path.split(os.sep)
+    fixed = next(i for i, part in enumerate(parts) if re.search(r"[*?[]|\{", part))
+    return os.sep.join(parts[:fixed]) or os.sep, os.sep.join(parts[fixed:])
+
+
+class ArrowExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
+    """Reads, checks, splits and encodes. Beam starts nothing here: one process keeps up.
+
+    The base class is Beam's because TFX asks it of every component that is an ExampleGen.
+    """
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Writes `Split-train`, `Split-validation`, `Split-test` and the report of the checks.
+
+        Raises:
+            DataError: The rows do not fit the declaration; nothing is left behind.
+        """
+        self._log_startup(input_dict, output_dict, exec_properties)
+        examples = artifact_utils.get_single_instance(
+            output_dict[standard_component_specs.EXAMPLES_KEY]
+        )
+        config = _custom_config(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY])
+        inputs = json_format.Parse(
+            exec_properties[standard_component_specs.INPUT_CONFIG_KEY], example_gen_pb2.Input()
+        )
+        path = os.path.join(
+            exec_properties[standard_component_specs.INPUT_BASE_KEY], inputs.splits[0].pattern
+        )
+        try:
+            write_examples(
+                path,
+                examples.uri,
+                ProblemSpec.from_json(config["problem"]),
+                Split(**config["split"]),
+                Source(**config["source"]),
+                slices=config["slices"],
+            )
+        except BaseException:
+            for split in SPLITS:
+                shutil.rmtree(_folder(examples.uri, split), ignore_errors=True)
+            raise
+        examples.split_names = artifact_utils.encode_split_names(list(SPLITS))
+        examples_utils.set_payload_format(examples, example_gen_pb2.FORMAT_TF_EXAMPLE)
+        # The only name TFX has for TFRecords; its readers tell compression by the suffix.
+        examples_utils.set_file_format(examples, "tfrecords_gzip")
+
+
+class ArrowExampleGen(component.FileBasedExampleGen):
+    """A file-based ExampleGen for CSV, TSV and Parquet that checks what it reads.
+
+    Args:
+        input_base: Folder that holds the files.
+        input_config: Which of them, as one split with a pattern; `{SPAN}` and the like work.
+        experiment: Its problem, split and slices decide what is read and checked. A change of
+            anything else does not make the component run again.
+        source: How text is to be read.
+        range_config: Which spans are considered.
+    """
+
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(ArrowExampleGenExecutor)
+
+    def __init__(
+        self,
+        *,
+        input_base: str,
+        input_config: example_gen_pb2.Input,
+        experiment: ExperimentConfig,
+        source: Source | None = None,
+        range_config: range_config_pb2.RangeConfig | None = None,
+    ):
+        plain = json.loads(experiment.to_json())
+        packed = struct_pb2.Struct()
+        packed["json"] = json.dumps(
+            {
+                "problem": plain["problem"],
+                "split": plain["split"],
+                "slices": slice_columns(experiment),
+                "source": (source or Source()).to_json(),
+            },
+            sort_keys=True,
+        )
+        custom_config = example_gen_pb2.CustomConfig()
+        custom_config.custom_config.Pack(packed)
+        # Names the splits for whoever reads the definition; the executor's rule decides.
+        splits = [example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=1) for name in SPLITS]
+        super().__init__(
+            input_base=input_base,
+            input_config=input_config,
+            output_config=example_gen_pb2.Output(
+                split_config=example_gen_pb2.SplitConfig(splits=splits)
+            ),
+            custom_config=custom_config,
+            range_config=range_config,
+        )
+
+
+def slice_columns(experiment: ExperimentConfig) -> list[str]:
+    """Columns that the evaluation slices by, each once."""
+    slices = [(s,) if isinstance(s, str) else s for s in experiment.evaluation.slices]
+    return list(dict.fromkeys(name for part in slices for name in part))
+
+
+def write_examples(
+    path: str,
+    folder: str,
+    problem: ProblemSpec,
+    split: Split,
+    source: Source,
+    *,
+    slices: list[str],
+) -> None:
+    """Writes the rows of `path` as tf.Examples into one folder a split.
+
+    Args:
+        path: A file, a folder or a pattern.
+        folder: Gets `Split-train`, `Split-validation`, `Split-test` and `data_report.json`.
+        problem: What is read and checked.
+        split: How rows are split.
+        source: How text is to be read.
+        slices: Further columns to carry along, as text where the problem does not read them.
+
+    Raises:
+        DataError: The rows do not fit; the report is logged and not written.
+    """
+    columns = columns_to_read(problem, split, slices)
+    checks = Checks(problem, split)
+    encode = Encoder()
+    writers = [ShardWriter(_folder(folder, name)) for name in SPLITS]
+    with tqdm(desc="rows", unit=" rows", unit_scale=True, disable=None) as bar:
+        for batch in open_table(path, columns, source):
+            first_row = checks.rows_seen
+            split_ids = assign(split, batch, first_row)
+            checks.update(batch, split_ids)
+            fold = folds(problem, batch, split_ids, first_row)
+            batch = pa.RecordBatch.from_arrays([*batch.columns, fold], [*batch.schema.names, FOLD])
+            keep = rows_to_keep(problem, batch)
+            if keep is not None:
+                batch, split_ids = batch.filter(pa.array(keep)), split_ids[keep]
+            examples = encode(batch)
+            for index, writer in enumerate(writers):
+                writer.write([examples[i] for i in (split_ids == index).nonzero()[0]])
+            bar.update(len(split_ids))
+    for writer in writers:
+        writer.close()
+    try:
+        report = checks.finish()
+    finally:
+        for line in checks.report.summary():
+            logging.info(line)
+    with open(os.path.join(folder, REPORT), "w") as file:
+        file.write(report.to_json())
+
+
+def _folder(uri: str, split: str) -> str:
+    return os.path.join(uri, f"Split-{split}")
+
+
+def _custom_config(text: str) -> dict[str, Any]:
+    config = json_format.Parse(text, example_gen_pb2.CustomConfig())
+    packed = struct_pb2.Struct()
+    config.custom_config.Unpack(packed)
+    return json.loads(packed["json"])
