@@ -1,0 +1,105 @@
+"""Training: repeatable, resumable, selected on validation."""
+
+import os
+
+import numpy as np
+import pytest
+import tf_keras as keras
+from worlds import SMALL, experiment, packed
+
+from tfmtl.errors import SpecError
+from tfmtl.training import train
+
+_, DATA = packed()
+
+
+def settings(**changes):
+    return experiment(backbone={"name": "mmoe", **SMALL["mmoe"]}, **changes)
+
+
+class Kill(keras.callbacks.Callback):
+    """Ends the run as a kill would, after so many steps."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.left = after
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.left == 0:
+            raise KeyboardInterrupt
+        self.left -= 1
+
+
+def weights(trained):
+    return [v.numpy() for v in trained.model.trainable_variables]
+
+
+def same(one, other):
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_the_same_seed_gives_the_same_weights_bit_for_bit():
+    one, other = (train(settings(), DATA, verbose=0) for _ in range(2))
+    assert same(weights(one), weights(other))
+    assert one.history == other.history
+    assert not same(weights(one), weights(train(settings(seed=2), DATA, verbose=0)))
+
+
+@pytest.mark.parametrize("after", [7, 13])
+def test_a_killed_run_ends_where_an_unkilled_one_does(tmp_path, after):
+    config = settings(checkpoint_every=3, epochs=2)
+    whole = train(config, DATA, verbose=0)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, DATA, checkpoint_dir=str(tmp_path), verbose=0, callbacks=(Kill(after),))
+    seen = Count()
+    resumed = train(config, DATA, checkpoint_dir=str(tmp_path), verbose=0, callbacks=(seen,))
+    assert seen.steps < 20 - after + 3
+    assert same(weights(whole), weights(resumed))
+    assert resumed.best_epoch == whole.best_epoch
+    for one, other in zip(whole.history, resumed.history, strict=True):
+        # Training losses are means over what a process saw; validation is exact.
+        assert {k: v for k, v in one.items() if k.startswith("val_")} == pytest.approx(
+            {k: v for k, v in other.items() if k.startswith("val_")}, nan_ok=True
+        )
+
+
+class Count(keras.callbacks.Callback):
+    """Counts steps."""
+
+    steps = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps += 1
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    config = settings()
+    train(config, DATA, checkpoint_dir=str(tmp_path), verbose=0)
+    seen = Count()
+    train(config, DATA, checkpoint_dir=str(tmp_path), verbose=0, callbacks=(seen,))
+    assert seen.steps == 0
+    assert len([n for n in os.listdir(tmp_path) if n.startswith("at-")]) == 1
+
+
+def test_the_weights_returned_are_those_of_the_best_validation_epoch():
+    config = settings(epochs=12, patience=2, learning_rate=0.05)
+    trained = train(config, DATA, verbose=0)
+    values = [epoch["val_mean_auc"] for epoch in trained.history]
+    assert trained.best_epoch == int(np.argmax(values))
+    assert len(values) == min(12, trained.best_epoch + 1 + 2)
+    again = trained.model.evaluate(DATA.validation.batches(512))
+    assert again["mean_auc"] == pytest.approx(max(values), abs=1e-9)
+
+
+def test_a_loss_is_minimised_where_it_is_monitored():
+    config = settings(epochs=8, patience=1, monitor="ctr/log_loss@imp", learning_rate=0.05)
+    trained = train(config, DATA, verbose=0)
+    values = [epoch["val_ctr/log_loss@imp"] for epoch in trained.history]
+    assert trained.best_epoch == int(np.argmin(values))
+
+
+def test_an_unknown_monitor_or_optimizer_is_named():
+    with pytest.raises(SpecError, match="Did you mean 'ctr/auc@imp'"):
+        train(settings(monitor="ctr/auc@im"), DATA, verbose=0)
+    with pytest.raises(SpecError, match="Did you mean 'adam'"):
+        train(settings(optimizer="adma"), DATA, verbose=0)
