@@ -1,4 +1,5 @@
 import datetime
+import decimal
 import gzip
 
 import pyarrow as pa
@@ -120,6 +121,7 @@ def test_parquet_reads_numbers_as_text_dates_as_iso_and_nan_as_missing(tmp_path)
                 "tags": pa.array([["a", None], [], None], pa.list_(pa.string())),
                 "pair": pa.array([[1, 2], [5, 6], [3, 4]], pa.list_(pa.int64(), 2)),
                 "one": pa.array([5, None, 6]),
+                "paid": pa.array([decimal.Decimal("1.50")] * 3),
             }
         ),
         path,
@@ -135,6 +137,7 @@ def test_parquet_reads_numbers_as_text_dates_as_iso_and_nan_as_missing(tmp_path)
         tags="string*3",
         pair="int64*2",
         one="int64*2",
+        paid="string",
     ) == {
         "id": ["12", None, "3"],
         "count": ["1", "2", "3"],
@@ -145,6 +148,7 @@ def test_parquet_reads_numbers_as_text_dates_as_iso_and_nan_as_missing(tmp_path)
         "tags": [["a", ""], None, None],
         "pair": [[1, 2], [5, 6], [3, 4]],
         "one": [[5], None, [6]],
+        "paid": ["1.5"] * 3,
     }
 
 
@@ -186,6 +190,11 @@ def test_the_line_is_right_behind_blank_lines_and_quoted_line_breaks(table):
 def test_a_list_value_that_does_not_parse_is_named(table):
     path = table("w\n1|2\n3|x\n")
     assert f"file {path}, line 3: 'x'" in fails(path, w="float32*4")
+
+
+def test_an_integer_beyond_64_bits_is_named(table):
+    path = table("n\n1\n99999999999999999999\n")
+    assert f"file {path}, line 3: '99999999999999999999'" in fails(path, n="int64")
 
 
 def test_true_and_false_hint_at_text_labels(table):

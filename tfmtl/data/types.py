@@ -131,6 +131,9 @@ def _scalars(array: pa.Array, dtype: str, nulls: Sequence[str]) -> pa.Array:
         )
     if pa.types.is_null(kind):
         return pa.nulls(len(array), target)
+    if pa.types.is_decimal(kind):
+        array = array.cast(pa.float64())
+        kind = array.type
     if pa.types.is_floating(kind):
         # An undecided choice is a null, and so NaN becomes one.
         array = pc.if_else(pc.is_nan(array), pa.scalar(None, kind), array)
