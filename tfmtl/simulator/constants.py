@@ -1,0 +1,162 @@
+"""The numbers that make the simulated world. All of them are our choice.
+
+They follow what is known of ads: clicks are rare and conversions rarer, what attracts clicks
+(clickbait) repels conversions and good ratings, and irrelevant ads are closed. One set serves
+every experiment, so that no comparison is won by tuning the world.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Effects:
+    """The logit of one event: `bias` plus each other field times the term of its name.
+
+    Args:
+        bias: The logit where every term is zero.
+        relevance: Of `r = z · v / √d`, the match of user and ad latents.
+        curve: Of `tanh(z₀ v₁)`, what no dot product of the latents expresses.
+        clickbait: Of the ad's eye-catching share; hidden.
+        skill: Of how well the ad's landing page converts; hidden.
+        creative: Of how annoying the ad's creative is; hidden.
+        appeal: Of the ad's further attraction, which drifts from day to day; hidden.
+        clicker: Of how readily the user clicks; hidden.
+        closer: Of how readily the user closes ads; hidden.
+    """
+
+    bias: float = 0.0
+    relevance: float = 0.0
+    curve: float = 0.0
+    clickbait: float = 0.0
+    skill: float = 0.0
+    creative: float = 0.0
+    appeal: float = 0.0
+    clicker: float = 0.0
+    closer: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scene:
+    """Where ads are shown. Users and their latents are the same in every scene.
+
+    Args:
+        name: Its value in the log.
+        share: Its share of the requests, relative to the other scenes'.
+        click: Added to the click logit.
+        conversion: Added to the logit of a conversion after a click.
+        age: How much more often older users come: the log of the factor for one standard
+            deviation of age.
+        pool: The share of all ads that can be shown here.
+    """
+
+    name: str
+    share: float = 1.0
+    click: float = 0.0
+    conversion: float = 0.0
+    age: float = 0.0
+    pool: float = 1.0
+
+
+# The bare click logit gives about 2 % of clicks and so a conversion in some 400 rows. The scenes
+# lift it, so that 200,000 rows hold enough conversions to learn from and to measure.
+FEED = Scene(name="feed", share=0.65, click=0.9, conversion=-0.25, age=-0.3, pool=0.8)
+SEARCH = Scene(name="search", share=0.35, click=1.5, age=0.4, pool=0.6)
+
+EVENTS: Mapping[str, Effects] = {
+    "click": Effects(
+        bias=-4.3, relevance=0.75, clickbait=0.12, clicker=0.3, appeal=0.3, curve=0.25
+    ),
+    # After a click.
+    "conversion": Effects(bias=-2.6, relevance=0.5, clickbait=-0.4, skill=0.3),
+    # After an impression, with or without a click.
+    "view_conversion": Effects(bias=-6.0, relevance=0.55, clickbait=-0.3, skill=0.3),
+    "xout": Effects(bias=-4.6, relevance=-0.9, clickbait=0.5, closer=0.4),
+    "hide": Effects(bias=-4.6, relevance=-0.7, clickbait=0.3, creative=0.8),
+    "report": Effects(bias=-6.5, relevance=-0.5, clickbait=0.7),
+    # Of those who are asked, who rates the ad well.
+    "survey": Effects(relevance=0.8, clickbait=-0.8, creative=-0.3),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Constants:
+    """Sizes, spreads and effects of a world.
+
+    Args:
+        users: Number of users.
+        ads: Number of ads.
+        advertisers: Number of advertisers.
+        categories: Number of ad categories, which are also the users' segments and interests.
+        latent: Width `d` of the latent vectors.
+        interests: Categories a user is known to be interested in.
+        category_spread: Standard deviation of an ad's latents that its category explains.
+        ad_spread: And the one it does not.
+        dense_noise: Standard deviation of the noise on the dense features; see `World`.
+        activity: Standard deviation of the log of how often a user comes.
+        drift: How far an ad's appeal moves in a day, in standard deviations of all appeals.
+        objectives: Share of the ads that pay for a click, a conversion after a click, and a
+            conversion after an impression.
+        bid_factors: Of a bid, by objective: rarer actions are worth more.
+        advertiser_bid: Standard deviation of the log bid between advertisers.
+        ad_bid: And between the ads of one.
+        position: Added to the click logit for each doubling of the position (1, 2, 4, ...).
+        final_noise: Standard deviation of the final stage's error on a logit.
+        scalars: What an event adds to an ad's quality. A survey counts by how far its
+            probability lies from a half.
+        events: The events' true logits.
+        scenes: The scenes, with different names.
+
+    Raises:
+        ValueError: Scenes or objectives contradict each other, or a size is not positive.
+    """
+
+    users: int = 3_000
+    ads: int = 2_000
+    advertisers: int = 200
+    categories: int = 20
+    latent: int = 8
+    interests: int = 3
+    category_spread: float = 0.8
+    ad_spread: float = 0.6
+    dense_noise: float = 0.3
+    activity: float = 0.4
+    drift: float = 0.1
+    objectives: Mapping[str, float] = dataclasses.field(
+        default_factory=lambda: {"click": 0.5, "conversion": 0.3, "view_conversion": 0.2}
+    )
+    bid_factors: Mapping[str, float] = dataclasses.field(
+        default_factory=lambda: {"click": 1.0, "conversion": 12.0, "view_conversion": 7.0}
+    )
+    advertiser_bid: float = 0.3
+    ad_bid: float = 0.2
+    position: float = -0.3
+    final_noise: float = 0.15
+    scalars: Mapping[str, float] = dataclasses.field(
+        default_factory=lambda: {"xout": -1.5, "hide": -1.5, "report": -1.5, "survey": 0.12}
+    )
+    events: Mapping[str, Effects] = dataclasses.field(default_factory=lambda: dict(EVENTS))
+    scenes: tuple[Scene, ...] = (FEED, SEARCH)
+
+    def __post_init__(self) -> None:
+        for name in ("users", "ads", "advertisers", "categories", "interests"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}; at least 1 makes sense.")
+        if self.latent < 2:
+            raise ValueError(f"latent={self.latent}; tanh(z0 v1) needs at least 2.")
+        if self.interests > self.categories:
+            raise ValueError(
+                f"interests={self.interests} of categories={self.categories}; a user has at most "
+                "all of them."
+            )
+        names = [scene.name for scene in self.scenes]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"scenes are named {names}; give one or more, with different names.")
+        if set(self.objectives) != set(self.bid_factors):
+            raise ValueError(
+                f"objectives={dict(self.objectives)}, but bid_factors={dict(self.bid_factors)}; "
+                "both name the same objectives."
+            )
+        unknown = set(self.objectives) - set(self.events) | set(self.scalars) - set(self.events)
+        if unknown:
+            raise ValueError(f"no event {sorted(unknown)}; events are {list(self.events)}.")

@@ -1,0 +1,267 @@
+"""A log of impressions: requests that show several ads each, and what users did with them."""
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from tfmtl.simulator.constants import Constants
+from tfmtl.simulator.requests import BLOCK, FEWEST, MOST, draw_ads, draw_requests
+from tfmtl.simulator.truth import cqs, final_predictions, probabilities, true_logits
+from tfmtl.simulator.world import Ints, World, draw_world
+
+ROWS_PER_GROUP = 100_000
+EVENTS = ("xout", "hide", "report")
+
+
+def impression_log(world: World, *, impressions: int, seed: int = 0, days: int = 10) -> pa.Table:
+    """A log in memory; `impression_batches` says what it holds."""
+    batches = impression_batches(world, impressions=impressions, seed=seed, days=days)
+    return pa.Table.from_batches(batches, schema(world.constants)).combine_chunks()
+
+
+def impression_batches(
+    world: World,
+    *,
+    impressions: int,
+    seed: int = 0,
+    days: int = 10,
+    batch_rows: int = ROWS_PER_GROUP,
+) -> Iterator[pa.RecordBatch]:
+    """Yields a log in constant memory, in the order of requests.
+
+    A request has one user, one scene, one day and 4 to 10 different ads, position 1 first;
+    the last one is cut where it would exceed `impressions`. A conversion needs a click. The
+    columns `true_ctr`, `true_cvr` (of a conversion, given the click), `true_ctcvr` and
+    `true_cqs` are the probabilities the labels were drawn from: no features, but what a model
+    can at best find out. `final_cqs` is the final stage's consolidated quality score, the
+    true one with the error of `final_predictions`.
+
+    Args:
+        world: Users and ads.
+        impressions: Number of rows.
+        seed: Of requests, ads and labels; not of the world.
+        days: The requests are spread over days `0 … days − 1` evenly and in order.
+        batch_rows: Rows a batch; the rows themselves do not depend on it.
+
+    Raises:
+        ValueError: `impressions` or `batch_rows` is not positive, or the world has fewer days.
+    """
+    if impressions < 1 or batch_rows < 1:
+        raise ValueError(
+            f"impressions={impressions}, batch_rows={batch_rows}; both are at least 1."
+        )
+    if not 1 <= days <= world.days:
+        raise ValueError(
+            f"days={days}, but the world was drawn for {world.days}; "
+            f"draw_world(..., days={max(days, 1)}) would do."
+        )
+    return _sized(_blocks(world, impressions, seed, days), batch_rows, schema(world.constants))
+
+
+def write_impression_log(
+    path: str,
+    *,
+    impressions: int = 200_000,
+    seed: int = 0,
+    days: int = 10,
+    scenes: int = 2,
+    rows_per_file: int = 1_000_000,
+    world: World | None = None,
+    progress: bool = False,
+) -> list[str]:
+    """Writes a log as Parquet files into a folder, in constant memory.
+
+    Args:
+        path: The folder; made where it is missing.
+        impressions: Number of rows.
+        seed: Of the log, and of the world where none is given.
+        days: Days the log spans.
+        scenes: 2 for a feed and a search, 1 for the feed alone; where no world is given.
+        rows_per_file: Rows a file.
+        world: Users and ads; drawn where none is given.
+        progress: Whether to show a progress bar on stderr.
+
+    Returns:
+        The files.
+
+    Raises:
+        FileExistsError: The folder holds something already.
+        ValueError: As `impression_batches` raises, or `scenes` is neither 1 nor 2.
+    """
+    if world is None:
+        known = Constants().scenes
+        if not 1 <= scenes <= len(known):
+            raise ValueError(f"scenes={scenes}; 1 to {len(known)} are known.")
+        world = draw_world(seed, days=max(days, 1), constants=Constants(scenes=known[:scenes]))
+    if rows_per_file < 1:
+        raise ValueError(f"rows_per_file={rows_per_file}; at least 1 makes sense.")
+    batches = impression_batches(
+        world,
+        impressions=impressions,
+        seed=seed,
+        days=days,
+        batch_rows=min(ROWS_PER_GROUP, rows_per_file),
+    )
+    os.makedirs(path, exist_ok=True)
+    if os.listdir(path):
+        raise FileExistsError(f"the folder {path!r} is not empty; give a new or an empty one.")
+    files: list[str] = []
+    writer, room = None, 0
+    try:
+        with tqdm(total=impressions, unit=" rows", unit_scale=True, disable=not progress) as bar:
+            for batch in batches:
+                while batch.num_rows:
+                    if writer is None:
+                        files.append(os.path.join(path, f"part-{len(files):05d}.parquet"))
+                        writer, room = pq.ParquetWriter(files[-1], batch.schema), rows_per_file
+                    piece = batch.slice(0, room)
+                    writer.write_table(pa.Table.from_batches([piece]))
+                    bar.update(piece.num_rows)
+                    batch, room = batch.slice(piece.num_rows), room - piece.num_rows
+                    if not room:
+                        writer.close()
+                        writer = None
+    finally:
+        if writer is not None:
+            writer.close()
+    return files
+
+
+def schema(constants: Constants) -> pa.Schema:
+    """The columns of a log."""
+    text, integer, number = pa.string(), pa.int64(), pa.float32()
+    dense = range(constants.latent)
+    return pa.schema(
+        [
+            ("request_id", integer),
+            ("day", integer),
+            ("scene", text),
+            ("user_id", integer),
+            ("segment", text),
+            ("interests", pa.list_(text)),
+            ("age", number),
+            *((f"user_dense_{i}", number) for i in dense),
+            ("ad_id", integer),
+            ("category", text),
+            ("advertiser_id", integer),
+            ("objective", text),
+            ("bid", number),
+            *((f"ad_dense_{i}", number) for i in dense),
+            ("position", integer),
+            ("click", integer),
+            ("conversion", integer),
+            *((event, integer) for event in EVENTS),
+            ("final_cqs", number),
+            *((f"true_{name}", pa.float64()) for name in ("ctr", "cvr", "ctcvr", "cqs")),
+        ]
+    )
+
+
+def _sized(
+    blocks: Iterator[pa.RecordBatch], rows: int, columns: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    """Batches of `rows` rows each, and what is left."""
+    waiting: list[pa.RecordBatch] = []
+    count = 0
+    for block in blocks:
+        waiting.append(block)
+        count += block.num_rows
+        if count >= rows:
+            whole = pa.Table.from_batches(waiting, columns).combine_chunks().to_batches()[0]
+            for start in range(0, count - rows + 1, rows):
+                yield whole.slice(start, rows)
+            count %= rows
+            waiting = [whole.slice(whole.num_rows - count)]
+    if count:
+        yield pa.Table.from_batches(waiting, columns).combine_chunks().to_batches()[0]
+
+
+def _blocks(world: World, impressions: int, seed: int, days: int) -> Iterator[pa.RecordBatch]:
+    # Where the number of slots falls a little short, the last day is longer.
+    per_day = max(1.0, impressions / ((FEWEST + MOST) / 2) / days)
+    left, block = impressions, 0
+    while left:
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, block)))
+        scene, user = draw_requests(rng, world)
+        row, position, ad = draw_ads(rng, world, scene, user)
+        request = block * BLOCK + row
+        day = np.minimum(request / per_day, days - 1).astype(np.int64)
+        batch = _rows(rng, world, seed, request, day, scene[row], user[row], ad, position)
+        yield batch.slice(0, left)
+        left, block = left - min(left, batch.num_rows), block + 1
+
+
+def _rows(
+    rng: np.random.Generator,
+    world: World,
+    seed: int,
+    request: Ints,
+    day: Ints,
+    scene: Ints,
+    user: Ints,
+    ad: Ints,
+    position: Ints,
+) -> pa.RecordBatch:
+    c = world.constants
+    logits = true_logits(
+        world,
+        user,
+        ad,
+        events=dict.fromkeys(["click", "conversion", *EVENTS, *c.scalars]),
+        day=day,
+        scene=scene,
+        position=position,
+    )
+    true = probabilities(logits)
+    quality = {name: logits[name] for name in c.scalars}
+    final = final_predictions(world, quality, request=request, ad=ad, seed=seed)
+    drawn = {
+        name: (rng.random(len(user)) < true[name]).astype(np.int64)
+        for name in ("click", "conversion", *EVENTS)
+    }
+    drawn["conversion"] *= drawn["click"]
+    categories = pa.array([f"c{i:02d}" for i in range(c.categories)])
+    objectives, scenes = pa.array(list(c.objectives)), pa.array([s.name for s in c.scenes])
+    columns = {
+        "request_id": request,
+        "day": day,
+        "scene": scenes.take(pa.array(scene)),
+        "user_id": user,
+        "segment": categories.take(pa.array(world.segment[user])),
+        "interests": _lists(categories, world.interests[user]),
+        "age": world.age[user],
+        **{f"user_dense_{i}": world.user_dense[user, i] for i in range(c.latent)},
+        "ad_id": ad,
+        "category": categories.take(pa.array(world.category[ad])),
+        "advertiser_id": world.advertiser[ad],
+        "objective": objectives.take(pa.array(world.objective[ad])),
+        "bid": world.bid[ad],
+        **{f"ad_dense_{i}": world.ad_dense[ad, i] for i in range(c.latent)},
+        "position": position,
+        **drawn,
+        "final_cqs": cqs(c, final),
+        "true_ctr": true["click"],
+        "true_cvr": true["conversion"],
+        "true_ctcvr": true["click"] * true["conversion"],
+        "true_cqs": cqs(c, true),
+    }
+    types = schema(c)
+    arrays = [
+        column if isinstance(column, pa.Array) else _array(column, types.field(name).type)
+        for name, column in columns.items()
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=types)
+
+
+def _array(values: np.ndarray, kind: pa.DataType) -> pa.Array:
+    return pa.array(values.astype(kind.to_pandas_dtype(), copy=False))
+
+
+def _lists(names: pa.Array, indices: Ints) -> pa.Array:
+    rows, width = indices.shape
+    offsets = pa.array(np.arange(0, rows * width + 1, width, dtype=np.int32))
+    return pa.ListArray.from_arrays(offsets, names.take(pa.array(indices.ravel())))

@@ -1,0 +1,176 @@
+"""Users and ads with hidden properties, and what a model may see of them."""
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tfmtl.simulator.constants import Constants
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class World:
+    """`U` users and `A` ads; see `draw_world`.
+
+    The latents, biases and effects are hidden: a model has ids, categories and dense features.
+    The dense features are the latents, turned by one rotation for users and another for ads
+    and blurred by noise, so that a model must find out which belong together.
+
+    Attributes:
+        constants: What the world was drawn with.
+        user_latent: `z`, `[U, d]`.
+        clicker: `[U]`, how readily a user clicks.
+        closer: `[U]`, how readily a user closes ads.
+        segment: `[U]`, the category that suits the user best.
+        interests: `[U, interests]`, the categories that suit the user best, best first.
+        age: `[U]`, whole years.
+        user_dense: `[U, d]`.
+        ad_latent: `v`, `[A, d]`, about `c_category`.
+        category: `[A]`.
+        advertiser: `[A]`.
+        objective: `[A]`, index into `constants.objectives`.
+        bid: `[A]`, value of one action of the ad's objective.
+        clickbait: `[A]`.
+        skill: `[A]`.
+        creative: `[A]`.
+        appeal: `[days, A]`; each day has unit variance.
+        ad_dense: `[A, d]`.
+        visits: `[S, U]`, the share of each scene's requests that come from a user.
+        pool: `[S]` arrays of the ads of a scene, ordered by category.
+        pool_start: `[S, categories + 1]`, where a category begins in `pool`.
+    """
+
+    constants: Constants
+    user_latent: Floats
+    clicker: Floats
+    closer: Floats
+    segment: Ints
+    interests: Ints
+    age: Ints
+    user_dense: Floats
+    ad_latent: Floats
+    category: Ints
+    advertiser: Ints
+    objective: Ints
+    bid: Floats
+    clickbait: Floats
+    skill: Floats
+    creative: Floats
+    appeal: Floats
+    ad_dense: Floats
+    visits: Floats
+    pool: tuple[Ints, ...]
+    pool_start: Ints
+
+    @property
+    def days(self) -> int:
+        """Days the world was drawn for."""
+        return len(self.appeal)
+
+
+def draw_world(seed: int = 0, *, days: int = 30, constants: Constants | None = None) -> World:
+    """Draws a world. The same arguments give the same world; more days only add days.
+
+    Args:
+        seed: Of all of the world's randomness.
+        days: For how many days the ads' appeal drifts.
+        constants: Sizes and effects.
+
+    Raises:
+        ValueError: `days` is not positive.
+    """
+    if days < 1:
+        raise ValueError(f"days={days}; at least 1 makes sense.")
+    c = constants or Constants()
+    # A stream of its own for every part: a change to one leaves the others as they were.
+    streams = np.random.SeedSequence(seed, spawn_key=(0,)).spawn(5)
+    shared, of_users, of_ads, of_days, of_scenes = map(np.random.default_rng, streams)
+    centres = shared.standard_normal((c.categories, c.latent))
+    users = _draw_users(of_users, c, centres)
+    ads = _draw_ads(of_ads, c, centres)
+    visits, pool, pool_start = _draw_scenes(of_scenes, c, users["age"], ads["category"])
+    return World(
+        constants=c,
+        **users,
+        **ads,
+        appeal=_drifting(of_days, c, days),
+        visits=visits,
+        pool=pool,
+        pool_start=pool_start,
+    )
+
+
+def _draw_users(rng: np.random.Generator, c: Constants, centres: Floats) -> dict[str, NDArray]:
+    latent = rng.standard_normal((c.users, c.latent))
+    liking = latent @ centres.T
+    interests = np.argsort(-liking, axis=1, kind="stable")[:, : c.interests]
+    # Part of the taste comes with age, so that even age alone tells something.
+    years = 0.6 * latent[:, 0] + 0.8 * rng.standard_normal(c.users)
+    return {
+        "user_latent": latent,
+        "clicker": rng.standard_normal(c.users),
+        "closer": rng.standard_normal(c.users),
+        "segment": interests[:, 0],
+        "interests": interests,
+        "age": np.clip(np.rint(40 + 12 * years), 18, 85).astype(np.int64),
+        "user_dense": _blurred(rng, latent, c),
+    }
+
+
+def _draw_ads(rng: np.random.Generator, c: Constants, centres: Floats) -> dict[str, NDArray]:
+    category = rng.integers(c.categories, size=c.ads)
+    own = rng.standard_normal((c.ads, c.latent))
+    latent = c.category_spread * centres[category] + c.ad_spread * own
+    advertiser = rng.integers(c.advertisers, size=c.ads)
+    shares = np.asarray(list(c.objectives.values()), np.float64)
+    objective = rng.choice(len(shares), size=c.ads, p=shares / shares.sum())
+    log_bid = c.advertiser_bid * rng.standard_normal(c.advertisers)[advertiser]
+    log_bid += c.ad_bid * rng.standard_normal(c.ads)
+    factor = np.asarray([c.bid_factors[name] for name in c.objectives])[objective]
+    return {
+        "ad_latent": latent,
+        "category": category,
+        "advertiser": advertiser,
+        "objective": objective,
+        "bid": np.exp(log_bid) * factor,
+        "clickbait": rng.standard_normal(c.ads),
+        "skill": rng.standard_normal(c.ads),
+        "creative": rng.standard_normal(c.ads),
+        "ad_dense": _blurred(rng, latent, c),
+    }
+
+
+def _blurred(rng: np.random.Generator, latent: Floats, c: Constants) -> Floats:
+    rotation, _ = np.linalg.qr(rng.standard_normal((c.latent, c.latent)))
+    return latent @ rotation + c.dense_noise * rng.standard_normal(latent.shape)
+
+
+def _drifting(rng: np.random.Generator, c: Constants, days: int) -> Floats:
+    appeal = np.empty((days, c.ads))
+    appeal[0] = rng.standard_normal(c.ads)
+    # A day correlates with the next so that it moves by `drift` and the variance stays 1.
+    correlation = 1.0 - c.drift**2 / 2.0
+    for day in range(1, days):
+        news = rng.standard_normal(c.ads)
+        appeal[day] = correlation * appeal[day - 1] + np.sqrt(1.0 - correlation**2) * news
+    return appeal
+
+
+def _draw_scenes(
+    rng: np.random.Generator, c: Constants, age: Ints, category: Ints
+) -> tuple[Floats, tuple[Ints, ...], Ints]:
+    activity = c.activity * rng.standard_normal(c.users)
+    older = (age - age.mean()) / max(age.std(), 1.0)
+    visits, pools, starts = [], [], []
+    for scene in c.scenes:
+        weight = np.exp(activity + scene.age * older)
+        visits.append(weight / weight.sum())
+        size = min(c.ads, max(1, round(scene.pool * c.ads)))
+        ads = np.sort(rng.permutation(c.ads)[:size])
+        pools.append(ads[np.argsort(category[ads], kind="stable")])
+        counts = np.bincount(category[ads], minlength=c.categories)
+        starts.append(np.concatenate([[0], np.cumsum(counts)]))
+    return np.stack(visits), tuple(pools), np.stack(starts)
