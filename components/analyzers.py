@@ -27,10 +27,11 @@ class TransformAnalyzers:
     def quantiles(self, name, values, bins):
         """See `Analyzers.quantiles`."""
         inner = tf.reshape(tft.quantiles(values, bins, epsilon=0.001), [-1])
-        # Fewer distinct values than bins give fewer boundaries; empty bins keep the width.
-        inner = tf.pad(inner, [[0, bins - 1 - tf.shape(inner)[0]]], "SYMMETRIC")
-        edges = tf.concat([[tft.min(values)], inner, [tft.max(values)]], axis=0)
-        return tf.ensure_shape(tf.sort(edges), [bins + 1])
+        least, greatest = tft.min(values), tft.max(values)
+        # Fewer distinct values than bins may give fewer boundaries; empty bins keep the width.
+        rest = tf.fill([bins - 1 - tf.shape(inner)[0]], greatest)
+        edges = tf.concat([[least], inner, rest, [greatest]], axis=0)
+        return tf.ensure_shape(edges, [bins + 1])
 
     def sums(self, name, keys, values) -> Lookup:
         """See `Analyzers.sums`."""

@@ -89,20 +89,20 @@ def test_standard_and_log_have_zero_mean_and_unit_variance_and_missing_is_the_me
     np.testing.assert_array_equal(numbers[4], [0, 0, 1])
 
 
-def test_quantile_buckets_hold_equal_shares_and_missing_has_its_own():
-    values = np.append(np.arange(100, dtype=np.float32), np.nan)
+def test_quantile_buckets_hold_equal_shares_and_zero_and_missing_have_their_own():
+    values = np.float32([*range(100), *[0] * 50, np.nan])
     _, packed = fit((numerical("x", encoding="quantile", bins=4),), {"x": values})
     ids = packed["ids_context"].numpy().ravel()
-    np.testing.assert_array_equal(np.bincount(ids), [0, 1, 25, 25, 25, 25])
+    np.testing.assert_array_equal(np.bincount(ids), [0, 1, 51, 33, 33, 33])
 
 
 def test_piecewise_linear_matches_the_papers_equation_inside_the_training_range():
-    values = np.float32([0, 1, 2, 4])
+    values = np.float32([1, 2, 3, 5, 0, 0])
     preprocessor, _ = fit((numerical("x", encoding="piecewise", bins=3),), {"x": values})
-    found = preprocessor({"x": np.float32([0.5, 1.5, 3.0, np.nan, 99.0])})["numbers_context"]
-    # Edges 0, 1, 2, 4.
-    expected = [[0.5, 0, 0], [1, 0.5, 0], [1, 1, 0.5], [0, 0, 0], [1, 1, 1]]
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    found = preprocessor({"x": np.float32([1.5, 2.5, 4.0, np.nan, 99.0, 0.0])})
+    # Edges 1, 2, 3, 5: quantiles of the values other than zero.
+    expected = [[0.5, 0, 0], [1, 0.5, 0], [1, 1, 0.5], [0, 0, 0], [1, 1, 1], [0, 0, 0]]
+    np.testing.assert_allclose(found["numbers_context"], expected, atol=1e-6)
 
 
 def test_a_count_is_of_training_rows():

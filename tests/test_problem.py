@@ -119,7 +119,7 @@ def test_every_kind_of_declaration_survives_json():
         (lambda: categorical("x", encoding="hsah", size=3), ["Did you mean 'hash'?"]),
         (lambda: categorical("x", weights="w"), ["give max_values="]),
         (lambda: categorical("x", side="usr"), ["Did you mean 'user'?"]),
-        (lambda: numerical("x", bins=1), ["at least 2"]),
+        (lambda: numerical("x", bins=2), ["at least 3"]),
         (lambda: numerical("x", dim=4), ["dim="]),
         (lambda: binary("a b", label="y"), ["letters, digits"]),
         (lambda: by_hash("r", shares=(0.8, 0.1, 0.2)), ["summing to 1"]),

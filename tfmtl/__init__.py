@@ -1,10 +1,55 @@
 """Multi-task, multi-scene ranking of ads and recommendations on TensorFlow."""
 
+import importlib
 import os
+from typing import Any
 
 # TFRS needs Keras 2, and whoever imports TensorFlow first decides what `tf.keras` is.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 from tfmtl._version import __version__  # noqa: E402
 
-__all__ = ["__version__"]
+# Loaded on first use: declaring a problem should not wait for TensorFlow.
+_PUBLIC = {
+    "tfmtl.errors": ("DataError", "SpecError"),
+    "tfmtl.problem": (
+        "ProblemSpec",
+        "binary",
+        "categorical",
+        "count_encoding",
+        "numerical",
+        "regression",
+        "target_encoding",
+    ),
+    "tfmtl.experiment": (
+        "Evaluation",
+        "ExperimentConfig",
+        "Model",
+        "Training",
+        "Tuning",
+        "by_column",
+        "by_hash",
+        "by_row_number",
+        "by_time",
+    ),
+    "tfmtl.data.readers": ("Source",),
+    "tfmtl.data.table": ("read_table",),
+    "tfmtl.prepare": ("prepare",),
+    "tfmtl.features.fit": ("Preprocessor",),
+    "tfmtl.model": ("MultiTaskModel",),
+    "tfmtl.training": ("train",),
+    "tfmtl.serving": ("export", "to_examples"),
+}
+_HOME = {name: module for module, names in _PUBLIC.items() for name in names}
+
+__all__ = ["__version__", *sorted(_HOME)]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'tfmtl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -27,9 +27,9 @@ NUMBERS = (
     numerical("num_emp", side="user", encoding="piecewise", bins=8),
     # Mostly zero with a long tail: quantile bins would nearly all be the same bin.
     numerical("wage_per_hour", side="user", encoding="log"),
-    numerical("capital_gains", side="user", encoding="log"),
-    numerical("capital_losses", side="user", encoding="log"),
-    numerical("stock_dividends", side="user", encoding="log"),
+    numerical("capital_gains", side="user", encoding="quantile", bins=64),
+    numerical("capital_losses", side="user", encoding="quantile", bins=64),
+    numerical("stock_dividends", side="user", encoding="quantile", bins=64),
 )
 LEFT_OUT = ("instance_weight", "income", "marital_stat", *(f.column for f in NUMBERS))
 

@@ -197,7 +197,9 @@ def numerical(
             (`sign(x)·log(1 + |x|)`, then standard), `quantile` (the index of its quantile
             bucket, embedded like a category) or `piecewise` (piecewise-linear encoding over
             quantile bins, Gorishniy et al., NeurIPS 2022, eq. 1).
-        bins: Buckets of `quantile` and `piecewise`; equal quantiles are merged.
+        bins: Buckets of `quantile` and `piecewise`. Quantiles are those of the values other than
+            zero, and `quantile` keeps one bucket for zero (our choice: counts and amounts are
+            mostly zero).
         dim: Width of a `quantile` embedding; the model's width by default.
         indicator: Adds an input that is 1 where the value is missing. A missing value is the
             mean for `standard` and `log`, a bucket of its own for `quantile`, zeros for
@@ -210,8 +212,8 @@ def numerical(
     _one_of(field, "side", side, SIDES)
     _one_of(field, "encoding", encoding, ("standard", "log", "quantile", "piecewise"))
     _positive(field, "dim", dim)
-    if bins < 2:
-        raise SpecError(f"{field}: bins={bins}; at least 2 make sense.")
+    if bins < 3:
+        raise SpecError(f"{field}: bins={bins}; at least 3 make sense.")
     if dim is not None and encoding != "quantile":
         raise SpecError(f"{field}: dim= is the width of encoding='quantile', not of {encoding!r}.")
     return Numerical(

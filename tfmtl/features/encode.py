@@ -133,12 +133,16 @@ def _numerical(feature, value, analyzers, ids, numbers):
         scaled = (squash(value) - mean) / tf.where(std > 0, std, 1.0)
         numbers.append(tf.where(absent, 0.0, scaled)[:, tf.newaxis])
     else:
-        edges = analyzers.quantiles(feature.name, present, feature.bins)
+        # Most counts and amounts are mostly zero, and would have one quantile for all the rest.
+        nonzero = tf.boolean_mask(present, present != 0)
         if feature.encoding == "quantile":
-            bucket = tf.searchsorted(edges[1:-1], value, side="right", out_type=tf.int64) + FIRST
+            edges = analyzers.quantiles(feature.name, nonzero, feature.bins - 1)
+            bucket = 1 + tf.searchsorted(edges[1:-1], value, side="right", out_type=tf.int64)
+            bucket = tf.where(value == 0, tf.zeros_like(bucket), bucket) + FIRST
             bucket = tf.where(absent, tf.constant(MISSING, tf.int64), bucket)
             ids.append(bucket[:, tf.newaxis])
         else:
+            edges = analyzers.quantiles(feature.name, nonzero, feature.bins)
             numbers.append(_piecewise(value, edges))
     if feature.indicator:
         numbers.append(tf.cast(absent, tf.float32)[:, tf.newaxis])

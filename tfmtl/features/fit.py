@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import tensorflow as tf
 
 from tfmtl.errors import DataError
 from tfmtl.features.declare import FIRST
 from tfmtl.features.encode import FOLD, Lookup, encode
 from tfmtl.features.layout import fixed_table_rows, has_ids
-from tfmtl.features.raw import DTYPES, dense
+from tfmtl.features.raw import DTYPES, NO_INTEGER, dense
 from tfmtl.problem import ProblemSpec
 
 State = dict[str, Any]
@@ -48,7 +49,8 @@ class Preprocessor(tf.Module):
         a fold.
 
         Args:
-            columns: Arrays `[rows]` (or `[rows, n]`, ragged for lists) by raw column name.
+            columns: An Arrow table, a pandas frame, or arrays `[rows]` (for lists `[rows, n]`
+                or ragged) by raw column name.
         """
         raw = self._tensors(columns)
         if FOLD not in raw:
@@ -75,6 +77,8 @@ class Preprocessor(tf.Module):
         }
 
     def _tensors(self, columns):
+        if isinstance(columns, pa.Table):
+            columns = dict(zip(columns.column_names, columns.columns, strict=True))
         declared = self.problem.columns()
         missing = [name for name in self.problem.feature_columns() if name not in columns]
         if missing:
@@ -84,7 +88,7 @@ class Preprocessor(tf.Module):
             if name in declared:
                 tensors[name] = dense(declared[name], _tensor(values, declared[name].dtype))
             elif name == FOLD:
-                tensors[name] = tf.cast(values, tf.int64)
+                tensors[name] = _tensor(values, "int64")
         return tensors
 
     def _folds(self, raw):
@@ -100,6 +104,16 @@ class Preprocessor(tf.Module):
 def _tensor(values, dtype):
     if isinstance(values, tf.Tensor | tf.SparseTensor | tf.RaggedTensor):
         return values
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    if isinstance(values, pa.Array):
+        if pa.types.is_list(values.type):
+            lengths = np.nan_to_num(values.value_lengths().to_numpy(zero_copy_only=False))
+            flat = _tensor(values.flatten(), dtype)
+            return tf.RaggedTensor.from_row_lengths(flat, lengths.astype(np.int64))
+        if dtype == "int64":
+            values = values.fill_null(NO_INTEGER)
+        values = values.to_numpy(zero_copy_only=False)
     array = np.asarray(values)
     if dtype == "string" and array.dtype.kind != "S":
         text = pd.Series(array.ravel(), dtype=object)

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfmtl.features.declare import Column
 from tfmtl.problem import ProblemSpec
 
-NO_INTEGER = tf.int64.min
+NO_INTEGER = int(tf.int64.min)
 DTYPES = {"string": tf.string, "int64": tf.int64, "float32": tf.float32}
 ABSENT = {"string": "", "int64": NO_INTEGER, "float32": float("nan")}
 
