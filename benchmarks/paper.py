@@ -1,0 +1,221 @@
+"""A published table as data, and whether ours agrees with it."""
+
+import argparse
+import dataclasses
+import math
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from scipy import stats
+
+from benchmarks.contract import number
+
+RULES = ("near", "at_least", "sign")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Published:
+    """One cell of a published table, and how ours is found.
+
+    Args:
+        name: The cell, such as `mmoe/income50k`.
+        value: As printed; two numbers where a range is printed.
+        source: Who printed it, where a table joins several.
+        run: What is trained or simulated for it, handed to `Paper.measure`; cells of one run
+            are measured together. `None` where ours is not measured.
+        metric: Which of the run's figures is the cell's, with its space: `…/auc@person`.
+        unit: Its unit.
+        rule: What counts as reproduced: `near`, the mean within `tolerance` of the value;
+            `at_least`, the mean not below it by more; `sign`, for differences, the whole
+            interval on the value's side of zero.
+        tolerance: In the metric's units, for `near` and `at_least`.
+        not_comparable: Why ours cannot agree or disagree (another split, another meaning);
+            such cells are shown and not judged.
+
+    Raises:
+        ValueError: The rule is unknown, or nothing is measured and no reason is given.
+    """
+
+    name: str
+    value: float | tuple[float, float]
+    metric: str
+    source: str = ""
+    run: Mapping[str, Any] | None = None
+    unit: str = ""
+    rule: str = "near"
+    tolerance: float = 0.0
+    not_comparable: str = ""
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES:
+            raise ValueError(f"{self.name}: rule={self.rule!r}; rules are {list(RULES)}.")
+        if self.run is None and not self.not_comparable:
+            raise ValueError(f"{self.name}: not measured (run=None); not_comparable= says why.")
+        low, high = self.range
+        if self.rule == "sign" and low * high <= 0:
+            raise ValueError(f"{self.name}: rule='sign', but {self.value} has no sign.")
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The printed range; twice the value where one is printed."""
+        return self.value if isinstance(self.value, tuple) else (self.value, self.value)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Ours.
+
+    Args:
+        values: One figure a seed.
+        interval: 95 % interval of the mean, where the measurement has a better one (paired,
+            say) than the spread between seeds gives.
+    """
+
+    values: Sequence[float]
+    interval: tuple[float, float] | None = None
+
+    def mean(self) -> float:
+        """The mean over seeds; NaN without any."""
+        return statistics.fmean(self.values) if self.values else math.nan
+
+    def confidence(self) -> tuple[float, float] | None:
+        """The 95 % interval of the mean, by Student's t; `None` for a single seed."""
+        if self.interval is not None or len(self.values) < 2:
+            return self.interval
+        error = statistics.stdev(self.values) / math.sqrt(len(self.values))
+        reach = float(stats.t.ppf(0.975, len(self.values) - 1)) * error
+        return self.mean() - reach, self.mean() + reach
+
+
+Measure = Callable[[Mapping[str, Any], argparse.Namespace], Mapping[str, Measured]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Paper:
+    """A table.
+
+    Args:
+        title: What it is.
+        cells: Its cells.
+        measure: Maps a run and the options (`seeds`, `quick`, `data`) to figures by metric.
+
+    Raises:
+        ValueError: Two cells have one name.
+    """
+
+    title: str
+    cells: Sequence[Published]
+    measure: Measure
+
+    def __post_init__(self) -> None:
+        names = [cell.name for cell in self.cells]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"cells are named {twice} more than once; say what sets them apart.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A published cell with ours beside it; a row of `contract.main`."""
+
+    cell: Published
+    ours: Measured
+
+    @property
+    def name(self) -> str:
+        """The cell's name."""
+        return self.cell.name
+
+    @property
+    def reproduces(self) -> bool | None:
+        """Whether ours agrees; `None` where it cannot be said."""
+        cell, mean = self.cell, self.ours.mean()
+        if cell.not_comparable or math.isnan(mean):
+            # A figure that should be there and is not does not reproduce anything.
+            return None if cell.not_comparable else False
+        low, high = cell.range
+        if cell.rule == "at_least":
+            return mean >= low - cell.tolerance
+        if cell.rule == "near":
+            return low - cell.tolerance <= mean <= high + cell.tolerance
+        interval = self.ours.confidence()
+        if interval is None:
+            return None
+        return interval[0] > 0 if low > 0 else interval[1] < 0
+
+    @property
+    def holds(self) -> bool | None:
+        """As `reproduces`."""
+        return self.reproduces
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, in the fields of every benchmark and the paper's own."""
+        cell, values = self.cell, self.ours.values
+        return {
+            "name": cell.name,
+            "metric": cell.metric,
+            "published": cell.value,
+            "ours": self.ours.mean(),
+            "interval": self.ours.confidence(),
+            "reproduces": self.reproduces,
+            "comparable": not cell.not_comparable,
+            "rule": cell.rule,
+            "tolerance": cell.tolerance,
+            "source": cell.source,
+            "value": self.ours.mean(),
+            "unit": cell.unit,
+            "target": cell.value,
+            "holds": self.holds,
+            "spread": statistics.stdev(values) if len(values) > 1 else None,
+            "runs": len(values),
+            "note": self._note(),
+        }
+
+    def cells(self) -> dict[str, str]:
+        """The row of the table."""
+        interval = self.ours.confidence()
+        low, high = self.cell.range
+        return {
+            "name": self.name,
+            "metric": self.cell.metric,
+            "published": number(low) if low == high else f"{number(low)} … {number(high)}",
+            "ours": number(self.ours.mean()),
+            "interval": "" if interval is None else f"[{', '.join(map(number, interval))}]",
+            "unit": self.cell.unit,
+            "reproduces": self._verdict(),
+            "source": self.cell.source,
+            "note": self._note(),
+        }
+
+    def _verdict(self) -> str:
+        if self.cell.not_comparable:
+            return "not comparable"
+        return {True: "yes", False: "NO", None: "undecided"}[self.reproduces]
+
+    def _note(self) -> str:
+        if self.reproduces is None and not self.cell.not_comparable:
+            return "a sign needs an interval, and so two seeds or more"
+        return self.cell.not_comparable
+
+
+def compare(paper: Paper, options: argparse.Namespace) -> Iterator[Comparison]:
+    """Yields the paper's cells in their order, each as soon as its run is done.
+
+    Raises:
+        KeyError: A run gives no figure of a cell's metric; the message lists those it gives.
+    """
+    done: dict[str, Mapping[str, Measured]] = {}
+    for cell in paper.cells:
+        ours = Measured(values=())
+        if cell.run is not None:
+            key = repr(sorted(cell.run.items()))
+            if key not in done:
+                done[key] = paper.measure(cell.run, options)
+            if cell.metric not in done[key]:
+                raise KeyError(
+                    f"{cell.name}: the run {dict(cell.run)} gives no {cell.metric!r}; it gives "
+                    f"{sorted(done[key])}."
+                )
+            ours = done[key][cell.metric]
+        yield Comparison(cell=cell, ours=ours)
