@@ -43,7 +43,7 @@ class Row(Protocol):
         """The row of the table: text by column."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Result:
     """One figure, and what it should be.
 
@@ -65,6 +65,7 @@ class Result:
     name: str
     value: float
     unit: str = ""
+    _: dataclasses.KW_ONLY
     at_least: float | None = None
     at_most: float | None = None
     spread: float | None = None
@@ -92,7 +93,7 @@ class Result:
         if self.target is None:
             return None
         above = self.at_least is None or self.value >= self.at_least
-        return above and (self.at_most is None or self.value <= self.at_most)
+        return bool(above and (self.at_most is None or self.value <= self.at_most))
 
     def to_json(self) -> dict[str, Any]:
         """Plain data: the fields, and what follows from them."""
@@ -124,12 +125,13 @@ class Result:
         }
 
 
-def over_runs(name: str, values: Sequence[float], **fields: Any) -> Result:
+def over_runs(name: str, values: Sequence[float], unit: str = "", **fields: Any) -> Result:
     """The mean of runs that differ in their seed, and their standard deviation.
 
     Args:
         name: What was measured.
         values: One figure a run; one run has no spread.
+        unit: Their unit.
         **fields: As `Result` takes them.
 
     Raises:
@@ -138,9 +140,7 @@ def over_runs(name: str, values: Sequence[float], **fields: Any) -> Result:
     if not values:
         raise ValueError(f"{name}: no runs; one value a seed is needed.")
     spread = statistics.stdev(values) if len(values) > 1 else None
-    return Result(
-        name=name, value=statistics.fmean(values), spread=spread, runs=len(values), **fields
-    )
+    return Result(name, statistics.fmean(values), unit, spread=spread, runs=len(values), **fields)
 
 
 def main(

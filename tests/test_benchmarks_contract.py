@@ -297,15 +297,16 @@ def quality(monkeypatch):
     """In place of training: figures that tell backbone and seed."""
     calls = []
 
-    def train_and_test(config_name, backbone, seed, data):
-        calls.append((config_name, backbone, seed, data))
+    def train_and_test(experiment, tables, *, backbone, seed):
+        calls.append((tables, backbone, seed))
         return {
             census_backbones.INCOME: 0.94 + seed / 1000,
             census_backbones.MARRIAGE: 0.99,
-        }
+        }, None
 
     module = types.SimpleNamespace(train_and_test=train_and_test)
     monkeypatch.setitem(sys.modules, "benchmarks.quality", module)
+    monkeypatch.setattr(census_backbones, "_census", lambda path: (None, f"read {path}"))
     return calls
 
 
@@ -313,7 +314,7 @@ def test_the_census_table_is_printed_beside_ours_and_judges_nothing(quality, cap
     argv = ["census_backbones", "--data", "rows", "--seeds", "3", "--json", "--check"]
     assert reproduce.reproduce(argv) == 0
     rows = {row["name"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
-    assert quality[:3] == [("census_income", "shared_bottom", seed, "rows") for seed in (1, 2, 3)]
+    assert quality[:3] == [("read rows", "shared_bottom", seed) for seed in (1, 2, 3)]
     assert len(quality) == 4 * 3
     mmoe = rows["mmoe/income50k"]
     assert (mmoe["published"], mmoe["ours"]) == (0.9579, pytest.approx(0.942))

@@ -7,6 +7,7 @@ show the level that is usual and cannot confirm or refute one another.
 """
 
 import argparse
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,20 +23,31 @@ def measure(run: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Me
     """Trains the backbone of `run` once a seed; test metrics by name.
 
     Raises:
-        DataError: `--data` names no folder.
+        DataError: `--data` is missing.
     """
-    from benchmarks.quality import train_and_test
-
     if not options.data:
         raise DataError("census_backbones needs the census rows: --data path/to/census_income.")
+    # Imported here: whoever lists the papers does not wait for TensorFlow.
+    from benchmarks.quality import train_and_test
+
+    experiment, tables = _census(options.data)
+    if options.quick:
+        experiment = experiment.replace_path("training.epochs", 2)
     runs = [
-        train_and_test("census_income", run["backbone"], seed, options.data)
+        train_and_test(experiment, tables, backbone=run["backbone"], seed=seed)[0]
         for seed in range(1, options.seeds + 1)
     ]
     return {
         metric: Measured(values=[figures[metric] for figures in runs])
         for metric in (INCOME, MARRIAGE)
     }
+
+
+@functools.cache
+def _census(path: str):
+    from benchmarks.quality import read_split
+
+    return read_split("census_income", path)
 
 
 def _cells(backbone: str, income: float | tuple[float, float], marriage: float) -> list[Published]:
