@@ -26,7 +26,6 @@ from benchmarks.contract import Result, main
 from pipeline.config import Config, load
 from tfmtl.data.table import read_table
 from tfmtl.experiment import ExperimentConfig
-from tfmtl.features.layout import LABELS, WEIGHTS
 from tfmtl.metrics import auc, calibration, log_loss
 from tfmtl.prepare import prepare
 from tfmtl.training import train
@@ -100,7 +99,13 @@ def _real(name: str, options: argparse.Namespace) -> Iterator[Result]:
     folder = _folder(options.data, name)
     if folder is None:
         _say(f"{name}: no folder of that name in {options.data or FOLDERS}; give --data FOLDER.")
-        yield Result(name=f"{name}/rows", value=0, unit="rows", at_least=1, note="data not found; give --data")
+        yield Result(
+            name=f"{name}/rows",
+            value=0,
+            unit="rows",
+            at_least=1,
+            note="data not found; give --data",
+        )
         return
     experiment, tables = read_split(name, folder)
     problem = experiment.problem

@@ -69,7 +69,9 @@ class TransformGraph(tf.Module):
         raw = {name: self._as_declared(name, columns[name]) for name in self._columns}
         if FOLD in self._spec:
             first = columns[self._columns[0]]
-            raw[FOLD] = self._as_declared(FOLD, tf.fill([tf.shape(first)[0]], tf.constant(-1, tf.int64)))
+            raw[FOLD] = self._as_declared(
+                FOLD, tf.fill([tf.shape(first)[0]], tf.constant(-1, tf.int64))
+            )
         return self.layer(raw)
 
     def _as_declared(self, name, values):

@@ -22,7 +22,9 @@ CLICK = binary("ctr", label="click")
 
 def fit(features, columns, tasks=(CLICK,), **context):
     problem = ProblemSpec(features=features, tasks=tasks, **context)
-    columns = {task.label: np.zeros(next(iter(columns.values())).shape[0]) for task in tasks} | columns
+    columns = {
+        task.label: np.zeros(next(iter(columns.values())).shape[0]) for task in tasks
+    } | columns
     preprocessor = Preprocessor(problem)
     return preprocessor, preprocessor.fit(columns)
 

@@ -57,9 +57,7 @@ def test_rows_do_not_see_each_other_at_inference(name):
     order = np.random.default_rng(0).permutation(64)
     shuffled = {key: tf.gather(value, order) for key, value in BATCH.items()}
     for task, prediction in model(BATCH).items():
-        np.testing.assert_allclose(
-            model(shuffled)[task], tf.gather(prediction, order), atol=1e-6
-        )
+        np.testing.assert_allclose(model(shuffled)[task], tf.gather(prediction, order), atol=1e-6)
 
 
 def test_a_label_outside_its_space_changes_no_gradient():
@@ -150,9 +148,7 @@ def test_weight_decay_is_half_the_square_of_kernels_and_of_looked_up_rows_over_t
     plain, decayed = model_of(l2=0.0), model_of(l2=0.1)
     for one, other in zip(plain.variables, decayed.variables, strict=True):
         other.assign(one)
-    kernels = sum(
-        float(np.sum(v.numpy() ** 2)) for v in plain.dense_variables if v.shape.rank > 1
-    )
+    kernels = sum(float(np.sum(v.numpy() ** 2)) for v in plain.dense_variables if v.shape.rank > 1)
     _, squares = plain.embedding.embed(BATCH)
     expected = 0.05 * (kernels + float(squares) / 64)
     found = float(decayed.compute_loss(BATCH)[0]) - float(plain.compute_loss(BATCH)[0])

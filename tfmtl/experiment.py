@@ -16,8 +16,10 @@ SPLITS = ("train", "validation", "test")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Split:
-    """How rows become train, validation and test. Made by `by_hash`, `by_time`, `by_column`,
-    `by_row_number`."""
+    """How rows become train, validation and test.
+
+    Made by `by_hash`, `by_time`, `by_column` or `by_row_number`, which document the fields.
+    """
 
     rule: str
     column: str | None = None
@@ -31,9 +33,7 @@ class Split:
         _freeze(self)
 
 
-def by_hash(
-    column: str, *, shares: Sequence[float] = (0.8, 0.1, 0.1), salt: str = ""
-) -> Split:
+def by_hash(column: str, *, shares: Sequence[float] = (0.8, 0.1, 0.1), salt: str = "") -> Split:
     """Splits by a hash of `column` (request or user), so that its rows stay together.
 
     Args:
@@ -55,8 +55,7 @@ def by_time(column: str, *, validation_from: Any, test_from: Any) -> Split:
     """
     if not validation_from < test_from:
         raise SpecError(
-            f"by_time: validation_from={validation_from!r} must lie before "
-            f"test_from={test_from!r}."
+            f"by_time: validation_from={validation_from!r} must lie before test_from={test_from!r}."
         )
     return Split(rule="time", column=column, bounds=(validation_from, test_from))
 

@@ -25,7 +25,7 @@ class Heads(keras.layers.Layer):
     |---|---|---|
     | `ctcvr_direct` | a head of its own (AITM, MTReclib) | every task on its own space |
     | `cvr_click` | pCTR·pCVR, without a loss of its own (classic CVR) | ctr, cvr on clicks |
-    | `esmm` | pCTR·pCVR (Ma et al., SIGIR 2018, eq. 1) | ctr and ctcvr, on all rows; cvr has no loss |
+    | `esmm` | pCTR·pCVR (Ma et al., SIGIR 2018, eq. 1) | ctr and ctcvr on all rows, not cvr |
 
     Products are taken in log space, where small probabilities keep their gradients.
 

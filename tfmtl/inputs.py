@@ -115,8 +115,10 @@ class FileRows:
     def count(self) -> int:
         """How many rows there are; counted once, by reading the files."""
         if self._count is None:
-            total = self._records(self.files).batch(READ_ROWS).reduce(
-                np.int64(0), lambda n, batch: n + tf.shape(batch, out_type=tf.int64)[0]
+            total = (
+                self._records(self.files)
+                .batch(READ_ROWS)
+                .reduce(np.int64(0), lambda n, batch: n + tf.shape(batch, out_type=tf.int64)[0])
             )
             self._count = int(total)
         return self._count

@@ -274,7 +274,12 @@ def task_metrics(
             "rmse": rmse(*rows),
             "r2": r2(*rows, name=full("r2")),
             "bias": bias(*rows),
-            "calibration": calibration(*rows, name=full("calibration")),
+            # A ratio of sums says nothing where labels have both signs; that is no news each epoch.
+            "calibration": (
+                calibration(*rows, name=full("calibration"))
+                if np.min(labels, initial=0.0) >= 0
+                else float("nan")
+            ),
         }
     known = ("binary", "regression")
     raise ValueError(f"kind must be one of {list(known)}; got {kind!r}.{did_you_mean(kind, known)}")

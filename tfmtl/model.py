@@ -202,11 +202,7 @@ class MultiTaskModel(tfrs.Model):
             [(g, v) for g, v in zip(gradients, tables, strict=False) if g is not None]
         )
         self.optimizer.apply_gradients(
-            [
-                (g, v)
-                for g, v in zip(gradients[len(tables) :], dense, strict=True)
-                if g is not None
-            ]
+            [(g, v) for g, v in zip(gradients[len(tables) :], dense, strict=True) if g is not None]
         )
         return self._report(total, per_task)
 
@@ -263,9 +259,7 @@ class MultiTaskModel(tfrs.Model):
         Groups are `None` where the problem declares no request and no user.
         """
         if self._predict_batch is None:
-            self._predict_batch = tf.function(
-                lambda packed: self(packed, training=False), reduce_retracing=True
-            )
+            self._predict_batch = tf.function(self.call, reduce_retracing=True)
         parts: dict[str, list[np.ndarray]] = {}
         for packed in batches:
             for task, values in self._predict_batch(packed).items():
@@ -277,7 +271,7 @@ class MultiTaskModel(tfrs.Model):
         predictions = {t: joined[f"task/{t}"] for t in self.problem.task_names}
         return predictions, joined[LABELS], joined[WEIGHTS], joined.get(GROUP)
 
-    _predict_batch = None
+    _predict_batch: Any = None
 
     def _built(self, packed) -> dict[str, Embedding]:
         # `embed` bypasses `__call__`, which would have built the layer.

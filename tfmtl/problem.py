@@ -172,7 +172,9 @@ class ProblemSpec:
         context = (self.scene, self.request_id, self.user_id, self.time)
         taken = {**self.feature_columns(), **self.label_columns()}
         return {
-            name: Column(name=name, dtype="string") for name in context if name and name not in taken
+            name: Column(name=name, dtype="string")
+            for name in context
+            if name and name not in taken
         }
 
     def columns(self) -> dict[str, Column]:

@@ -152,9 +152,13 @@ def categorical(
     dtype = dtype or ("int64" if encoding == "identity" else "string")
     _one_of(field, "dtype", dtype, ("string", "int64"))
     if encoding != "vocabulary" and (size is None or size < 1):
-        raise SpecError(f"{field}: encoding={encoding!r} needs size=, the number of ids; got {size}.")
+        raise SpecError(
+            f"{field}: encoding={encoding!r} needs size=, the number of ids; got {size}."
+        )
     if encoding == "identity" and dtype != "int64":
-        raise SpecError(f"{field}: encoding='identity' reads integers; use dtype='int64' or 'hash'.")
+        raise SpecError(
+            f"{field}: encoding='identity' reads integers; use dtype='int64' or 'hash'."
+        )
     if encoding != "vocabulary" and min_count != 1:
         raise SpecError(f"{field}: min_count= counts a vocabulary's values; encoding={encoding!r}.")
     if weights is not None and not max_values:
@@ -289,7 +293,8 @@ def target_encoding(
 def _one_of(field: str, argument: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise SpecError(
-            f"{field}: {argument}={value!r} is none of {list(allowed)}.{did_you_mean(value, allowed)}"
+            f"{field}: {argument}={value!r} is none of {list(allowed)}."
+            f"{did_you_mean(value, allowed)}"
         )
 
 

@@ -17,9 +17,7 @@ from tfmtl.features.declare import (
     UNKNOWN,
     Categorical,
     CountEncoding,
-    Feature,
     Numerical,
-    TargetEncoding,
 )
 from tfmtl.features.layout import GROUP, LABELS, WEIGHTS, layout_of
 from tfmtl.features.raw import NO_INTEGER, dense_columns, task_labels
@@ -34,9 +32,7 @@ Lookup = Callable[[tf.Tensor], tf.Tensor]
 class Analyzers(Protocol):
     """Statistics of training rows. Each is fitted once and known by its name."""
 
-    def vocabulary(
-        self, name: str, values: tf.Tensor, size: int | None, min_count: int
-    ) -> Lookup:
+    def vocabulary(self, name: str, values: tf.Tensor, size: int | None, min_count: int) -> Lookup:
         """Returns ids `0…` of the most frequent values, −1 for any other."""
 
     def moments(self, name: str, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -180,9 +176,7 @@ def _target(problem, feature, columns, analyzers, fold, labels, weights):
     if labels is not None:
         index = problem.task_names.index(feature.task)
         label, observed = labels[:, index], tf.cast(weights[:, index] > 0, tf.float32)
-    mean, std = analyzers.moments(
-        f"{feature.name}_label", tf.boolean_mask(label, observed > 0)
-    )
+    mean, std = analyzers.moments(f"{feature.name}_label", tf.boolean_mask(label, observed > 0))
 
     def total(part: str, value: tf.Tensor) -> tf.Tensor:
         everywhere = analyzers.sums(f"{feature.name}_{part}", keys, value)
@@ -220,5 +214,3 @@ def _scalar(value):
     if isinstance(value, tf.SparseTensor):
         value = tf.sparse.to_dense(value, default_value=-1)
     return tf.reshape(tf.cast(value, tf.int64), [-1])
-
-

@@ -144,7 +144,9 @@ class _Fitting:
 
     def quantiles(self, name, values, bins):
         found = values.numpy()
-        edges = np.quantile(found, np.linspace(0, 1, bins + 1)) if found.size else np.zeros(bins + 1)
+        edges = (
+            np.quantile(found, np.linspace(0, 1, bins + 1)) if found.size else np.zeros(bins + 1)
+        )
         self.state[f"quantiles/{name}"] = edges.astype(np.float32)
         return tf.constant(edges, tf.float32)
 

@@ -57,9 +57,7 @@ def dense_columns(columns: Mapping[str, Column], raw: Tensors) -> dict[str, tf.T
     return {name: dense(c, raw[name]) for name, c in columns.items() if name in raw}
 
 
-def task_labels(
-    problem: ProblemSpec, raw: Mapping[str, tf.Tensor]
-) -> tuple[tf.Tensor, tf.Tensor]:
+def task_labels(problem: ProblemSpec, raw: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
     """Labels and weights of every task, from dense raw columns.
 
     Returns:
@@ -86,6 +84,4 @@ def _label(task, raw):
     value = raw[task.label]
     if task.positive is None:
         return value
-    return tf.where(
-        value == "", float("nan"), tf.cast(value == task.positive, tf.float32)
-    )
+    return tf.where(value == "", float("nan"), tf.cast(value == task.positive, tf.float32))

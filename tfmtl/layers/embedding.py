@@ -52,7 +52,9 @@ class Embedding(keras.layers.Layer):
         self.dim, self.numeric_mode, self.stddev = dim, numeric_mode, stddev
         self.sides = tuple(sides)
         self.layout = layout_of(problem, self.sides)
-        self._widths = {s.feature.name: s.feature.dim or dim for s in self.layout.ids}
+        self._widths = {
+            s.feature.name: getattr(s.feature, "dim", None) or dim for s in self.layout.ids
+        }
         self.tables: dict[str, tf.Variable] = {}
 
     @property

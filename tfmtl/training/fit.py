@@ -80,9 +80,7 @@ def train(
     steps = max(data.train.count() // settings.batch_size, 1)
     while run.state["epoch"] < settings.epochs and run.state["wait"] < max(settings.patience, 1):
         epoch, step = run.state["epoch"], run.state["step"]
-        rows = data.train.batches(
-            settings.batch_size, seed=_seed(settings.seed, epoch), skip=step
-        )
+        rows = data.train.batches(settings.batch_size, seed=_seed(settings.seed, epoch), skip=step)
         model.fit(
             rows,
             steps_per_epoch=None if verbose != 1 else steps - step or None,
@@ -171,7 +169,9 @@ class _Run:
 
     def finish_epoch(self, metrics: dict[str, float], value: float) -> None:
         """Notes an epoch's metrics and whether it was the best."""
-        better = value < self.state["best_value"] if self.lower else value > self.state["best_value"]
+        better = (
+            value < self.state["best_value"] if self.lower else value > self.state["best_value"]
+        )
         if better or not self.best:
             self.state.update(best_epoch=self.state["epoch"], best_value=value, wait=0)
             self.best = [v.numpy() for v in self.model.variables]
