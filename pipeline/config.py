@@ -23,6 +23,7 @@ from tfmtl import registry
 from tfmtl.data.readers import Source
 from tfmtl.errors import SpecError, did_you_mean
 from tfmtl.experiment import ExperimentConfig
+from tfmtl.sliced_metrics import split_name
 from tfmtl.tuning import check_tuning
 
 
@@ -96,12 +97,17 @@ def check(experiment: ExperimentConfig) -> None:
         SpecError: A part or one of its arguments is unknown, the tasks do not fit the model, or
             the search does not fit the experiment.
     """
-    # Imported here: they bring TensorFlow, which --help need not wait for.
-    import tfmtl.model  # noqa: F401  registers the parts
+    # Imported here: they bring TensorFlow, which --help need not wait for. Not tfmtl.model: it
+    # brings TFRS, which refuses to load where `tfx` was first to choose the version of Keras.
+    import tfmtl.backbones
+    import tfmtl.balancers
+    import tfmtl.optimizers
+    import tfmtl.terms  # noqa: F401  these four register the parts
     from tfmtl.heads import check_semantics
 
     tuning = experiment.tuning
     check_tuning(experiment)
+    check_monitor(experiment)
     candidates = [experiment]
     for path, values in tuning.space.items() if tuning else ():
         values = values if isinstance(values, tuple) else (values["min"], values["max"])
@@ -117,6 +123,27 @@ def check(experiment: ExperimentConfig) -> None:
             model.conv_semantics or registry.get("backbone", model.backbone["name"]).conv_semantics
         )
         check_semantics(candidate.problem, semantics)
+
+
+def check_monitor(experiment: ExperimentConfig) -> None:
+    """Refuses a `training.monitor` that is no metric of the problem.
+
+    Raises:
+        SpecError: The task is unknown, or measured on another space.
+    """
+    monitor, problem = experiment.training.monitor, experiment.problem
+    task, metric, _ = split_name(monitor)
+    if not metric:
+        if monitor not in ("mean_auc", "loss"):
+            raise SpecError(
+                f"training.monitor={monitor!r}; 'mean_auc', 'loss' or the full name of a metric "
+                f"would be right, as {problem.metric_name(problem.tasks[0], 'auc')!r}."
+            )
+    elif monitor != problem.metric_name(task, metric):
+        raise SpecError(
+            f"training.monitor={monitor!r}: the rows of task {task!r} are "
+            f"{problem.space_of(task)!r}, so it is {problem.metric_name(task, metric)!r}."
+        )
 
 
 def _import_file(path: str) -> ModuleType:

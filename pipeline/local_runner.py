@@ -21,6 +21,7 @@ import dataclasses
 import os
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -125,36 +126,38 @@ def run(options: argparse.Namespace) -> None:
     """
     # Imported here: --help and a mistyped name need not wait for TensorFlow and TFX.
     from pipeline.config import check, load
+    from pipeline.lock import alone
 
     config = load(options.config)
     experiment = with_options(config.experiment, options)
     output = os.path.abspath(options.output or os.path.join("output", experiment.name))
-    check(experiment)
-    from pipeline import report
-    from pipeline.pipeline import beam_arguments, create_pipeline
-    from pipeline.runner import Runner
+    with alone(output):
+        data = data_of(config, options, output)
+        check(experiment)
+        from pipeline import report
+        from pipeline.pipeline import beam_arguments, create_pipeline
+        from pipeline.runner import Runner
 
-    if not options.verbose:
-        console.keep_our_messages()
-    data, prepare = data_of(config, options, output)
-    metadata_path = os.path.join(output, "metadata.sqlite")
-    pipeline = create_pipeline(
-        experiment=experiment,
-        source=config.source,
-        data_path=data,
-        pipeline_root=os.path.join(output, "artifacts"),
-        serving_dir=os.path.join(output, "serving"),
-        metadata_path=metadata_path,
-        schema_path=options.schema,
-        enable_cache=not options.no_cache,
-        beam_args=beam_arguments(options.workers),
-    )
-    runner = Runner(folder=output, before=prepare)
-    runner.run(pipeline)
-    # `tfx pipeline create` reads this file without running what it defines.
-    if runner.executions:
-        outcome = report.outcome_of(metadata_path, runner.executions, experiment)
-        print(report.report(outcome, experiment, _command(options)))
+        if not options.verbose:
+            console.keep_our_messages()
+        metadata_path = os.path.join(output, "metadata.sqlite")
+        pipeline = create_pipeline(
+            experiment=experiment,
+            source=config.source,
+            data_path=data,
+            pipeline_root=os.path.join(output, "artifacts"),
+            serving_dir=os.path.join(output, "serving"),
+            metadata_path=metadata_path,
+            schema_path=options.schema,
+            enable_cache=not options.no_cache,
+            beam_args=beam_arguments(options.workers),
+        )
+        runner = Runner()
+        runner.run(pipeline)
+        # `tfx pipeline create` reads this file without running what it defines.
+        if runner.executions:
+            outcome = report.outcome_of(metadata_path, runner.executions, experiment)
+            print(report.report(outcome, experiment, _command(options)))
 
 
 def with_options(experiment, options: argparse.Namespace):
@@ -181,32 +184,38 @@ def with_options(experiment, options: argparse.Namespace):
     return experiment
 
 
-def data_of(config, options: argparse.Namespace, output: str):
-    """Where the data lie, and what is to be done first to have them there.
+def data_of(config, options: argparse.Namespace, output: str) -> str:
+    """Where the data lie; generated first, where none are given.
 
     Raises:
-        DataError: None are given, and the configuration neither names nor generates any.
+        DataError: They are not there, or none are given and the configuration neither names nor
+            generates any.
     """
-    from pipeline.pipeline import code_hash
+    from pipeline.fingerprint import code_hash
+    from tfmtl.data.readers import Source
+    from tfmtl.data.sources import files_of
     from tfmtl.errors import DataError
 
     if options.data or config.data:
-        return os.path.abspath(options.data or config.data), lambda: None
+        path = os.path.abspath(options.data or config.data)
+        if "{" not in path:
+            # A mistyped path is told at once; one with TFX's {SPAN} only ExampleGen can read.
+            files_of(path, config.source or Source())
+        return path
     if config.generate is None:
         raise DataError(
             f"{options.config} comes without data. Give a file or a folder, as --data rows.csv."
         )
     # Another generator gives other rows, which must not pass for those made before.
     folder = os.path.join(output, "data", code_hash([config.path, "tfmtl/simulator"]))
-
-    def generate() -> None:
-        if not os.path.isdir(folder):
-            building = f"{folder}.building"
-            os.makedirs(building, exist_ok=True)
-            config.generate(building)
-            os.replace(building, folder)
-
-    return folder, generate
+    if not os.path.isdir(folder):
+        print(f"Generating data in {folder}", flush=True)
+        building = f"{folder}.building"
+        shutil.rmtree(building, ignore_errors=True)
+        os.makedirs(building)
+        config.generate(building)
+        os.replace(building, folder)
+    return folder
 
 
 def explanation(error: BaseException) -> str | None:

@@ -5,11 +5,8 @@ the last blessed model → RankingEvaluator → Pusher
 """
 
 import dataclasses
-import hashlib
-import importlib.metadata
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from tfx import v1 as tfx
 from tfx.dsl.components.base.base_node import BaseNode
@@ -17,10 +14,10 @@ from tfx.dsl.components.base.base_node import BaseNode
 from components.evaluator import RankingEvaluator
 from components.example_gen import example_gen
 from pipeline.baseline import LatestOtherBlessedModel
+from pipeline.fingerprint import code_hash
 from tfmtl.data.readers import Source
 from tfmtl.experiment import Evaluation, ExperimentConfig, Model, Training
 
-ROOT = Path(__file__).resolve().parents[1]
 # What the functions of Transform, Tuner and Trainer are made of.
 CODE = (
     "tfmtl",
@@ -144,19 +141,6 @@ def beam_arguments(workers: int = 1) -> list[str]:
     return [f"--direct_running_mode={mode}", f"--direct_num_workers={workers}"]
 
 
-def code_hash(paths: Sequence[str | Path] = CODE) -> str:
-    """A hash of Python sources (files, or folders with all below) and of the stack's versions."""
-    digest = hashlib.sha256()
-    for package in ("tensorflow", "tensorflow-transform"):
-        digest.update(importlib.metadata.version(package).encode())
-    for path in paths:
-        start = ROOT / path
-        files = [start] if start.is_file() else sorted(start.rglob("*.py"))
-        for file in files:
-            digest.update(file.name.encode() + file.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 def _custom_config(experiment: ExperimentConfig, pipeline_root: str) -> dict[str, str]:
     # TFX takes a component from its cache while inputs and parameters are the same, and sees
     # of a function only its import path. With a hash of the sources among the parameters an
@@ -164,5 +148,5 @@ def _custom_config(experiment: ExperimentConfig, pipeline_root: str) -> dict[str
     return {
         "experiment": experiment.to_json(),
         "checkpoints": os.path.join(pipeline_root, "checkpoints"),
-        "code": code_hash(),
+        "code": code_hash(CODE),
     }
