@@ -98,6 +98,15 @@ def test_a_loss_is_minimised_where_it_is_monitored():
     assert trained.best_epoch == int(np.argmin(values))
 
 
+def test_a_decaying_rate_falls_as_a_cosine_for_tables_and_dense_variables():
+    trained = train(settings(decay="cosine", epochs=1), DATA, verbose=0)
+    for optimizer in (trained.model.optimizer, trained.model.embedding_optimizer):
+        # The rate of the last of ten steps.
+        assert float(optimizer.learning_rate.numpy()) == pytest.approx(
+            1e-3 * 0.5 * (1 + np.cos(0.9 * np.pi)), rel=1e-4
+        )
+
+
 def test_an_unknown_monitor_or_optimizer_is_named():
     with pytest.raises(SpecError, match="Did you mean 'ctr/auc@imp'"):
         train(settings(monitor="ctr/auc@im"), DATA, verbose=0)

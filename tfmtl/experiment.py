@@ -133,6 +133,8 @@ class Training:
         batch_size: Rows a step.
         learning_rate: Of the dense variables.
         embedding_learning_rate: Of the tables; as `learning_rate` if not given.
+        decay: `none`, or `cosine`: both rates fall to zero over `epochs`. Predictions of a
+            constant rate keep the last batches' noise, which shows in their calibration.
         optimizer: `adam`, `adagrad` or `sgd`, for the dense variables.
         embedding_optimizer: Registered row-wise optimizer for the tables.
         patience: Epochs without a better `monitor` before training stops.
@@ -146,6 +148,7 @@ class Training:
     batch_size: int = 2048
     learning_rate: float = 1e-3
     embedding_learning_rate: float | None = None
+    decay: str = "none"
     optimizer: str = "adam"
     embedding_optimizer: str = "rowwise_adam"
     patience: int = 2

@@ -23,6 +23,10 @@ OPTIMIZERS = {
     "adagrad": keras.optimizers.Adagrad,
     "sgd": keras.optimizers.SGD,
 }
+DECAYS = {
+    "none": lambda rate, steps: rate,
+    "cosine": keras.optimizers.schedules.CosineDecay,
+}
 LOWER_IS_BETTER = ("loss", "ne", "mae", "mse", "rmse", "ece")
 
 
@@ -71,13 +75,13 @@ def train(
     keras.utils.set_random_seed(settings.seed)
     tf.config.experimental.enable_op_determinism()
     model = MultiTaskModel.build_from(experiment.problem, data.table_rows, experiment.model)
-    compile_model(model, settings)
+    steps = max(data.train.count() // settings.batch_size, 1)
+    compile_model(model, settings, steps)
     first = next(iter(data.train.batches(min(data.train.count(), settings.batch_size))))
     model(first)
     model.heads.adapt(*label_moments(data.train))
     run = _Run(model, experiment, checkpoint_dir)
     run.restore()
-    steps = max(data.train.count() // settings.batch_size, 1)
     while run.state["epoch"] < settings.epochs and run.state["wait"] < max(settings.patience, 1):
         epoch, step = run.state["epoch"], run.state["step"]
         rows = data.train.batches(settings.batch_size, seed=_seed(settings.seed, epoch), skip=step)
@@ -93,20 +97,32 @@ def train(
     return Trained(model, run.state["history"], run.state["best_epoch"])
 
 
-def compile_model(model: MultiTaskModel, settings: Training) -> None:
-    """Gives a model the optimizers that the settings name."""
-    if settings.optimizer not in OPTIMIZERS:
-        raise SpecError(
-            f"training.optimizer={settings.optimizer!r} is none of {list(OPTIMIZERS)}."
-            f"{did_you_mean(settings.optimizer, OPTIMIZERS)}"
-        )
-    rate = settings.embedding_learning_rate or settings.learning_rate
+def compile_model(model: MultiTaskModel, settings: Training, steps: int = 1) -> None:
+    """Gives a model the optimizers that the settings name.
+
+    Args:
+        model: Any model.
+        settings: Names and rates.
+        steps: Steps an epoch, for a rate that decays.
+    """
+    _one_of("optimizer", settings.optimizer, OPTIMIZERS)
+    _one_of("decay", settings.decay, DECAYS)
+    decay = DECAYS[settings.decay]
+    rate = settings.learning_rate
+    table_rate = settings.embedding_learning_rate or rate
+    total = settings.epochs * steps
+    table_optimizer = registry.get("optimizer", settings.embedding_optimizer)
     model.compile(
-        optimizer=OPTIMIZERS[settings.optimizer](settings.learning_rate),
-        embedding_optimizer=registry.get("optimizer", settings.embedding_optimizer)(
-            learning_rate=rate
-        ),
+        optimizer=OPTIMIZERS[settings.optimizer](decay(rate, total)),
+        embedding_optimizer=table_optimizer(learning_rate=decay(table_rate, total)),
     )
+
+
+def _one_of(field: str, value: str, known) -> None:
+    if value not in known:
+        raise SpecError(
+            f"training.{field}={value!r} is none of {list(known)}.{did_you_mean(value, known)}"
+        )
 
 
 def forget(checkpoint_dir: str) -> None:
