@@ -47,8 +47,8 @@ EXPERIMENT = ExperimentConfig(
     ),
     training=Training(
         epochs=30,
-        batch_size=512,
-        learning_rate=1e-3,
+        batch_size=1024,
+        learning_rate=3e-3,
         patience=4,
         monitor="visit/auc@customer",
     ),
