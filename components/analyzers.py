@@ -5,7 +5,8 @@ import re
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from tfmtl.features.encode import FOLD, Lookup
+from tfmtl.features.declare import FOLD
+from tfmtl.features.encode import Lookup
 from tfmtl.features.raw import NO_INTEGER
 from tfmtl.problem import ProblemSpec
 
@@ -45,9 +46,14 @@ class TransformAnalyzers:
                 file, tf.string, 1, tf.float32, 0, delimiter=" "
             )
             table = tf.lookup.StaticHashTable(initializer, default_value=0.0)
-            return table.lookup(x), table.size()
+            # `apply_vocabulary` takes integers for a look-up's result: the sum goes by its bits.
+            return tf.cast(tf.bitcast(table.lookup(x), tf.int32), tf.int64), table.size()
 
-        return lambda x: tft.apply_vocabulary(x, totals, lookup_fn=lookup)
+        def sum_of(x):
+            bits = tft.apply_vocabulary(x, totals, lookup_fn=lookup)
+            return tf.bitcast(tf.cast(bits, tf.int32), tf.float32)
+
+        return sum_of
 
 
 class TransformGraph(tf.Module):

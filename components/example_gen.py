@@ -27,8 +27,9 @@ from tfmtl.data.checks import Checks
 from tfmtl.data.labels import rows_to_keep
 from tfmtl.data.readers import Source, open_table
 from tfmtl.data.sources import files_of
-from tfmtl.data.splits import FOLD, assign, columns_to_read, folds
+from tfmtl.data.splits import assign, columns_to_read, folds
 from tfmtl.experiment import SPLITS, ExperimentConfig, Split
+from tfmtl.features.declare import FOLD
 from tfmtl.problem import ProblemSpec
 
 REPORT = "data_report.json"

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tfmtl.errors import DataError
-from tfmtl.features.encode import FOLD
+from tfmtl.features.declare import FOLD
 from tfmtl.features.fit import Preprocessor
 from tfmtl.problem import (
     ProblemSpec,

@@ -16,20 +16,20 @@ LATENT = 8
 
 PROBLEM = ProblemSpec(
     features=(
-        categorical("user_id", dtype="int64", side="user", dim=8),
-        categorical("segment", side="user", dim=8),
-        categorical("interests", side="user", dim=8, max_values=3),
+        categorical("user_id", dtype="int64", side="user"),
+        categorical("segment", side="user"),
+        categorical("interests", side="user", max_values=3),
         numerical("age", side="user"),
         *(numerical(f"user_dense_{i}", side="user") for i in range(LATENT)),
-        categorical("ad_id", dtype="int64", side="ad", dim=8),
-        categorical("advertiser_id", dtype="int64", side="ad", dim=8),
-        categorical("category", side="ad", dim=8),
-        categorical("objective", side="ad", dim=8),
+        categorical("ad_id", dtype="int64", side="ad"),
+        categorical("advertiser_id", dtype="int64", side="ad"),
+        categorical("category", side="ad"),
+        categorical("objective", side="ad"),
         numerical("bid", side="ad", encoding="log"),
         *(numerical(f"ad_dense_{i}", side="ad") for i in range(LATENT)),
-        categorical("scene", dim=8),
+        categorical("scene"),
         # Where the ad stood lowers its clicks; ask for position 1 when ranking.
-        categorical("position", encoding="identity", size=16, dim=8),
+        categorical("position", encoding="identity", size=16),
     ),
     tasks=(
         binary("ctr", label="click"),
@@ -55,7 +55,7 @@ EXPERIMENT = ExperimentConfig(
         tower_units=(32,),
         l2=1e-5,
     ),
-    training=Training(epochs=8, batch_size=1024, learning_rate=1e-3, patience=2),
+    training=Training(epochs=4, batch_size=2048, learning_rate=2e-3, decay="cosine"),
     evaluation=Evaluation(
         slices=("objective",),
         bounds={

@@ -10,10 +10,9 @@ import pyarrow.compute as pc
 from tfmtl.data.hashing import hash_rows, hash_text, share
 from tfmtl.errors import DataError, SpecError
 from tfmtl.experiment import SPLITS, Split, by_hash, by_row_number
-from tfmtl.features.declare import Column
+from tfmtl.features.declare import FOLD, Column
 from tfmtl.problem import ProblemSpec
 
-FOLD = "_fold"
 FOLD_RANGE = 2**31
 ISO_DATE = r"^\d{4}-\d{2}(-\d{2})?"
 

@@ -6,8 +6,9 @@ from absl import logging
 from tfmtl.data.checks import Checks
 from tfmtl.data.labels import rows_to_keep
 from tfmtl.data.readers import Source, open_table
-from tfmtl.data.splits import FOLD, assign, columns_to_read, default_split, folds
+from tfmtl.data.splits import assign, columns_to_read, default_split, folds
 from tfmtl.experiment import SPLITS, Split
+from tfmtl.features.declare import FOLD
 from tfmtl.problem import ProblemSpec
 
 

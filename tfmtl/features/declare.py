@@ -12,6 +12,9 @@ from tfmtl.errors import SpecError, did_you_mean
 SIDES = ("user", "ad", "context")
 UNKNOWN, MISSING, FIRST = 0, 1, 2
 PADDING = -1
+FOLD = "_fold"
+"""Raw int64 column besides the declared ones: a hash that puts training rows into folds for
+target encodings, −1 on other rows."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

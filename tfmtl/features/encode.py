@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfmtl.features.declare import (
     FIRST,
+    FOLD,
     MISSING,
     PADDING,
     UNKNOWN,
@@ -22,9 +23,6 @@ from tfmtl.features.declare import (
 from tfmtl.features.layout import GROUP, LABELS, WEIGHTS, layout_of
 from tfmtl.features.raw import NO_INTEGER, dense_columns, task_labels
 from tfmtl.problem import ProblemSpec
-
-FOLD = "_fold"
-"""Optional raw int64 column: a hash that puts training rows into folds, −1 on other rows."""
 
 Lookup = Callable[[tf.Tensor], tf.Tensor]
 

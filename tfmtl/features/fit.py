@@ -13,8 +13,8 @@ import pyarrow as pa
 import tensorflow as tf
 
 from tfmtl.errors import DataError
-from tfmtl.features.declare import FIRST
-from tfmtl.features.encode import FOLD, Lookup, encode
+from tfmtl.features.declare import FIRST, FOLD
+from tfmtl.features.encode import Lookup, encode
 from tfmtl.features.layout import fixed_table_rows, has_ids
 from tfmtl.features.raw import DTYPES, NO_INTEGER, dense
 from tfmtl.problem import ProblemSpec
@@ -128,7 +128,9 @@ class _Fitting:
         self.state: State = {}
 
     def vocabulary(self, name, values, size, min_count) -> Lookup:
-        tokens, counts = np.unique(values.numpy(), return_counts=True)
+        # Hashing, then sorting the few distinct values; np.unique would sort every row's text.
+        found = pd.Series(values.numpy()).value_counts(sort=False).sort_index()
+        tokens, counts = found.index.to_numpy(), found.to_numpy()
         tokens, counts = tokens[counts >= min_count], counts[counts >= min_count]
         # Most frequent first, ties by the greater value first, as TensorFlow Transform does.
         order = np.argsort(-counts[::-1], kind="stable")
@@ -151,8 +153,8 @@ class _Fitting:
         return tf.constant(edges, tf.float32)
 
     def sums(self, name, keys, values) -> Lookup:
-        tokens, inverse = np.unique(keys.numpy(), return_inverse=True)
-        totals = np.bincount(inverse.ravel(), values.numpy(), len(tokens)).astype(np.float32)
+        inverse, tokens = pd.factorize(keys.numpy())
+        totals = np.bincount(inverse, values.numpy(), len(tokens)).astype(np.float32)
         kept = totals > 0
         self.state[f"sums/{name}"] = (tokens[kept], totals[kept])
         return _Fitted(self.state).sums(name, keys, values)
