@@ -89,6 +89,8 @@ def quiet() -> None:
     """Silences TensorFlow, TFX and Beam. Before the first import of TensorFlow."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # Beam's worker processes inherit it.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
     warnings.simplefilter("ignore")
 
 

@@ -136,7 +136,12 @@ def create_pipeline(
 
 
 def beam_arguments(workers: int = 1) -> list[str]:
-    """Arguments for Beam on this machine: in one process, or in several."""
+    """Arguments for Beam on this machine: in one process, or in several.
+
+    Several pay only where the rows outweigh what it costs to start workers and to send rows
+    between them: with 300,000 rows on two cores StatisticsGen took 22 s in one process and 40 s
+    in two, and Transform lost as well.
+    """
     mode = "in_memory" if workers == 1 else "multi_processing"
     return [f"--direct_running_mode={mode}", f"--direct_num_workers={workers}"]
 

@@ -352,4 +352,6 @@ def test_a_search_trains_the_best_candidate_to_the_end(shop):
     assert done.returncode == 0, done.stderr
     assert "Tuner" in steps_of(done.stdout)
     assert "training.learning_rate = 0.003" in done.stdout
-    assert "Blessed: all" in done.stdout
+    (trained,) = (shop / "search/artifacts/Trainer/model").glob("*/Format-Serving")
+    training = json.loads((trained / "assets.extra/experiment.json").read_text())["training"]
+    assert training["learning_rate"] == 3e-3 and training["epochs"] == 3
