@@ -14,6 +14,7 @@ from tfmtl.features.declare import FOLD
 from tfmtl.features.encode import encode
 from tfmtl.features.fit import Preprocessor
 from tfmtl.features.raw import DTYPES, dense_columns
+from tfmtl.problem import ProblemSpec, binary, numerical
 
 COUNT = 400
 
@@ -98,3 +99,19 @@ def test_both_encode_served_rows_alike_and_need_no_labels_or_folds(transformed, 
     np.testing.assert_array_equal(found["ids_ad"], expected["ids_ad"])
     np.testing.assert_allclose(found["numbers_ad"], expected["numbers_ad"], atol=1e-4)
     np.testing.assert_allclose(found["numbers_context"], expected["numbers_context"], atol=0.05)
+
+
+def test_a_constant_in_training_leaves_another_served_value_its_size(tmp_path):
+    problem = ProblemSpec(features=(numerical("x"),), tasks=(binary("y", label="y"),))
+    spec = {name: tf.io.VarLenFeature(tf.float32) for name in ("x", "y")}
+    metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
+    training = [{"x": [0.1], "y": [float(i % 2)]} for i in range(1000)]
+    with tft_beam.Context(temp_dir=str(tmp_path)):
+        (rows_seen, _), function = (training, metadata) | tft_beam.AnalyzeAndTransformDataset(
+            lambda inputs: encode(problem, inputs, TransformAnalyzers())
+        )
+        served, _ = (([{"x": [0.2], "y": [0.0]}], metadata), function) | (
+            tft_beam.TransformDataset()
+        )
+    assert abs(rows_seen[0]["numbers_context"][0]) < 1e-5
+    assert served[0]["numbers_context"][0] == pytest.approx(0.1, abs=1e-5)

@@ -196,3 +196,12 @@ def test_a_missing_column_is_named():
     preprocessor, _ = fit((numerical("x"),), {"x": np.float32([0, 2])})
     with pytest.raises(DataError, match=r"\['x'\]"):
         preprocessor({"y": np.float32([1])})
+
+
+def test_an_infinite_number_is_missing_and_spoils_no_other_row():
+    for encoding in ("standard", "log"):
+        feature = numerical("x", encoding=encoding, indicator=True)
+        preprocessor, packed = fit((feature,), {"x": np.float32([0, 2, np.inf, np.nan])})
+        np.testing.assert_allclose(packed["numbers_context"][:, 0], [-1, 1, 0, 0], atol=1e-6)
+        served = preprocessor({"x": np.float32([-np.inf, 2])})["numbers_context"]
+        np.testing.assert_allclose(served, [[0, 1], [1, 0]], atol=1e-6)

@@ -208,8 +208,8 @@ def numerical(
             zero, and `quantile` keeps one bucket for zero (our choice: counts and amounts are
             mostly zero).
         dim: Width of a `quantile` embedding; the model's width by default.
-        indicator: Adds an input that is 1 where the value is missing. A missing value is the
-            mean for `standard` and `log`, a bucket of its own for `quantile`, zeros for
+        indicator: Adds an input that is 1 where the value is missing. A missing value (an
+            infinite one is too) is the mean for `standard` and `log`, a bucket of its own for `quantile`, zeros for
             `piecewise`.
 
     Raises:

@@ -119,12 +119,14 @@ def _categorical(feature, columns, analyzers):
 
 
 def _numerical(feature, value, analyzers, ids, numbers):
-    absent = tf.math.is_nan(value)
+    # One infinite value would make the mean, and with it every row, a NaN.
+    absent = ~tf.math.is_finite(value)
+    value = tf.where(absent, float("nan"), value)
     present = tf.boolean_mask(value, ~absent)
     if feature.encoding in ("standard", "log"):
         squash = tf.identity if feature.encoding == "standard" else _signed_log
         mean, std = analyzers.moments(feature.name, squash(present))
-        scaled = (squash(value) - mean) / tf.where(std > 0, std, 1.0)
+        scaled = (squash(value) - mean) / _scale(mean, std)
         numbers.append(tf.where(absent, 0.0, scaled)[:, tf.newaxis])
     else:
         # Most counts and amounts are mostly zero, and would have one quantile for all the rest.
@@ -140,6 +142,12 @@ def _numerical(feature, value, analyzers, ids, numbers):
             numbers.append(_piecewise(value, edges))
     if feature.indicator:
         numbers.append(tf.cast(absent, tf.float32)[:, tf.newaxis])
+
+
+def _scale(mean, std):
+    # The deviation of equal float32 values comes out as rounding, up to 3e-6 of their mean:
+    # dividing by it would make millions of the first other value that is served.
+    return tf.where(std > 1e-5 * tf.abs(mean), std, 1.0)
 
 
 def _signed_log(value):
@@ -160,7 +168,7 @@ def _count(feature, columns, analyzers):
     count = analyzers.sums(feature.name, keys, tf.ones_like(keys, tf.float32))
     logs = tf.math.log1p(count(keys))
     mean, std = analyzers.moments(f"{feature.name}_log", logs)
-    return ((logs - mean) / tf.where(std > 0, std, 1.0))[:, tf.newaxis]
+    return ((logs - mean) / _scale(mean, std))[:, tf.newaxis]
 
 
 def _target(problem, feature, columns, analyzers, fold, labels, weights):
@@ -190,7 +198,7 @@ def _target(problem, feature, columns, analyzers, fold, labels, weights):
     else:
         below = total("below", tf.maximum(-label, 0.0) * observed)
         smoothed = (above - below + feature.smoothing * mean) / (count + feature.smoothing)
-        score = (smoothed - mean) / tf.where(std > 0, std, 1.0)
+        score = (smoothed - mean) / _scale(mean, std)
     return score[:, tf.newaxis]
 
 
