@@ -1,6 +1,8 @@
 """The encodings: hand-computed values, and facts about what they were fitted on."""
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import tensorflow as tf
 
@@ -205,3 +207,61 @@ def test_an_infinite_number_is_missing_and_spoils_no_other_row():
         np.testing.assert_allclose(packed["numbers_context"][:, 0], [-1, 1, 0, 0], atol=1e-6)
         served = preprocessor({"x": np.float32([-np.inf, 2])})["numbers_context"]
         np.testing.assert_allclose(served, [[0, 1], [1, 0]], atol=1e-6)
+
+
+def test_a_vocabulary_none_of_whose_values_is_frequent_enough_knows_none():
+    for values, dtype in ((np.array(["a", "b"]), "string"), (np.array([1, 2]), "int64")):
+        feature = categorical("x", dtype=dtype, min_count=9)
+        preprocessor, packed = fit((feature,), {"x": values})
+        np.testing.assert_array_equal(packed["ids_context"], [[0], [0]])
+        np.testing.assert_array_equal(preprocessor({"x": values})["ids_context"], [[0], [0]])
+        assert preprocessor.table_rows() == {"x": 2}
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.Series([["a", "b"], None, ["b", None, "c"]]),
+        [["a", "b"], [], ["b", None, "c"]],
+        pa.array([["a", "b"], None, ["b", None, "c"]], pa.large_list(pa.string())),
+    ],
+)
+def test_lists_in_a_frame_are_lists_and_not_their_text(column):
+    frame = {"x": column, "click": np.zeros(3)}
+    preprocessor = Preprocessor(
+        ProblemSpec(features=(categorical("x", max_values=3),), tasks=(CLICK,))
+    )
+    ids = preprocessor.fit(frame)["ids_context"].numpy()
+    np.testing.assert_array_equal(ids >= 0, [[1, 1, 0], [0, 0, 0], [1, 0, 1]])
+    assert ids[0, 1] == ids[2, 0] and preprocessor.table_rows() == {"x": 5}
+
+
+def test_an_id_is_the_same_text_whether_or_not_its_column_has_gaps():
+    preprocessor, _ = fit((categorical("x"),), {"x": pd.Series([7, None, 8, 8])})
+    whole = preprocessor({"x": pd.Series([7, 8, 9])})["ids_context"].numpy().ravel()
+    np.testing.assert_array_equal(whole, [3, 2, 0])
+
+
+def test_pandas_own_missing_value_is_missing_in_every_type():
+    features = (categorical("t"), categorical("i", dtype="int64"), numerical("x", indicator=True))
+    big = 2**60 + 1
+    frame = pd.DataFrame(
+        {
+            "t": pd.Series(["a", None, "b"], dtype="string"),
+            "i": pd.Series([big, None, big - 1], dtype="Int64"),
+            "x": pd.Series([1, None, 3], dtype="Float64"),
+            "click": pd.Series([True, None, False], dtype="boolean"),
+        }
+    )
+    packed = Preprocessor(ProblemSpec(features=features, tasks=(CLICK,))).fit(frame)
+    ids = packed["ids_context"].numpy()
+    np.testing.assert_array_equal(ids == 1, [[0, 0], [1, 1], [0, 0]])
+    assert len(set(ids[:, 1])) == 3
+    np.testing.assert_allclose(packed["numbers_context"], [[-1, 0], [0, 1], [1, 0]], atol=1e-6)
+    np.testing.assert_array_equal(packed["label_weights"], [[1], [0], [1]])
+
+
+def test_fitting_without_a_label_names_it():
+    preprocessor = Preprocessor(ProblemSpec(features=(numerical("x"),), tasks=(CLICK,)))
+    with pytest.raises(DataError, match=r"labels \['click'\]"):
+        preprocessor.fit({"x": np.float32([0, 2])})

@@ -209,8 +209,8 @@ def numerical(
             mostly zero).
         dim: Width of a `quantile` embedding; the model's width by default.
         indicator: Adds an input that is 1 where the value is missing. A missing value (an
-            infinite one is too) is the mean for `standard` and `log`, a bucket of its own for `quantile`, zeros for
-            `piecewise`.
+            infinite one is too) is the mean for `standard` and `log`, a bucket of its own for
+            `quantile`, zeros for `piecewise`.
 
     Raises:
         SpecError: The arguments contradict each other.

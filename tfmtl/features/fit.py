@@ -49,9 +49,18 @@ class Preprocessor(tf.Module):
         a fold.
 
         Args:
-            columns: An Arrow table, a pandas frame, or arrays `[rows]` (for lists `[rows, n]`
-                or ragged) by raw column name.
+            columns: An Arrow table, a pandas frame, or arrays `[rows]` (for lists `[rows, n]`,
+                ragged or a list a row) by raw column name.
+
+        Raises:
+            DataError: A declared feature, label or weight is not given.
         """
+        missing = [name for name in self.problem.label_columns() if name not in _names(columns)]
+        if missing:
+            raise DataError(
+                f"labels {missing} are declared but not given; got {_names(columns)}. Without "
+                "them rows can be packed once fitted, but not fitted on."
+            )
         raw = self._tensors(columns)
         if FOLD not in raw:
             raw[FOLD] = self._folds(raw)
@@ -86,7 +95,9 @@ class Preprocessor(tf.Module):
         tensors = {}
         for name, values in columns.items():
             if name in declared:
-                tensors[name] = dense(declared[name], _tensor(values, declared[name].dtype))
+                column = declared[name]
+                values = _lists(values) if column.max_values else values
+                tensors[name] = dense(column, _tensor(values, column.dtype))
             elif name == FOLD:
                 tensors[name] = _tensor(values, "int64")
         return tensors
@@ -99,6 +110,49 @@ class Preprocessor(tf.Module):
             return tf.strings.to_hash_bucket_fast(text, 2**31)
         first = next(iter(self.problem.feature_columns()))
         return tf.range(tf.shape(raw[first], out_type=tf.int64)[0])
+
+
+def _names(columns) -> list[str]:
+    return list(columns.column_names if isinstance(columns, pa.Table) else columns)
+
+
+def _lists(values):
+    """Python lists, one a row, as an Arrow column; all else as it is."""
+    if isinstance(values, tf.Tensor | tf.SparseTensor | tf.RaggedTensor):
+        return values
+    if isinstance(values, pa.ChunkedArray | pa.Array):
+        kind = values.type
+        if pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+            return values.cast(pa.list_(kind.value_type))
+        return values
+    array = np.asarray(values, None if hasattr(values, "dtype") else object)
+    if array.dtype == object and array.ndim == 1:
+        return pa.array([None if _is_null(row) else list(row) for row in array])
+    return values
+
+
+def _is_null(row) -> bool:
+    return row is None or row is pd.NA or (isinstance(row, float) and row != row)
+
+
+def _plain(values: pd.Series, dtype: str) -> np.ndarray:
+    # `pd.NA` is no number to NumPy.
+    if dtype == "string":
+        return values.astype(object).where(values.notna(), None).to_numpy()
+    if dtype == "int64":
+        return values.astype("Int64").fillna(NO_INTEGER).to_numpy(np.int64)
+    return values.to_numpy(np.float64, na_value=np.nan)
+
+
+def _whole(array: np.ndarray) -> np.ndarray:
+    # A gap makes floats of pandas' integers; 7 is the same id as ever, not "7.0".
+    if array.dtype.kind != "f":
+        return array
+    whole = np.abs(array) < 2**53
+    whole[whole] = array[whole] == np.rint(array[whole])
+    found = array.astype(object)
+    found[whole] = array[whole].astype(np.int64)
+    return found
 
 
 def _tensor(values, dtype):
@@ -114,9 +168,13 @@ def _tensor(values, dtype):
         if dtype == "int64":
             values = values.fill_null(NO_INTEGER)
         values = values.to_numpy(zero_copy_only=False)
+    if isinstance(values, pd.Series) and not isinstance(values.dtype, np.dtype):
+        values = _plain(values, dtype)
     array = np.asarray(values)
-    if dtype == "string" and array.dtype.kind != "S":
-        text = pd.Series(array.ravel(), dtype=object)
+    if dtype == "int64" and array.dtype.kind == "f":
+        array = np.where(np.isnan(array), NO_INTEGER, array).astype(np.int64)
+    elif dtype == "string" and array.dtype.kind != "S":
+        text = pd.Series(_whole(array).ravel(), dtype=object)
         array = text.where(text.notna(), "").astype(str).to_numpy().reshape(array.shape)
     return tf.constant(array, DTYPES[dtype])
 
@@ -192,6 +250,10 @@ class _Fitted(tf.Module):
 
 
 def _table(keys, values, default):
+    if not len(keys):
+        # TensorFlow has no empty table; one value that maps to the default is as good.
+        keys = tf.constant([b"" if keys.dtype == tf.string else NO_INTEGER], keys.dtype)
+        values = tf.constant([default], tf.int64 if isinstance(default, int) else tf.float32)
     return tf.lookup.StaticHashTable(
         tf.lookup.KeyValueTensorInitializer(keys, values), default_value=default
     )
