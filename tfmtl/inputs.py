@@ -54,6 +54,9 @@ class ArrayRows:
 
     Args:
         arrays: Packed tensors or arrays, all with the same number of rows.
+
+    Raises:
+        DataError: Their numbers of rows differ, or there is none.
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray | tf.Tensor]):
@@ -62,7 +65,10 @@ class ArrayRows:
             name: tf.cast(value, tf.int32) if name.startswith("ids_") else tf.constant(value)
             for name, value in arrays.items()
         }
-        self._count = int(next(iter(self.tensors.values())).shape[0])
+        rows = {name: int(value.shape[0]) for name, value in self.tensors.items()}
+        if len(set(rows.values())) != 1:
+            raise DataError(f"packed tensors need one number of rows; got {rows}.")
+        self._count = next(iter(rows.values()))
 
     def count(self) -> int:
         """How many rows there are."""
@@ -131,7 +137,9 @@ class FileRows:
             records = self._records(self.files)
         else:
             files = np.random.default_rng(seed).permutation(self.files)
-            records = self._records(files, interleave=True).shuffle(SHUFFLE_ROWS, seed=seed)
+            records = self._records(files, interleave=True)
+            # Keras may begin a data set twice: both times it is the same.
+            records = records.shuffle(SHUFFLE_ROWS, seed=seed, reshuffle_each_iteration=False)
         several = seed is not None and self.count() >= batch_size
         batches = records.batch(batch_size, drop_remainder=several).skip(skip)
         spec = packed_spec(self.problem)
@@ -148,11 +156,11 @@ class FileRows:
 
     def _records(self, files, interleave: bool = False) -> tf.data.Dataset:
         def read(path):
+            gzipped = tf.strings.regex_full_match(path, r".*\.gz")
             return tf.data.TFRecordDataset(
-                path, compression_type="GZIP" if gzipped else "", buffer_size=8 << 20
+                path, compression_type=tf.where(gzipped, "GZIP", ""), buffer_size=8 << 20
             )
 
-        gzipped = str(files[0]).endswith(".gz")
         paths = tf.data.Dataset.from_tensor_slices(list(files))
         return paths.interleave(
             read,
