@@ -27,7 +27,7 @@ from pipeline.config import Config, load
 from tfmtl.data.table import read_table
 from tfmtl.experiment import ExperimentConfig
 from tfmtl.metrics import auc, calibration, log_loss
-from tfmtl.prepare import prepare
+from tfmtl.preparation import prepare
 from tfmtl.training import train
 
 FOLDERS = ("data", "../data", "../shared/data")

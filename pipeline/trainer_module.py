@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import os
+import sys
 
 import tensorflow as tf
 import tensorflow_transform as tft
@@ -39,7 +40,9 @@ def run_fn(fn_args) -> None:
     output = tft.TFTransformOutput(fn_args.transform_output)
     data = packed_data(problem, output, fn_args.train_files, fn_args.eval_files)
     checkpoints = os.path.join(config["checkpoints"], _key(experiment, fn_args))
-    trained = train(experiment, data, checkpoint_dir=checkpoints)
+    # A progress bar rewrites its line, which only a terminal can show.
+    verbose = 1 if sys.stdout.isatty() else 2
+    trained = train(experiment, data, checkpoint_dir=checkpoints, verbose=verbose)
     export(
         trained.model,
         TransformGraph(output, problem),

@@ -54,3 +54,13 @@ def test_a_planted_violation_is_found_with_its_file_and_line(tmp_path, package, 
     (tmp_path / package / "planted.py").write_text(f"from . import fine\n{line}\n")
     (found,) = wrong_imports(tmp_path, package)
     assert found.startswith(f"{package}/planted.py:") and found.endswith(f": {name}")
+
+
+def test_a_public_name_is_the_same_on_every_access():
+    import types
+
+    import tfmtl
+
+    for _ in range(2):
+        for name in tfmtl.__all__:
+            assert not isinstance(getattr(tfmtl, name), types.ModuleType), name

@@ -14,7 +14,7 @@ from tfmtl import (
     numerical,
 )
 from tfmtl.errors import SpecError
-from tfmtl.prepare import prepare
+from tfmtl.preparation import prepare
 from tfmtl.training import tune
 from tfmtl.tuning import apply_hyperparameters, check_tuning, trial_experiment
 

@@ -34,7 +34,7 @@ _PUBLIC = {
     ),
     "tfmtl.data.readers": ("Source",),
     "tfmtl.data.table": ("read_table",),
-    "tfmtl.prepare": ("prepare",),
+    "tfmtl.preparation": ("prepare",),
     "tfmtl.features.fit": ("Preprocessor",),
     "tfmtl.model": ("MultiTaskModel",),
     "tfmtl.training": ("train",),

@@ -274,10 +274,10 @@ def task_metrics(
             "rmse": rmse(*rows),
             "r2": r2(*rows, name=full("r2")),
             "bias": bias(*rows),
-            # A ratio of sums says nothing where labels have both signs; that is no news each epoch.
+            # Numbers below zero in sum have no such ratio, by nature: no warning each epoch.
             "calibration": (
                 calibration(*rows, name=full("calibration"))
-                if np.min(labels, initial=0.0) >= 0
+                if np.sum(np.multiply(labels, 1.0 if weights is None else weights)) > 0
                 else float("nan")
             ),
         }
