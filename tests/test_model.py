@@ -198,3 +198,57 @@ def test_exact_metrics_are_on_each_tasks_own_space():
     above = (p[y == 1][:, None] > p[y == 0]).mean() + 0.5 * (p[y == 1][:, None] == p[y == 0]).mean()
     assert metrics["cvr/auc@click"] == pytest.approx(above, abs=1e-9)
     assert {"ctr/gauc@imp", "ctcvr/ne@imp", "cqs/mae@imp", "mean_auc"} <= set(metrics)
+
+
+def test_the_validation_loss_does_not_depend_on_a_regressions_unit():
+    from tfmtl.inputs import label_moments
+
+    mean, std = label_moments(DATA.train)
+    model = model_of()
+    model.heads.adapt(mean, std)
+    rows = DATA.validation.count()
+    one = model.evaluate(DATA.validation.batches(rows))["loss"]
+    model.heads.adapt(1000 * mean * [0, 0, 0, 1] + mean * [1, 1, 1, 0], 1000 * std)
+    batch = next(iter(DATA.validation.batches(rows)))
+    other = model.evaluate([{**batch, LABELS: batch[LABELS] * tf.constant([1.0, 1, 1, 1000])}])
+    assert other["loss"] == pytest.approx(one, rel=1e-4)
+    assert one == pytest.approx(
+        float(tf.reduce_mean(model_loss(model, batch, mean, std))), rel=1e-4
+    )
+
+
+def model_loss(model, batch, mean, std):
+    model.heads.adapt(mean, std)
+    return model.compute_loss(batch)[1]
+
+
+def test_fitted_by_hand_keras_stops_early_and_restores_the_best_weights():
+    import tf_keras as keras
+
+    settings = experiment(backbone={"name": "shared_bottom", **SMALL["shared_bottom"]})
+    model = MultiTaskModel.build_from(PROBLEM, DATA.table_rows, settings.model)
+    model.compile(keras.optimizers.Adam(0.05))
+    stop = keras.callbacks.EarlyStopping("val_mean_auc", patience=2, restore_best_weights=True)
+    history = model.fit(
+        DATA.train.batches(64, seed=1),
+        validation_data=DATA.validation.batches(512),
+        epochs=12,
+        verbose=0,
+        callbacks=[stop],
+    ).history["val_mean_auc"]
+    assert len(history) < 12
+    again = model.evaluate(DATA.validation.batches(512))["mean_auc"]
+    assert again == pytest.approx(max(history), abs=1e-9)
+
+
+def test_tables_follow_the_schedule_of_the_dense_variables_rate():
+    import tf_keras as keras
+
+    model = model_of()
+    model.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.01, 4)))
+    model.fit(DATA.train.batches(64, seed=1), steps_per_epoch=4, verbose=0)
+    rates = [
+        float(optimizer.learning_rate.numpy())
+        for optimizer in (model.optimizer, model.embedding_optimizer)
+    ]
+    assert rates[0] == rates[1] < 0.01

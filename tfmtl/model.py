@@ -12,6 +12,7 @@ import tfmtl.backbones  # noqa: F401  registers the backbones
 import tfmtl.balancers  # noqa: F401  registers the balancers
 import tfmtl.terms  # noqa: F401  registers the loss terms
 from tfmtl import losses, registry
+from tfmtl.errors import DataError
 from tfmtl.experiment import Model
 from tfmtl.features.layout import GROUP, LABELS, WEIGHTS
 from tfmtl.heads import Heads, check_semantics, direct_tasks, impression_tasks, trained_tasks
@@ -132,7 +133,10 @@ class MultiTaskModel(tfrs.Model):
         """
         super().compile(optimizer=optimizer or keras.optimizers.Adam(), **kwargs)
         if embedding_optimizer is None:
-            rate = float(self.optimizer.learning_rate.numpy())
+            # The schedule itself where there is one; `learning_rate` is its value now.
+            rate = self.optimizer._learning_rate
+            if not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+                rate = float(self.optimizer.learning_rate.numpy())
             embedding_optimizer = RowwiseAdam(learning_rate=rate)
         self.embedding_optimizer = embedding_optimizer
 
@@ -224,8 +228,12 @@ class MultiTaskModel(tfrs.Model):
                 anything and is refused.
 
         Returns:
-            `{"ctr/auc@imp": …, "mean_auc": …, "loss": …}`; `mean_auc` is over the binary tasks
-            that have both classes.
+            `{"ctr/auc@imp": …, "mean_auc": …, "loss": …}`. `mean_auc`, where there are binary
+            tasks, is over those that have both classes. `loss` is the mean loss of the trained
+            tasks that have a row, a regression's in units of the training labels' deviation.
+
+        Raises:
+            DataError: There are no rows, or they have no labels.
         """
         if not kwargs.get("return_dict", True):
             raise ValueError("metrics are known by name; return_dict=False would lose the names.")
@@ -239,18 +247,18 @@ class MultiTaskModel(tfrs.Model):
                 labels[seen, index],
                 predictions[task.name][seen],
                 groups=None if groups is None else groups[seen],
+                task=task.name,
+                space=self.problem.space_of(task),
             )
             for metric, value in found.items():
                 metrics[self.problem.metric_name(task, metric)] = value
             if task.kind == "binary" and np.isfinite(found["auc"]):
                 aucs.append(found["auc"])
-        metrics["mean_auc"] = float(np.mean(aucs)) if aucs else float("nan")
-        losses_seen = [
-            metrics[self.problem.metric_name(t, "log_loss" if t.kind == "binary" else "mse")]
-            for t in self.problem.tasks
-            if t.name in self.heads.trained
-        ]
-        metrics["loss"] = float(np.mean(losses_seen))
+        if any(task.kind == "binary" for task in self.problem.tasks):
+            metrics["mean_auc"] = float(np.mean(aucs)) if aucs else float("nan")
+        every = [self._mean_loss(task, metrics) for task in self.heads.trained]
+        defined = [loss for loss in every if not np.isnan(loss)]
+        metrics["loss"] = float(np.mean(defined)) if defined else float("nan")
         return metrics
 
     def predict_rows(self, batches: tf.data.Dataset):
@@ -267,6 +275,9 @@ class MultiTaskModel(tfrs.Model):
             for name in (LABELS, WEIGHTS, GROUP):
                 if name in packed:
                     parts.setdefault(name, []).append(packed[name].numpy())
+        if LABELS not in parts:
+            what = "there are no labels among the packed rows" if parts else "there are no rows"
+            raise DataError(f"{what}; nothing can be measured.")
         joined = {name: np.concatenate(values) for name, values in parts.items()}
         predictions = {t: joined[f"task/{t}"] for t in self.problem.task_names}
         return predictions, joined[LABELS], joined[WEIGHTS], joined.get(GROUP)
@@ -281,6 +292,13 @@ class MultiTaskModel(tfrs.Model):
                 with tf.init_scope():
                     layer.build(None)
         return dict(named)
+
+    def _mean_loss(self, name, metrics):
+        task = self.problem.task(name)
+        if task.kind == "binary":
+            return metrics[self.problem.metric_name(task, "log_loss")]
+        mse = metrics[self.problem.metric_name(task, "mse")]
+        return mse / float(self.heads.scale[name].numpy()) ** 2
 
     def _example_loss(self, name, output, labels):
         if self.problem.task(name).kind == "regression":
