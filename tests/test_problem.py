@@ -122,6 +122,15 @@ def test_every_kind_of_declaration_survives_json():
         (lambda: numerical("x", bins=2), ["at least 3"]),
         (lambda: numerical("x", dim=4), ["dim="]),
         (lambda: binary("a b", label="y"), ["letters, digits"]),
+        (lambda: Training(batch_size=0), ["training.batch_size=0"]),
+        (
+            lambda: ExperimentConfig(
+                name="x",
+                problem=problem(tasks=(regression("cqs", label="quality"),)),
+                split=by_row_number(),
+            ),
+            ["over binary tasks", "monitor='loss'"],
+        ),
         (lambda: by_hash("r", shares=(0.8, 0.1, 0.2)), ["summing to 1"]),
         (lambda: by_time("day", validation_from=4, test_from=3), ["must lie before"]),
         (lambda: by_column("s", train=("a",), test=("a",)), ["two splits"]),

@@ -139,7 +139,7 @@ class Training:
         embedding_optimizer: Registered row-wise optimizer for the tables.
         patience: Epochs without a better `monitor` before training stops.
         monitor: A validation metric (`cvr/auc@click`), `mean_auc` over the binary tasks, or
-            `loss`.
+            `loss` (regressions alone have no AUC).
         checkpoint_every: Steps between checkpoints; an epoch's end always makes one.
         seed: Decides initial weights, the order of rows and dropout.
     """
@@ -155,6 +155,11 @@ class Training:
     monitor: str = "mean_auc"
     checkpoint_every: int = 1000
     seed: int = 1
+
+    def __post_init__(self) -> None:
+        for field in ("epochs", "batch_size", "checkpoint_every"):
+            if getattr(self, field) < 1:
+                raise SpecError(f"training.{field}={getattr(self, field)} must be at least 1.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -234,6 +239,13 @@ class ExperimentConfig:
                 "split: by_row_number would cut requests apart, and request_id="
                 f"{self.problem.request_id!r} is declared. Use "
                 f"by_hash({self.problem.request_id!r}) or by_time(...)."
+            )
+
+        binary = any(task.kind == "binary" for task in self.problem.tasks)
+        if self.training.monitor == "mean_auc" and not binary:
+            raise SpecError(
+                "training.monitor='mean_auc' is over binary tasks, and there is none among "
+                f"{list(self.problem.task_names)}. Use Training(monitor='loss')."
             )
 
     def to_json(self) -> str:

@@ -13,7 +13,7 @@ import tf_keras as keras
 from absl import logging
 
 from tfmtl import registry
-from tfmtl.errors import SpecError, did_you_mean
+from tfmtl.errors import DataError, SpecError, did_you_mean
 from tfmtl.experiment import ExperimentConfig, Training
 from tfmtl.inputs import READ_ROWS, PackedData, label_moments
 from tfmtl.model import MultiTaskModel
@@ -66,10 +66,14 @@ def train(
         checkpoint_dir: Where checkpoints are kept; none without it. A finished run's is
             removed by `forget`.
         verbose: 1 shows a progress bar, 2 a line an epoch, 0 nothing.
-        callbacks: Further tf_keras callbacks.
+        callbacks: Further tf_keras callbacks. Every epoch is a `fit` of its own, so one that
+            counts from its beginning, such as `EarlyStopping`, counts one epoch; `patience` and
+            `decay` are for that.
 
     Raises:
         SpecError: `monitor` is no metric of the problem.
+        DataError: A split is empty, or `monitor` is not defined on the validation rows.
+        FloatingPointError: The training loss is no finite number any more.
     """
     settings = experiment.training
     keras.utils.set_random_seed(settings.seed)
@@ -77,8 +81,11 @@ def train(
     model = MultiTaskModel.build_from(experiment.problem, data.table_rows, experiment.model)
     steps = max(data.train.count() // settings.batch_size, 1)
     compile_model(model, settings, steps)
+    if not data.train.count():
+        raise DataError("there are no training rows; was the split empty?")
     first = next(iter(data.train.batches(min(data.train.count(), settings.batch_size))))
     model(first)
+    _check_monitor(model, data, settings.monitor)
     model.heads.adapt(*label_moments(data.train))
     run = _Run(model, experiment, checkpoint_dir)
     run.restore()
@@ -227,12 +234,21 @@ class _Epoch(keras.callbacks.Callback):
             self.run.save()
 
     def on_epoch_end(self, epoch, logs=None):
+        # A network of rectifiers may predict a constant where its weights are no numbers.
+        if not math.isfinite((logs or {}).get("loss", 0.0)):
+            raise FloatingPointError(
+                f"the training loss is {logs['loss']} in epoch {epoch}: the model diverged. Lower "
+                f"training.learning_rate (it is {self.settings.learning_rate:g}), or look for "
+                "enormous numbers among labels and features."
+            )
         metrics = self.run.model.evaluate(self.data.validation.batches(READ_ROWS))
         monitor = self.settings.monitor
-        if monitor not in metrics:
-            raise SpecError(
-                f"training.monitor={monitor!r} is no validation metric; known are "
-                f"{sorted(metrics)}.{did_you_mean(monitor, metrics)}"
+        if math.isnan(metrics[monitor]):
+            defined = sorted(name for name, value in metrics.items() if not math.isnan(value))
+            raise DataError(
+                f"training.monitor={monitor!r} is not defined on the validation rows: a task has "
+                "none on its space, or they are all of one class, so no epoch would be better "
+                f"than another. Give validation such rows, or monitor one of {defined}."
             )
         found = {name: float(value) for name, value in (logs or {}).items()}
         found.update({f"val_{name}": value for name, value in metrics.items()})
@@ -241,6 +257,21 @@ class _Epoch(keras.callbacks.Callback):
         if logs is not None:
             logs[f"val_{monitor}"] = metrics[monitor]
         self.model.stop_training = True
+
+
+def _check_monitor(model: MultiTaskModel, data: PackedData, monitor: str) -> None:
+    # Before an epoch is spent; the names do not depend on how many rows there are.
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        metrics = model.evaluate(data.validation.batches(1).take(1))
+    finally:
+        logging.set_verbosity(level)
+    if monitor not in metrics:
+        raise SpecError(
+            f"training.monitor={monitor!r} is no validation metric; known are "
+            f"{sorted(metrics)}.{did_you_mean(monitor, metrics)}"
+        )
 
 
 def _seed(seed: int, epoch: int) -> int:
