@@ -9,7 +9,7 @@ from worlds import PROBLEM, SMALL, experiment, packed
 
 from tfmtl.errors import DataError, SpecError
 from tfmtl.inputs import ArrayRows, PackedData
-from tfmtl.training import train
+from tfmtl.training import fit, train
 
 _, DATA = packed()
 
@@ -145,3 +145,35 @@ def test_a_loss_that_is_no_number_stops_training_where_predictions_would_not_sho
     broken = masked(DATA.train, "cqs", labels=np.inf)
     with pytest.raises(FloatingPointError, match="learning_rate"):
         train(settings(), PackedData(broken, DATA.validation, DATA.table_rows), verbose=0)
+
+
+def test_checkpoints_of_another_experiment_are_refused_by_what_changed(tmp_path):
+    folder = str(tmp_path)
+    train(settings(epochs=1), DATA, checkpoint_dir=folder, verbose=0)
+    with pytest.raises(SpecError, match=r"\['training.learning_rate'\]"):
+        train(settings(epochs=1, learning_rate=0.5), DATA, checkpoint_dir=folder, verbose=0)
+
+
+def test_killed_between_best_weights_and_their_checkpoint_the_former_best_stands(
+    tmp_path, monkeypatch
+):
+    config = settings(epochs=2, monitor="loss")
+    first = weights(train(settings(epochs=1, monitor="loss"), DATA, verbose=0))
+    save, ends = fit._Run.save, []
+
+    def killed_at_the_second_end(run):
+        ends.append(run.state["best_epoch"])
+        if len(ends) == 2:
+            raise KeyboardInterrupt
+        save(run)
+
+    monkeypatch.setattr(fit._Run, "save", killed_at_the_second_end)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, DATA, checkpoint_dir=str(tmp_path), verbose=0)
+    assert ends == [0, 1]
+    model = train(config, DATA, verbose=0).model
+    run = fit._Run(model, config, str(tmp_path))
+    run.restore()
+    run.load_best()
+    assert run.state["best_epoch"] == 0
+    assert same(first, [v.numpy() for v in model.trainable_variables])

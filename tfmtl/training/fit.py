@@ -71,7 +71,8 @@ def train(
             `decay` are for that.
 
     Raises:
-        SpecError: `monitor` is no metric of the problem.
+        SpecError: `monitor` is no metric of the problem, or `checkpoint_dir` holds a run of
+            another experiment.
         DataError: A split is empty, or `monitor` is not defined on the validation rows.
         FloatingPointError: The training loss is no finite number any more.
     """
@@ -151,6 +152,7 @@ class _Run:
             "best_epoch": -1,
             "best_value": math.inf if self.lower else -math.inf,
             "history": [],
+            "experiment": _decisive(experiment),
         }
         optimizers = (model.optimizer, model.embedding_optimizer)
         optimizers[0].build(model.dense_variables)
@@ -165,11 +167,18 @@ class _Run:
         if path is None:
             return
         with open(os.path.join(path, "state.json"), encoding="utf-8") as file:
-            self.state = json.load(file)
+            state = json.load(file)
+        former, ours = state["experiment"], self.state["experiment"]
+        changed = [name for name, value in ours.items() if former.get(name) != value]
+        if changed:
+            raise SpecError(
+                f"checkpoint_dir={self.folder!r} holds a run of another experiment: {changed} "
+                "changed since. Give another folder, or remove this one to start anew."
+            )
+        self.state = state
         self.checkpoint.read(os.path.join(path, "weights")).assert_existing_objects_matched()
-        best = os.path.join(self.folder or "", "best.npz")
-        if os.path.exists(best):
-            with np.load(best) as arrays:
+        if self.state["best_epoch"] >= 0:
+            with np.load(self._best_path(self.state["best_epoch"])) as arrays:
                 self.best = [arrays[str(i)] for i in range(len(arrays.files))]
         logging.info("Resumed at epoch %d, step %d.", self.state["epoch"], self.state["step"])
 
@@ -189,6 +198,10 @@ class _Run:
         os.replace(building, path)
         if former is not None and former != path:
             shutil.rmtree(former)
+        kept = self._best_path(self.state["best_epoch"])
+        for name in os.listdir(self.folder):
+            if name.startswith("best-") and name != os.path.basename(kept):
+                os.remove(os.path.join(self.folder, name))
 
     def finish_epoch(self, metrics: dict[str, float], value: float) -> None:
         """Notes an epoch's metrics and whether it was the best."""
@@ -200,7 +213,8 @@ class _Run:
             self.best = [v.numpy() for v in self.model.variables]
             if self.folder is not None:
                 os.makedirs(self.folder, exist_ok=True)
-                path = os.path.join(self.folder, "best.npz")
+                # Named by its epoch: after a kill before `save`, the last checkpoint's stands.
+                path = self._best_path(self.state["epoch"])
                 np.savez(path + ".building.npz", **{str(i): v for i, v in enumerate(self.best)})
                 os.replace(path + ".building.npz", path)
         else:
@@ -212,6 +226,9 @@ class _Run:
         """Gives the model the weights of its best epoch."""
         for variable, value in zip(self.model.variables, self.best, strict=True):
             variable.assign(value)
+
+    def _best_path(self, epoch: int) -> str:
+        return os.path.join(self.folder or "", f"best-{epoch:05d}.npz")
 
     def _last(self) -> str | None:
         if self.folder is None or not os.path.isdir(self.folder):
@@ -257,6 +274,14 @@ class _Epoch(keras.callbacks.Callback):
         if logs is not None:
             logs[f"val_{monitor}"] = metrics[monitor]
         self.model.stop_training = True
+
+
+def _decisive(experiment: ExperimentConfig) -> dict[str, Any]:
+    plain = json.loads(experiment.to_json())
+    fields = {"problem": plain["problem"]}
+    for part in ("model", "training"):
+        fields.update({f"{part}.{name}": value for name, value in plain[part].items()})
+    return fields
 
 
 def _check_monitor(model: MultiTaskModel, data: PackedData, monitor: str) -> None:
