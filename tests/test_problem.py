@@ -52,6 +52,14 @@ def test_a_funnel_is_found_by_labels_and_spaces_not_by_names():
     assert problem(tasks=(CTR, CVR)).funnel() is None
 
 
+def test_a_product_of_another_event_of_the_same_column_is_no_funnel():
+    cvr = binary("cvr", label="event", positive="buy", observed_if="click")
+    bought = binary("bought", label="event", positive="buy")
+    returned = binary("returned", label="event", positive="return")
+    assert problem(tasks=(CTR, cvr, returned, bought)).funnel() == ("ctr", "cvr", "bought")
+    assert problem(tasks=(CTR, cvr, returned)).funnel() is None
+
+
 def test_serving_inputs_hold_no_label_and_no_context():
     declared = problem(scene="scene", request_id="request_id", time="day")
     assert set(declared.feature_columns()) == {"user_id"}
@@ -130,6 +138,22 @@ def test_every_kind_of_declaration_survives_json():
                 split=by_row_number(),
             ),
             ["over binary tasks", "monitor='loss'"],
+        ),
+        (
+            lambda: problem(
+                tasks=(binary("a", label="y", positive="1"), regression("b", label="y"))
+            ),
+            ["'a' and 'b' share the label 'y'", "text"],
+        ),
+        (
+            lambda: problem(
+                tasks=(
+                    binary("a", label="seg", positive="x"),
+                    binary("b", label="seg", positive="y"),
+                    binary("cvr", label="sale", observed_if="seg"),
+                )
+            ),
+            ["observed_if='seg'", "['x', 'y']"],
         ),
         (lambda: by_hash("r", shares=(0.8, 0.1, 0.2)), ["summing to 1"]),
         (lambda: by_time("day", validation_from=4, test_from=3), ["must lie before"]),

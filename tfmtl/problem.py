@@ -138,7 +138,7 @@ class ProblemSpec:
             if cvr.kind != "binary" or cvr.observed_if is None:
                 continue
             ctr = [t for t in everywhere if t.label == cvr.observed_if]
-            ctcvr = [t for t in everywhere if t.label == cvr.label]
+            ctcvr = [t for t in everywhere if (t.label, t.positive) == (cvr.label, cvr.positive)]
             if ctr and ctcvr:
                 return ctr[0].name, cvr.name, ctcvr[0].name
         return None
@@ -242,6 +242,14 @@ def _check_labels(problem: ProblemSpec) -> None:
                 f"task {task.name!r}: weight={task.weight!r} is a label. A sample space is "
                 f"declared as observed_if={task.weight!r}."
             )
+    for task in problem.tasks:
+        for other in problem.tasks:
+            if other.label == task.label and (other.positive is None) != (task.positive is None):
+                raise SpecError(
+                    f"tasks {task.name!r} and {other.name!r} share the label {task.label!r}, which "
+                    "is text for one (positive=) and a number for the other. Give both "
+                    "positive=, or copy the column."
+                )
     spaces = {t.observed_if for t in problem.tasks if t.observed_if}
     for space in spaces:
         owners = [t for t in problem.tasks if t.label == space]
@@ -249,6 +257,12 @@ def _check_labels(problem: ProblemSpec) -> None:
             raise SpecError(
                 f"observed_if={space!r} is the label of a {owners[0].kind} task; a sample space "
                 "needs a binary label."
+            )
+        values = {t.positive for t in owners if t.kind == "binary"}
+        if len(values) > 1:
+            raise SpecError(
+                f"observed_if={space!r} could mean any of positive={sorted(map(str, values))}, "
+                "which are tasks of that one column. Give the sample space a 0/1 column of its own."
             )
     for field in ("scene", "request_id", "user_id", "time"):
         name = getattr(problem, field)
