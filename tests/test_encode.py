@@ -265,3 +265,18 @@ def test_fitting_without_a_label_names_it():
     preprocessor = Preprocessor(ProblemSpec(features=(numerical("x"),), tasks=(CLICK,)))
     with pytest.raises(DataError, match=r"labels \['click'\]"):
         preprocessor.fit({"x": np.float32([0, 2])})
+
+
+def test_one_text_column_is_a_sample_space_and_a_label():
+    tasks = (
+        binary("visit", label="segment", positive="yes"),
+        binary("buy", label="sale", observed_if="segment"),
+    )
+    columns = {
+        "x": np.array(["a"] * 3),
+        "segment": np.array(["yes", "no", ""]),
+        "sale": np.float32([1, 1, 1]),
+    }
+    _, packed = fit((categorical("x"),), columns, tasks)
+    np.testing.assert_array_equal(packed["labels"], [[1, 1], [0, 0], [0, 0]])
+    np.testing.assert_array_equal(packed["label_weights"], [[1, 1], [1, 0], [0, 0]])

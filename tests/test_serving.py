@@ -5,13 +5,17 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from worlds import PROBLEM, SMALL, experiment, packed, rows
 
 import tfmtl.model  # noqa: F401  registers the parts
 from tfmtl import registry
+from tfmtl.features.fit import Preprocessor
+from tfmtl.features.raw import example_spec
 from tfmtl.model import MultiTaskModel
+from tfmtl.problem import ProblemSpec, binary, categorical
 from tfmtl.serving import export, to_examples
 
 PREPROCESSOR, DATA = packed()
@@ -140,3 +144,27 @@ def test_warm_up_records_are_requests_the_model_answers(exported):
         log.predict_log.request.model_spec.signature_name
     ]
     assert len(signature(tf.constant(inputs))["ctr"]) == len(inputs)
+
+
+def test_examples_of_gaps_and_of_floats_are_encoded_as_the_frame_is():
+    problem = ProblemSpec(
+        features=(categorical("id"), categorical("t", max_values=3, weights="w")),
+        tasks=(binary("y", label="y"),),
+    )
+    frame = pd.DataFrame(
+        {
+            "id": [7, None, 8],
+            "t": [["a", None, "b"], None, ["b"]],
+            "w": [[1.0, 2.0, 3.0], None, [4.0]],
+            "y": [0.0, 1.0, 1.0],
+        }
+    )
+    preprocessor = Preprocessor(problem)
+    expected = preprocessor.fit(frame)
+    columns = problem.feature_columns()
+    parsed = tf.io.parse_example(
+        to_examples(problem, {name: frame[name].tolist() for name in columns}),
+        example_spec(columns),
+    )
+    for name, found in preprocessor(parsed).items():
+        np.testing.assert_array_equal(found, expected[name], err_msg=name)

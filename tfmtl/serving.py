@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 
 from tfmtl.errors import DataError
@@ -126,14 +127,25 @@ def to_examples(problem: ProblemSpec, columns: Mapping[str, Sequence]) -> list[b
     examples = [tf.train.Example() for _ in range(rows)]
     for name, column in declared.items():
         for example, value in zip(examples, columns[name], strict=True):
-            values = list(value) if column.max_values else [value]
-            _put(example.features.feature[name], column.dtype, values)
+            feature = example.features.feature[name]
+            if column.max_values:
+                # A gap keeps its place: weights are matched to a list's values by place.
+                values = [] if value is None else list(value)
+                values = [ABSENT[column.dtype] if _is_missing(v) else v for v in values]
+            else:
+                values = [] if _is_missing(value) or value == ABSENT[column.dtype] else [value]
+            _put(feature, column.dtype, values)
     return [example.SerializeToString() for example in examples]
 
 
+def _is_missing(value) -> bool:
+    return value is None or value is pd.NA or value != value
+
+
 def _put(feature, dtype, values):
-    values = [v for v in values if v is not None and v == v and v != ABSENT[dtype]]
     if dtype == "string":
+        # As `Preprocessor` has it: pandas' 7.0, a 7 beside a gap, is the id "7".
+        values = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
         texts = [v if isinstance(v, bytes) else str(v).encode() for v in values]
         feature.bytes_list.value.extend(texts)
     elif dtype == "int64":
