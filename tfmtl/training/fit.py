@@ -179,7 +179,7 @@ class _Run:
         self.checkpoint.read(os.path.join(path, "weights")).assert_existing_objects_matched()
         if self.state["best_epoch"] >= 0:
             with np.load(self._best_path(self.state["best_epoch"])) as arrays:
-                self.best = [arrays[str(i)] for i in range(len(arrays.files))]
+                self.best = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
         logging.info("Resumed at epoch %d, step %d.", self.state["epoch"], self.state["step"])
 
     def save(self) -> None:
@@ -215,7 +215,7 @@ class _Run:
                 os.makedirs(self.folder, exist_ok=True)
                 # Named by its epoch: after a kill before `save`, the last checkpoint's stands.
                 path = self._best_path(self.state["epoch"])
-                np.savez(path + ".building.npz", **{str(i): v for i, v in enumerate(self.best)})
+                np.savez(path + ".building.npz", *self.best)
                 os.replace(path + ".building.npz", path)
         else:
             self.state["wait"] += 1
