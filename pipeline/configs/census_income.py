@@ -54,12 +54,12 @@ EXPERIMENT = ExperimentConfig(
     problem=PROBLEM,
     split=by_row_number(shares=(0.6, 0.2, 0.2), modulo=10),
     model=Model(
-        backbone={"name": "mmoe", "num_experts": 8, "expert_units": (64, 32), "dropout": 0.1},
+        backbone={"name": "mmoe", "num_experts": 8, "expert_units": (64, 32)},
         dim=8,
         tower_units=(32,),
         l2=1e-5,
     ),
-    training=Training(epochs=20, batch_size=512, learning_rate=1e-3, patience=3),
+    training=Training(epochs=8, batch_size=512, learning_rate=3e-3, decay="cosine"),
     evaluation=Evaluation(
         slices=("sex", "year"),
         bounds={
