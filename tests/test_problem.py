@@ -1,8 +1,10 @@
 """The declaration: what it derives and what it refuses."""
 
 import dataclasses
+import datetime
 import json
 
+import numpy as np
 import pytest
 
 from tfmtl.errors import SpecError
@@ -166,6 +168,17 @@ def test_a_contradiction_is_refused_by_name_with_the_likely_fix(make, words):
         make()
     for word in words:
         assert word in str(error.value)
+
+
+def test_dates_and_numpys_numbers_survive_json():
+    day = datetime.date(2024, 1, 1)
+    by_day = by_time("day", validation_from=day, test_from=day + datetime.timedelta(7))
+    assert by_day.bounds == ("2024-01-01", "2024-01-08")
+    for split in (by_day, by_time("day", validation_from=np.int64(3), test_from=np.int64(4))):
+        experiment = ExperimentConfig(
+            name="x", problem=problem(), split=split, training=Training(epochs=np.int64(3))
+        )
+        assert ExperimentConfig.from_json(experiment.to_json()) == experiment
 
 
 def test_a_typo_in_an_argument_is_a_type_error():

@@ -4,6 +4,7 @@ Its JSON is all that crosses from the pipeline's definition into its components.
 """
 
 import dataclasses
+import datetime
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -50,7 +51,7 @@ def by_time(column: str, *, validation_from: Any, test_from: Any) -> Split:
 
     Args:
         column: Column with numbers or ISO dates; text is compared as text.
-        validation_from: First value of validation.
+        validation_from: First value of validation: a number, an ISO date or a `date`.
         test_from: First value of test.
     """
     if not validation_from < test_from:
@@ -157,6 +158,7 @@ class Training:
     seed: int = 1
 
     def __post_init__(self) -> None:
+        _freeze(self)
         for field in ("epochs", "batch_size", "checkpoint_every"):
             if getattr(self, field) < 1:
                 raise SpecError(f"training.{field}={getattr(self, field)} must be at least 1.")
@@ -292,7 +294,12 @@ def _tuples(value: Any) -> Any:
         return {key: _tuples(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return tuple(_tuples(item) for item in value)
-    return value
+    if isinstance(value, datetime.datetime):
+        return value.isoformat(" ")
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    # NumPy's numbers, of a column's quantile or of a grid, are none to JSON.
+    return value.item() if hasattr(value, "item") else value
 
 
 def _replace(node: Any, path: str, keys: list[str], value: Any) -> Any:
