@@ -148,7 +148,8 @@ def test_a_slices_metrics_are_those_of_its_rows_alone(table, metrics, key):
     alone = evaluate(predict, batches(part), PROBLEM, Evaluation())
     assert set(metrics.slices[key]) == set(alone.overall)
     for name, value in alone.overall.items():
-        assert metrics.slices[key][name] == pytest.approx(value, rel=1e-9), name
+        # Float32 predictions differ in their last bit with a row's place in its batch.
+        assert metrics.slices[key][name] == pytest.approx(value, rel=1e-6), name
 
 
 def test_slices_of_one_column_hold_every_row_once(table, metrics):
