@@ -11,7 +11,6 @@ import re
 import shutil
 from typing import Any
 
-import pyarrow as pa
 from absl import logging
 from google.protobuf import json_format, struct_pb2
 from tfx import types
@@ -24,12 +23,10 @@ from tqdm import tqdm
 
 from components.example_shards import Encoder, ShardWriter
 from tfmtl.data.checks import Checks
-from tfmtl.data.labels import rows_to_keep
-from tfmtl.data.readers import Source, open_table
+from tfmtl.data.readers import Source
 from tfmtl.data.sources import files_of
-from tfmtl.data.splits import assign, columns_to_read, folds
+from tfmtl.data.table import split_batches
 from tfmtl.experiment import SPLITS, ExperimentConfig, Split
-from tfmtl.features.declare import FOLD
 from tfmtl.problem import ProblemSpec
 
 REPORT = "data_report.json"
@@ -207,20 +204,11 @@ def write_examples(
     Raises:
         DataError: The rows do not fit; the report is logged and not written.
     """
-    columns = columns_to_read(problem, split, slices)
     checks = Checks(problem, split)
     encode = Encoder()
     writers = [ShardWriter(_folder(folder, name)) for name in SPLITS]
     with tqdm(desc="rows", unit=" rows", unit_scale=True, disable=None) as bar:
-        for batch in open_table(path, columns, source):
-            first_row = checks.rows_seen
-            split_ids = assign(split, batch, first_row)
-            checks.update(batch, split_ids)
-            fold = folds(problem, batch, split_ids, first_row)
-            batch = pa.RecordBatch.from_arrays([*batch.columns, fold], [*batch.schema.names, FOLD])
-            keep = rows_to_keep(problem, batch)
-            if keep is not None:
-                batch, split_ids = batch.filter(pa.array(keep)), split_ids[keep]
+        for batch, split_ids in split_batches(path, problem, source, split, checks, slices):
             examples = encode(batch)
             for index, writer in enumerate(writers):
                 writer.write([examples[i] for i in (split_ids == index).nonzero()[0]])

@@ -1,5 +1,8 @@
-"""Files as checked in-memory tables, for notebooks and small data."""
+"""Files as checked, split rows: in batches for the pipeline, as tables for notebooks."""
 
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 import pyarrow as pa
 from absl import logging
 
@@ -31,21 +34,46 @@ def read_table(
         DataError: A check failed; the message says which, and where.
     """
     split = split or default_split(problem)
-    columns = columns_to_read(problem, split)
     checks = Checks(problem, split)
     parts: dict[str, list[pa.RecordBatch]] = {name: [] for name in SPLITS}
-    for batch in open_table(path, columns, source):
+    for batch, split_ids in split_batches(path, problem, source, split, checks):
+        for index, name in enumerate(SPLITS):
+            chosen = split_ids == index
+            if chosen.any():
+                parts[name].append(batch.filter(pa.array(chosen)))
+    for line in checks.finish().summary():
+        logging.info(line)
+    return {name: pa.Table.from_batches(batches) for name, batches in parts.items()}
+
+
+def split_batches(
+    path: str,
+    problem: ProblemSpec,
+    source: Source | None,
+    split: Split,
+    checks: Checks,
+    slices: Sequence[str] = (),
+) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
+    """Reads rows in one pass, with their fold and split, and without those to be dropped.
+
+    Args:
+        path: See `read_table`.
+        problem: What the rows must hold.
+        source: How text is to be read.
+        split: How rows are split.
+        checks: Is shown every row read; `finish` is the caller's to call.
+        slices: Further columns to carry along.
+
+    Yields:
+        A batch with `_fold`, and the index of each row's split in `SPLITS`.
+    """
+    for batch in open_table(path, columns_to_read(problem, split, slices), source):
         first_row = checks.rows_seen
         split_ids = assign(split, batch, first_row)
         checks.update(batch, split_ids)
         fold = folds(problem, batch, split_ids, first_row)
         batch = pa.RecordBatch.from_arrays([*batch.columns, fold], [*batch.schema.names, FOLD])
         keep = rows_to_keep(problem, batch)
-        for index, name in enumerate(SPLITS):
-            chosen = split_ids == index
-            chosen = chosen if keep is None else chosen & keep
-            if chosen.any():
-                parts[name].append(batch.filter(pa.array(chosen)))
-    for line in checks.finish().summary():
-        logging.info(line)
-    return {name: pa.Table.from_batches(batches) for name, batches in parts.items()}
+        if keep is not None:
+            batch, split_ids = batch.filter(pa.array(keep)), split_ids[keep]
+        yield batch, split_ids
