@@ -164,11 +164,11 @@ class MultiTaskModel(tfrs.Model):
     def forward(self, packed: Packed, training: bool = False):
         """Returns `{task: {"logit", "prediction"}}` and `Σ‖e‖²` of the looked-up rows."""
         if isinstance(self.embedding, Mapping):
-            both = {task: e.embed(packed) for task, e in self._built(packed).items()}
+            both = {task: e.embed(packed) for task, e in self.embedding.items()}
             fields = {task: field for task, (field, _) in both.items()}
             squares = tf.add_n([square for _, square in both.values()])
         else:
-            fields, squares = self._built(packed)[""].embed(packed)
+            fields, squares = self.embedding.embed(packed)
         representations = self.backbone(fields, training=training)
         return self.heads(representations, training=training), squares
 
@@ -186,10 +186,14 @@ class MultiTaskModel(tfrs.Model):
         stacked = tf.stack(per_task)
         total = self.balancer(stacked, tf.stack(observed))
         if self.terms:
-            probabilities = {t: o["prediction"] for t, o in outputs.items()}
             columns = [self.problem.task_names.index(t) for t in self.heads.tasks]
+            of_heads = (
+                {t: outputs[t]["prediction"] for t in self.heads.tasks},
+                tf.gather(labels, columns, axis=1),
+                tf.gather(weights, columns, axis=1),
+            )
             for term in self.terms:
-                total += self._term(term, probabilities, labels, weights, columns)
+                total += term(*of_heads)
         if self.l2:
             rows = tf.cast(tf.shape(labels)[0], tf.float32)
             kernels = [tf.nn.l2_loss(v) for v in self.dense_variables if v.shape.rank > 1]
@@ -284,15 +288,6 @@ class MultiTaskModel(tfrs.Model):
 
     _predict_batch: Any = None
 
-    def _built(self, packed) -> dict[str, Embedding]:
-        # `embed` bypasses `__call__`, which would have built the layer.
-        named = self.embedding if isinstance(self.embedding, Mapping) else {"": self.embedding}
-        for layer in named.values():
-            if not layer.built:
-                with tf.init_scope():
-                    layer.build(None)
-        return dict(named)
-
     def _mean_loss(self, name, metrics):
         task = self.problem.task(name)
         if task.kind == "binary":
@@ -306,13 +301,6 @@ class MultiTaskModel(tfrs.Model):
         if "log_prob" in output:
             return losses.log_prob_cross_entropy(labels, output["log_prob"])
         return losses.binary_cross_entropy(labels, output["logit"])
-
-    def _term(self, term, probabilities, labels, weights, columns):
-        return term(
-            {t: probabilities[t] for t in self.heads.tasks},
-            tf.gather(labels, columns, axis=1),
-            tf.gather(weights, columns, axis=1),
-        )
 
     def _report(self, total, per_task):
         self._means["loss"].update_state(total)

@@ -99,6 +99,9 @@ class Embedding(keras.layers.Layer):
 
     def embed(self, packed: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the fields and `Σ‖e‖²` over the looked-up rows, for weight decay."""
+        if not self.built:
+            with tf.init_scope():
+                self.build(None)
         fields, squares = [], tf.constant(0.0)
         numbers = self._concat(packed, "numbers", self.layout.number_columns)
         if self._groups:

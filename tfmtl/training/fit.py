@@ -27,7 +27,7 @@ DECAYS = {
     "none": lambda rate, steps: rate,
     "cosine": keras.optimizers.schedules.CosineDecay,
 }
-LOWER_IS_BETTER = ("loss", "ne", "mae", "mse", "rmse", "ece")
+LOWER_IS_BETTER = ("loss", "log_loss", "ne", "mae", "mse", "rmse", "ece")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +143,7 @@ class _Run:
 
     def __init__(self, model: MultiTaskModel, experiment: ExperimentConfig, folder: str | None):
         self.model, self.folder = model, folder
-        self.lower = _lower_is_better(experiment.training.monitor)
+        self.lower = lower_is_better(experiment.training.monitor)
         self.best: list[np.ndarray] = []
         self.state: dict[str, Any] = {
             "epoch": 0,
@@ -303,6 +303,6 @@ def _seed(seed: int, epoch: int) -> int:
     return seed * 100_003 + epoch
 
 
-def _lower_is_better(monitor: str) -> bool:
-    name = monitor.split("/")[-1].split("@")[0]
-    return name == "log_loss" or name in LOWER_IS_BETTER
+def lower_is_better(monitor: str) -> bool:
+    """Whether a metric, by its full name or a bare one, is a loss or an error."""
+    return monitor.split("/")[-1].split("@")[0] in LOWER_IS_BETTER

@@ -12,8 +12,7 @@ from keras_tuner.errors import FatalError
 from tfmtl.errors import DataError, SpecError
 from tfmtl.experiment import ExperimentConfig
 from tfmtl.inputs import PackedData
-from tfmtl.sliced_metrics import split_name
-from tfmtl.training.fit import LOWER_IS_BETTER, forget, train
+from tfmtl.training.fit import forget, lower_is_better, train
 from tfmtl.tuning import check_tuning, choices, trial_experiment
 
 ORACLES = {
@@ -104,5 +103,4 @@ def direction(monitor: str) -> str:
         >>> direction("cvr/auc@click"), direction("ctr/log_loss@imp")
         ('max', 'min')
     """
-    _, metric, _ = split_name(monitor)
-    return "min" if (metric or monitor) in (*LOWER_IS_BETTER, "log_loss") else "max"
+    return "min" if lower_is_better(monitor) else "max"
