@@ -66,15 +66,15 @@ def eval_config(
                 name=name,
                 signature_name="serving_default",
                 is_baseline=name == BASELINE,
-                label_keys={t.name: t.label for t in problem.tasks},
+                label_keys={t.name: t.label for t in problem.served},
                 example_weight_keys={
-                    t.name: t.observed_if for t in problem.tasks if t.observed_if is not None
+                    t.name: t.observed_if for t in problem.served if t.observed_if is not None
                 },
             )
             for name in models
         ],
         slicing_specs=_slicing_specs(problem, evaluation),
-        metrics_specs=[_metrics_spec(problem, evaluation, task, models) for task in problem.tasks],
+        metrics_specs=[_metrics_spec(problem, evaluation, task, models) for task in problem.served],
     )
     # A model's compiled metrics would need weights of every output.
     config.options.include_default_metrics.value = False

@@ -27,6 +27,7 @@ SMALL = {
     "ple": {**BRANCHES, "expert_units": ((8, 7), (6,))},
     "shared_bottom": {"bottom_units": (8, 6)},
     "single_task": {"bottom_units": (8, 6)},
+    "two_tower": {"user_units": (8,), "ad_units": (7,), "width": 2},
 }
 every_backbone = pytest.mark.parametrize("name", registry.names("backbone"))
 
@@ -46,6 +47,8 @@ def inputs(backbone, seed=0):
     def fields():
         return tf.constant(rng.normal(size=(ROWS, FIELDS, DIM)), tf.float32)
 
+    if backbone.tower_sides is not None:
+        return {tower: fields() for tower in backbone.tower_sides}
     return {t: fields() for t in TASKS} if backbone.separate_embeddings else fields()
 
 
@@ -218,13 +221,21 @@ def aitm(x, tasks, bottom_units):
     return tasks * mlp(x, bottom_units) + (tasks - 1) * ((d + 1) * d + 3 * d * d)
 
 
-COUNTS = {f.__name__: f for f in (aitm, cgc, esmm, mmoe, omoe, ple, shared_bottom, single_task)}
+def two_tower(x, tasks, user_units, ad_units, width, interaction="joint", keep_fields=True):
+    read = (x if keep_fields else DIM) + FIELDS * (FIELDS - 1) // 2
+    count = sum(mlp(read, (*units, width)) for units in (user_units, ad_units))
+    return count + (2 * tasks * width**2 if interaction == "dot" else 0)
+
+
+FORMULAS = (aitm, cgc, esmm, mmoe, omoe, ple, shared_bottom, single_task, two_tower)
+COUNTS = {f.__name__: f for f in FORMULAS}
 PLAIN = {"num_specific": 3, "num_shared": 2}
 OTHER = {
     "cgc": {**PLAIN, "expert_units": (5,)},
     "mmoe": {"num_experts": 2, "expert_units": (5,), "gate_bias": False},
     "omoe": {"num_experts": 2, "expert_units": (5,)},
     "ple": {**PLAIN, "expert_units": ((9,), (7, 5), (3,)), "gate_hidden": (4,)},
+    "two_tower": {"interaction": "dot", "keep_fields": False},
 }
 
 
@@ -235,7 +246,8 @@ OTHER = {
 )
 def test_the_number_of_parameters_is_the_closed_form(name, arguments):
     counted = sum(int(np.prod(v.shape)) for v in make(name, **arguments).trainable_weights)
-    defaults = {"gate_hidden": (), "gate_bias": True} if name in OTHER else {}
+    gated = name in OTHER and name != "two_tower"
+    defaults = {"gate_hidden": (), "gate_bias": True} if gated else {}
     if name in OTHER and arguments is OTHER[name]:
         arguments = {**SMALL[name], **arguments}
     assert counted == COUNTS[name](FIELDS * DIM, len(TASKS), **{**defaults, **arguments})

@@ -103,4 +103,5 @@ SMALL = {
     "ple": {"expert_units": ((8,), (8,))},
     "esmm": {"units": (8,)},
     "aitm": {"bottom_units": (8,)},
+    "two_tower": {"user_units": (8,), "ad_units": (8,), "width": 4},
 }

@@ -177,7 +177,7 @@ def bounds(
     grouped = problem.request_id or problem.user_id
     known = [
         problem.metric_name(task, metric)
-        for task in problem.tasks
+        for task in problem.served
         for metric in MEASURED[task.kind]
         if grouped or metric != "gauc"
     ]
@@ -187,7 +187,7 @@ def bounds(
         for name, value in evaluation.slice_bounds.items()
     ]
     declared = {split_name(bound.metric)[0] for bound in overall}
-    for task in problem.tasks:
+    for task in problem.served:
         if task.name not in declared and task.kind == "binary":
             overall.append(Bound(metric=problem.metric_name(task, "auc"), lower=0.5))
         elif task.name not in declared:
@@ -237,7 +237,7 @@ def _comparable(
     problem: ProblemSpec, baseline: SlicedMetrics, key: Slice
 ) -> Iterator[tuple[str, float]]:
     before = baseline.slices.get(key, {})
-    for task in problem.tasks:
+    for task in problem.served:
         metric = problem.metric_name(task, "auc")
         if task.kind == "binary" and metric in before:
             yield metric, before[metric]
@@ -283,6 +283,6 @@ def _falls(metric: str, key: Slice, value: float, before: float, most: float) ->
 def _lacking(problem: ProblemSpec, baseline: SlicedMetrics) -> list[str]:
     return [
         f"Task {task.name} is not compared: the last blessed model lacks it."
-        for task in problem.tasks
+        for task in problem.served
         if problem.metric_name(task, "rows") not in baseline.overall
     ]

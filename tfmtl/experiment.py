@@ -100,6 +100,7 @@ class Model:
         dim: Width of embeddings, where a feature does not say otherwise.
         numeric_mode: `joint` (all numbers through one dense layer, one field) or `fieldwise`
             (one field a number, `xⱼ·wⱼ + bⱼ`).
+        numeric_units: Widths of ReLU layers below the joint field; none by default.
         tower_units: Widths of each task's tower; the backbone's own default if not given.
         tower_dropout: Share dropped in the towers.
         conv_semantics: `ctcvr_direct`, `cvr_click` or `esmm`; the backbone's default if not
@@ -113,6 +114,7 @@ class Model:
     backbone: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"name": "mmoe"})
     dim: int = 16
     numeric_mode: str = "joint"
+    numeric_units: Sequence[int] = ()
     tower_units: Sequence[int] | None = None
     tower_dropout: float = 0.0
     tower_batch_norm: bool = False
@@ -243,11 +245,11 @@ class ExperimentConfig:
                 f"by_hash({self.problem.request_id!r}) or by_time(...)."
             )
 
-        binary = any(task.kind == "binary" for task in self.problem.tasks)
+        binary = any(task.kind == "binary" for task in self.problem.served)
         if self.training.monitor == "mean_auc" and not binary:
             raise SpecError(
-                "training.monitor='mean_auc' is over binary tasks, and there is none among "
-                f"{list(self.problem.task_names)}. Use Training(monitor='loss')."
+                "training.monitor='mean_auc' is over served binary tasks, and there is none among "
+                f"{[task.name for task in self.problem.served]}. Use Training(monitor='loss')."
             )
 
     def to_json(self) -> str:

@@ -64,14 +64,19 @@ class Heads(keras.layers.Layer):
         self.shift = {t: self._constant(f"shift_{t}", 0.0) for t in self._regressions()}
         self.scale = {t: self._constant(f"scale_{t}", 1.0) for t in self._regressions()}
 
-    def call(self, representations, training=False) -> Outputs:
+    def call(self, representations, training=False, served_only: bool = False) -> Outputs:
         """Returns `{task: {"logit": [batch], "prediction": [batch]}}`.
 
         A product also has its `log_prob`. A regression's `logit` is in units of the training
         labels' standard deviation, its prediction in the label's own unit.
+
+        Args:
+            representations: `{task: [batch, width]}`.
+            training: Whether dropout and normalisation train.
+            served_only: Leaves out the tasks that are not served, and computes nothing for them.
         """
         outputs: Outputs = {}
-        for task in self.tasks:
+        for task in self.served_tasks() if served_only else self.tasks:
             hidden = self.towers[task](representations[task], training=training)
             logit = self.logits[task](hidden)[:, 0]
             if task in self.shift:
@@ -88,7 +93,24 @@ class Heads(keras.layers.Layer):
                 "log_prob": log_prob,
                 "prediction": tf.exp(log_prob),
             }
-        return {task: outputs[task] for task in self.problem.task_names}
+        wanted = self.problem.served if served_only else self.problem.tasks
+        return {task.name: outputs[task.head or task.name] for task in wanted}
+
+    def served_tasks(self) -> tuple[str, ...]:
+        """Tasks whose own logits the served predictions need, in order."""
+        needed = {task.name for task in self.problem.served}
+        funnel = self.problem.funnel()
+        if funnel is not None and self.conv_semantics != "ctcvr_direct":
+            needed |= set(funnel[:2])
+        return tuple(task for task in self.tasks if task in needed)
+
+    def served_parts(self) -> list[keras.layers.Layer | tf.Variable]:
+        """What the served tasks' predictions are made with, and nothing of the others'."""
+        kept = self.served_tasks()
+        parts: list[keras.layers.Layer | tf.Variable] = []
+        for of_task in (self.towers, self.logits, self.shift, self.scale):
+            parts += [of_task[t] for t in kept if t in of_task]
+        return parts
 
     def standardized(self, task: str, labels: tf.Tensor) -> tf.Tensor:
         """A regression's labels in units of the training labels' deviation."""
@@ -124,10 +146,10 @@ class Heads(keras.layers.Layer):
 
 
 def direct_tasks(problem: ProblemSpec, conv_semantics: str) -> tuple[str, ...]:
-    """Tasks with a logit of their own, in order; the others are products."""
+    """Tasks with a logit of their own, in order; the others are products or share a head."""
     funnel = problem.funnel()
     product = funnel[2] if funnel and conv_semantics != "ctcvr_direct" else None
-    return tuple(t for t in problem.task_names if t != product)
+    return tuple(t.name for t in problem.tasks if t.name != product and t.head is None)
 
 
 def trained_tasks(problem: ProblemSpec, conv_semantics: str) -> tuple[str, ...]:
@@ -139,9 +161,9 @@ def trained_tasks(problem: ProblemSpec, conv_semantics: str) -> tuple[str, ...]:
 
 
 def impression_tasks(problem: ProblemSpec, conv_semantics: str) -> tuple[str, ...]:
-    """Binary tasks with a logit of their own that are observed on every row."""
+    """Served binary tasks with a logit of their own that are observed on every row."""
     tasks: list[Task] = [problem.task(t) for t in direct_tasks(problem, conv_semantics)]
-    return tuple(t.name for t in tasks if t.kind == "binary" and t.observed_if is None)
+    return tuple(t.name for t in tasks if t.kind == "binary" and t.observed_if is None and t.served)
 
 
 def check_semantics(problem: ProblemSpec, conv_semantics: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfmtl.errors import DataError
-from tfmtl.features.layout import GROUP, LABELS, WEIGHTS, layout_of
+from tfmtl.features.layout import GROUP, LABELS, PSEUDO, WEIGHTS, has_pseudo, layout_of
 from tfmtl.problem import ProblemSpec
 
 SHUFFLE_ROWS = 1 << 18
@@ -182,7 +182,7 @@ def packed_spec(problem: ProblemSpec) -> dict[str, tf.io.FixedLenFeature]:
             spec[f"numbers_{side}"] = tf.io.FixedLenFeature(
                 [layout.number_columns[side]], tf.float32
             )
-    for name in (LABELS, WEIGHTS):
+    for name in (LABELS, WEIGHTS, *((PSEUDO,) if has_pseudo(problem) else ())):
         spec[name] = tf.io.FixedLenFeature([len(problem.tasks)], tf.float32)
     if problem.request_id or problem.user_id:
         spec[GROUP] = tf.io.FixedLenFeature([], tf.int64)

@@ -69,6 +69,38 @@ def huber(
     return inner * (size - 0.5 * inner)
 
 
+def pseudo_huber(
+    labels: tf.Tensor,
+    predictions: tf.Tensor,
+    *,
+    delta: float = 1.0,
+    mask: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """`δ² (√(1 + (r/δ)²) − 1)`, `[B]`: as `huber`, but smooth (Hartley and Zisserman, 2003)."""
+    if not delta > 0:
+        raise ValueError(f"delta must be positive; got {delta}.")
+    labels, predictions = _inputs(labels, predictions, mask)
+    square = tf.math.squared_difference(labels, predictions)
+    # δ²(√(1 + x) − 1) loses all digits of a small x; this form does not.
+    return square / (1.0 + tf.sqrt(1.0 + square / delta**2))
+
+
+def log_cosh(
+    labels: tf.Tensor,
+    predictions: tf.Tensor,
+    *,
+    delta: float = 1.0,
+    mask: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """`δ² log cosh(r/δ)`, `[B]`: half the square near zero and `δ|r|` less a constant beyond."""
+    if not delta > 0:
+        raise ValueError(f"delta must be positive; got {delta}.")
+    labels, predictions = _inputs(labels, predictions, mask)
+    size = tf.abs(labels - predictions) / delta
+    # cosh overflows where its logarithm is a small number.
+    return delta**2 * (size + tf.math.log1p(tf.exp(-2.0 * size)) - 0.6931471805599453)
+
+
 def product_log_prob(*logits: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
     """The log of the product of the probabilities of two or more logits, each `[B]`.
 

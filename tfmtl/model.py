@@ -14,7 +14,8 @@ import tfmtl.terms  # noqa: F401  registers the loss terms
 from tfmtl import losses, registry
 from tfmtl.errors import DataError
 from tfmtl.experiment import Model
-from tfmtl.features.layout import GROUP, LABELS, WEIGHTS
+from tfmtl.features.declare import SIDES
+from tfmtl.features.layout import GROUP, LABELS, PSEUDO, WEIGHTS
 from tfmtl.heads import Heads, check_semantics, direct_tasks, impression_tasks, trained_tasks
 from tfmtl.layers.embedding import Embedding
 from tfmtl.metrics import task_metrics
@@ -30,7 +31,7 @@ class MultiTaskModel(tfrs.Model):
     Args:
         problem: The declaration.
         embedding: Packed tensors to fields; one a task for a backbone whose tasks bring their
-            own tables.
+            own tables, one a tower for a backbone of towers.
         backbone: Fields to `{task: representation}`.
         heads: Representations to logits and predictions.
         balancer: Losses `[trained tasks]` to one.
@@ -89,22 +90,32 @@ class MultiTaskModel(tfrs.Model):
         tasks = direct_tasks(problem, semantics)
         backbone = registry.build("backbone", config.backbone, tasks)
 
-        def embedding(name: str) -> Embedding:
+        def embedding(name: str, sides: tuple[str, ...] = SIDES) -> Embedding:
             return Embedding(
-                problem, table_rows, dim=config.dim, numeric_mode=config.numeric_mode, name=name
+                problem,
+                table_rows,
+                dim=config.dim,
+                numeric_mode=config.numeric_mode,
+                numeric_units=config.numeric_units,
+                sides=sides,
+                name=name,
             )
 
-        units = part.tower_units if config.tower_units is None else config.tower_units
+        own: Embedding | dict[str, Embedding]
+        if part.tower_sides is not None:
+            part.check_problem(problem)
+            own = {t: embedding(f"embedding_{t}", sides) for t, sides in part.tower_sides.items()}
+        elif part.separate_embeddings:
+            own = {t: embedding(f"embedding_{t}") for t in tasks}
+        else:
+            own = embedding("embedding")
+        units = backbone.tower_units if config.tower_units is None else config.tower_units
         trained = trained_tasks(problem, semantics)
         kinds = [problem.task(t).kind for t in trained]
         everywhere = impression_tasks(problem, semantics)
         return cls(
             problem,
-            embedding=(
-                {t: embedding(f"embedding_{t}") for t in tasks}
-                if part.separate_embeddings
-                else embedding("embedding")
-            ),
+            embedding=own,
             backbone=backbone,
             heads=Heads(
                 problem,
@@ -161,16 +172,24 @@ class MultiTaskModel(tfrs.Model):
         outputs, _ = self.forward(packed, training)
         return {task: output["prediction"] for task, output in outputs.items()}
 
+    def predict_served(self, packed: Packed) -> dict[str, tf.Tensor]:
+        """Returns `{task: prediction [batch]}` of the served tasks; the others are not computed."""
+        fields, _ = self._fields(packed)
+        outputs = self.heads(self.backbone(fields, training=False), served_only=True)
+        return {task: output["prediction"] for task, output in outputs.items()}
+
     def forward(self, packed: Packed, training: bool = False):
         """Returns `{task: {"logit", "prediction"}}` and `Σ‖e‖²` of the looked-up rows."""
+        fields, squares = self._fields(packed)
+        representations = self.backbone(fields, training=training)
+        return self.heads(representations, training=training), squares
+
+    def _fields(self, packed):
         if isinstance(self.embedding, Mapping):
             both = {task: e.embed(packed) for task, e in self.embedding.items()}
             fields = {task: field for task, (field, _) in both.items()}
-            squares = tf.add_n([square for _, square in both.values()])
-        else:
-            fields, squares = self.embedding.embed(packed)
-        representations = self.backbone(fields, training=training)
-        return self.heads(representations, training=training), squares
+            return fields, tf.add_n([square for _, square in both.values()])
+        return self.embedding.embed(packed)
 
     def compute_loss(self, inputs: Packed, training: bool = False):
         """Returns the loss to minimise and the trained tasks' losses `[trained tasks]`."""
@@ -232,9 +251,10 @@ class MultiTaskModel(tfrs.Model):
                 anything and is refused.
 
         Returns:
-            `{"ctr/auc@imp": …, "mean_auc": …, "loss": …}`. `mean_auc`, where there are binary
-            tasks, is over those that have both classes. `loss` is the mean loss of the trained
-            tasks that have a row, a regression's in units of the training labels' deviation.
+            `{"ctr/auc@imp": …, "mean_auc": …, "loss": …}`, on true labels: pseudo-labels are for
+            training. `mean_auc`, where there are served binary tasks, is over those of them that
+            have both classes. `loss` is the mean loss of the trained tasks that have a row, a
+            regression's in units of the training labels' deviation.
 
         Raises:
             DataError: There are no rows, or they have no labels.
@@ -256,9 +276,9 @@ class MultiTaskModel(tfrs.Model):
             )
             for metric, value in found.items():
                 metrics[self.problem.metric_name(task, metric)] = value
-            if task.kind == "binary" and np.isfinite(found["auc"]):
+            if task.kind == "binary" and task.served and np.isfinite(found["auc"]):
                 aucs.append(found["auc"])
-        if any(task.kind == "binary" for task in self.problem.tasks):
+        if any(task.kind == "binary" for task in self.problem.served):
             metrics["mean_auc"] = float(np.mean(aucs)) if aucs else float("nan")
         every = [self._mean_loss(task, metrics) for task in self.heads.trained]
         defined = [loss for loss in every if not np.isnan(loss)]
@@ -268,7 +288,8 @@ class MultiTaskModel(tfrs.Model):
     def predict_rows(self, batches: tf.data.Dataset):
         """Returns predictions `{task: [rows]}`, labels and weights `[rows, tasks]` and groups.
 
-        Groups are `None` where the problem declares no request and no user.
+        Pseudo-labels have weight 0 here. Groups are `None` where the problem declares no request
+        and no user.
         """
         if self._predict_batch is None:
             self._predict_batch = tf.function(self.call, reduce_retracing=True)
@@ -276,7 +297,7 @@ class MultiTaskModel(tfrs.Model):
         for packed in batches:
             for task, values in self._predict_batch(packed).items():
                 parts.setdefault(f"task/{task}", []).append(values.numpy())
-            for name in (LABELS, WEIGHTS, GROUP):
+            for name in (LABELS, WEIGHTS, PSEUDO, GROUP):
                 if name in packed:
                     parts.setdefault(name, []).append(packed[name].numpy())
         if LABELS not in parts:
@@ -284,7 +305,10 @@ class MultiTaskModel(tfrs.Model):
             raise DataError(f"{what}; nothing can be measured.")
         joined = {name: np.concatenate(values) for name, values in parts.items()}
         predictions = {t: joined[f"task/{t}"] for t in self.problem.task_names}
-        return predictions, joined[LABELS], joined[WEIGHTS], joined.get(GROUP)
+        weights = joined[WEIGHTS]
+        if PSEUDO in joined:
+            weights = np.where(joined[PSEUDO] > 0, 0.0, weights)
+        return predictions, joined[LABELS], weights, joined.get(GROUP)
 
     _predict_batch: Any = None
 
@@ -296,8 +320,12 @@ class MultiTaskModel(tfrs.Model):
         return mse / float(self.heads.scale[name].numpy()) ** 2
 
     def _example_loss(self, name, output, labels):
-        if self.problem.task(name).kind == "regression":
-            return losses.squared_error(self.heads.standardized(name, labels), output["logit"])
+        task = self.problem.task(name)
+        if task.kind == "regression":
+            labels = self.heads.standardized(name, labels)
+            if task.loss == "squared":
+                return losses.squared_error(labels, output["logit"])
+            return getattr(losses, task.loss)(labels, output["logit"], delta=task.delta)
         if "log_prob" in output:
             return losses.log_prob_cross_entropy(labels, output["log_prob"])
         return losses.binary_cross_entropy(labels, output["logit"])

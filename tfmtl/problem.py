@@ -69,6 +69,8 @@ class ProblemSpec:
         user_id: Column that identifies the user; needed only to split or group by user.
         time: Column that orders the rows: a number (day index, epoch seconds) or an ISO date.
         space: What one row is, in metric names: `ctr/auc@imp`. `"imp"` for impressions.
+        indicators: Columns of 0 and 1, neither features nor labels, that `observed_if` may name:
+            `ctr_traffic` where a row's click-through rate is asked for at all.
         drop_if: Reads "drop rows where the second label is positive and the first is not", as
             `("click", "conversion")`. Such rows are always counted, dropped only where asked.
 
@@ -85,20 +87,27 @@ class ProblemSpec:
     time: str | None = None
     space: str = "imp"
     drop_if: tuple[str, str] | None = None
+    indicators: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for field in ("features", "tasks"):
+        for field in ("features", "tasks", "indicators"):
             object.__setattr__(self, field, tuple(getattr(self, field)))
         if self.drop_if is not None:
             object.__setattr__(self, "drop_if", tuple(self.drop_if))
         _check_names(self)
         _check_labels(self)
+        _check_heads(self)
         _check_encodings(self)
 
     @property
     def task_names(self) -> tuple[str, ...]:
         """Names of the tasks, in order."""
         return tuple(task.name for task in self.tasks)
+
+    @property
+    def served(self) -> tuple[Task, ...]:
+        """Tasks that a served model predicts: what is measured, blessed and exported."""
+        return tuple(task for task in self.tasks if task.served)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -133,9 +142,10 @@ class ProblemSpec:
         A funnel is a binary task on all rows, a binary task observed where that label is
         positive, and a third on all rows with the label of the second.
         """
-        everywhere = [t for t in self.tasks if t.kind == "binary" and t.observed_if is None]
-        for cvr in self.tasks:
-            if cvr.kind != "binary" or cvr.observed_if is None:
+        own = [t for t in self.tasks if t.kind == "binary" and t.head is None]
+        everywhere = [t for t in own if t.observed_if is None]
+        for cvr in own:
+            if cvr.observed_if is None:
                 continue
             ctr = [t for t in everywhere if t.label == cvr.observed_if]
             ctcvr = [t for t in everywhere if (t.label, t.positive) == (cvr.label, cvr.positive)]
@@ -159,13 +169,13 @@ class ProblemSpec:
         return columns
 
     def label_columns(self) -> dict[str, Column]:
-        """Raw columns the tasks read: labels, sample spaces and example weights."""
+        """Raw columns the tasks read: labels, pseudo-labels, sample spaces, example weights."""
         columns: dict[str, Column] = {}
         for task in self.tasks:
             for column in task.columns():
                 if column.name not in columns or column.dtype == "string":
                     columns[column.name] = column
-        return columns
+        return columns | {n: Column(name=n, dtype="float32") for n in self.indicators}
 
     def context_columns(self) -> dict[str, Column]:
         """Raw columns that are neither features nor labels: scene, request, user, time."""
@@ -227,10 +237,17 @@ def _check_labels(problem: ProblemSpec) -> None:
                 f"task {task.name!r}: its label {task.label!r} is also read by feature "
                 f"{read[task.label]!r}, which would leak the answer. Remove the feature."
             )
-        if task.observed_if is not None and task.observed_if not in labels:
+        spaces = (*labels, *problem.indicators)
+        if task.observed_if is not None and task.observed_if not in spaces:
+            known = f" and indicators {list(problem.indicators)}" if problem.indicators else ""
             raise SpecError(
                 f"task {task.name!r} is observed_if={task.observed_if!r}, but no task has that "
-                f"label; labels are {list(labels)}.{did_you_mean(task.observed_if, labels)}"
+                f"label; labels are {list(labels)}{known}.{did_you_mean(task.observed_if, spaces)}"
+            )
+        if task.pseudo_label is not None and task.pseudo_label in read:
+            raise SpecError(
+                f"task {task.name!r}: its pseudo_label {task.pseudo_label!r} is also read by "
+                f"feature {read[task.pseudo_label]!r}, which would leak it. Remove the feature."
             )
         if task.observed_if == task.label:
             raise SpecError(
@@ -250,8 +267,14 @@ def _check_labels(problem: ProblemSpec) -> None:
                     "is text for one (positive=) and a number for the other. Give both "
                     "positive=, or copy the column."
                 )
-    spaces = {t.observed_if for t in problem.tasks if t.observed_if}
-    for space in spaces:
+    for name in problem.indicators:
+        if name in labels or name in read:
+            what = "a label" if name in labels else f"read by feature {read[name]!r}"
+            raise SpecError(
+                f"indicators: {name!r} is {what}; an indicator only says which rows a task is "
+                "observed on. A label may be named by observed_if= as it is."
+            )
+    for space in {t.observed_if for t in problem.tasks if t.observed_if in labels}:
         owners = [t for t in problem.tasks if t.label == space]
         if all(t.kind != "binary" for t in owners):
             raise SpecError(
@@ -275,6 +298,18 @@ def _check_labels(problem: ProblemSpec) -> None:
                     f"drop_if names {name!r}, which is no label; labels are {list(labels)}."
                     f"{did_you_mean(name, labels)}"
                 )
+
+
+def _check_heads(problem: ProblemSpec) -> None:
+    own = [t.name for t in problem.tasks if t.head is None and t.kind == "binary"]
+    for task in problem.tasks:
+        if task.head is not None and task.head not in own:
+            raise SpecError(
+                f"task {task.name!r}: head={task.head!r} is no binary task with a head of its "
+                f"own; those are {own}.{did_you_mean(task.head, own)}"
+            )
+    if not problem.served:
+        raise SpecError("tasks: none is served, so there would be nothing to export.")
 
 
 def _check_encodings(problem: ProblemSpec) -> None:

@@ -107,8 +107,9 @@ def slicings(problem: ProblemSpec, evaluation: Evaluation) -> tuple[tuple[str, .
 
 
 def _predicted(problem: ProblemSpec, outputs: Mapping[str, Any], partial: bool) -> list[str]:
-    present = [name for name in problem.task_names if name in outputs]
-    missing = [name for name in problem.task_names if name not in outputs]
+    served = [task.name for task in problem.served]
+    present = [name for name in served if name in outputs]
+    missing = [name for name in served if name not in outputs]
     if missing and (not partial or not present):
         raise DataError(
             f"the model has no output for task {missing[0]!r}; its outputs are "

@@ -39,9 +39,10 @@ class ServingModel(tf.Module):
         super().__init__(name="ranker")
         self.columns = model.problem.feature_columns()
         self.transform = transform
-        self._apply = model.call
-        # Parts, not the model: its optimizers and balancer would be saved along.
-        self.parts = [model.embedding, model.backbone, model.heads]
+        self._apply = model.predict_served
+        # Parts, not the model: its optimizers, its balancer and the heads of tasks that are not
+        # served would be saved along.
+        self.parts = [model.embedding, model.backbone, *model.heads.served_parts()]
 
     def signatures(self) -> dict[str, Callable]:
         """The concrete functions to save, by signature name."""
@@ -75,7 +76,7 @@ class ServingModel(tf.Module):
         return dense_columns(self.columns, parsed)
 
     def _predict(self, columns):
-        predictions = self._apply(self.transform(columns), training=False)
+        predictions = self._apply(self.transform(columns))
         return {task: tf.identity(value, name=task) for task, value in predictions.items()}
 
 

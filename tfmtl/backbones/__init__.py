@@ -9,6 +9,7 @@ from tfmtl.backbones.omoe import OMoE
 from tfmtl.backbones.ple import PLE
 from tfmtl.backbones.shared_bottom import SharedBottom
 from tfmtl.backbones.single_task import SingleTask
+from tfmtl.backbones.two_tower import TwoTower
 
 __all__ = [
     "AITM",
@@ -20,5 +21,6 @@ __all__ = [
     "OMoE",
     "SharedBottom",
     "SingleTask",
+    "TwoTower",
     "flatten",
 ]

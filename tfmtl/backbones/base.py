@@ -1,7 +1,7 @@
 """What every backbone is: field embeddings in, one representation a task out."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 import tf_keras as keras
@@ -20,6 +20,9 @@ class Backbone(keras.layers.Layer, abc.ABC):
 
     separate_embeddings = False
     """Whether each task brings its own tables; the input is then `{task: fields}`."""
+
+    tower_sides: Mapping[str, tuple[str, ...]] | None = None
+    """The features' sides that each tower reads, by tower; the input is then `{tower: fields}`."""
 
     conv_semantics = "ctcvr_direct"
     """What the conversion head means unless the configuration says otherwise; see `Heads`."""

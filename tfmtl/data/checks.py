@@ -77,6 +77,11 @@ class Checks:
         for index, split in enumerate(SPLITS):
             self.report.rows[split] += int((split_ids == index).sum())
         self._equal.update(batch)
+        for name in self.problem.indicators:
+            values = numbers(batch.column(batch.schema.names.index(name)))
+            bad = (values != 0) & (values != 1)
+            what = "values of an indicator are neither 0 nor 1"
+            self._oddities.note("error", f"indicator {name!r}", what, bad, numbers_of_rows, values)
         for task in self.problem.tasks:
             self._count_task(task, batch, split_ids, numbers_of_rows)
         self._count_features(batch, split_ids, numbers_of_rows)
@@ -129,7 +134,16 @@ class Checks:
             bad = ~np.isnan(values) & (values != 0) & (values != 1)
             what = "values of a binary label are neither 0 nor 1"
         self._oddities.note("error", where, what, bad, row_numbers, values)
-        self._oddities.note("warning", where, "rows have no value", np.isnan(values), row_numbers)
+        if task.pseudo_label is None:
+            self._oddities.note(
+                "warning", where, "rows have no value", np.isnan(values), row_numbers
+            )
+        else:
+            pseudo = numbers(batch.column(batch.schema.names.index(task.pseudo_label)))
+            where = f"pseudo_label {task.pseudo_label!r} of task {task.name!r}"
+            bad = (pseudo < 0) | (pseudo > 1)
+            what = "values lie outside [0, 1]"
+            self._oddities.note("error", where, what, bad, row_numbers, pseudo)
         if task.weight is not None:
             weights = numbers(batch.column(batch.schema.names.index(task.weight)))
             where = f"weight {task.weight!r} of task {task.name!r}"
@@ -277,7 +291,7 @@ def _steps(problem: ProblemSpec) -> list[tuple[str, str]]:
     steps = [
         (task.observed_if, task.label)
         for task in problem.tasks
-        if task.observed_if is not None and task.kind == "binary"
+        if task.observed_if in problem.labels and task.kind == "binary"
     ]
     if problem.drop_if is not None:
         steps.append(problem.drop_if)

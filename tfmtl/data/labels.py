@@ -24,7 +24,9 @@ def label_values(task: Task, rows: pa.RecordBatch | pa.Table) -> np.ndarray:
 
 
 def positive(problem: ProblemSpec, label: str, rows: pa.RecordBatch | pa.Table) -> np.ndarray:
-    """Rows where a label is positive: a binary one above ½, any other above 0."""
+    """Rows where a label or an indicator is positive: a regression's above 0, any other above ½."""
+    if label in problem.indicators:
+        return numbers(rows.column(rows.schema.names.index(label))) > 0.5
     owners = [task for task in problem.tasks if task.label == label]
     binary = [task for task in owners if task.kind == "binary"]
     return label_values((binary or owners)[0], rows) > (0.5 if binary else 0.0)

@@ -20,8 +20,8 @@ from tfmtl.features.declare import (
     CountEncoding,
     Numerical,
 )
-from tfmtl.features.layout import GROUP, LABELS, WEIGHTS, layout_of
-from tfmtl.features.raw import NO_INTEGER, dense_columns, task_labels
+from tfmtl.features.layout import GROUP, LABELS, PSEUDO, WEIGHTS, has_pseudo, layout_of
+from tfmtl.features.raw import NO_INTEGER, dense_columns, pseudo_labels, task_labels
 from tfmtl.problem import ProblemSpec
 
 Lookup = Callable[[tf.Tensor], tf.Tensor]
@@ -93,6 +93,10 @@ def encode(
         if layout.number_columns[side]:
             packed[f"numbers_{side}"] = tf.concat(numbers[side], axis=1)
     if labels is not None:
+        if has_pseudo(problem):
+            pseudo, pseudo_weights = pseudo_labels(problem, columns)
+            labels, weights = labels + pseudo, weights + pseudo_weights
+            packed[PSEUDO] = tf.cast(pseudo_weights > 0, tf.float32)
         packed[LABELS], packed[WEIGHTS] = labels, weights
     group = problem.request_id or problem.user_id
     if group is not None and group in columns:

@@ -10,6 +10,8 @@ from tfmtl.features.declare import FIRST, SIDES, Categorical, Feature, Numerical
 from tfmtl.problem import ProblemSpec
 
 LABELS, WEIGHTS, GROUP = "labels", "label_weights", "group"
+PSEUDO = "pseudo"
+"""1 where a label is a pseudo-label, float32 `[batch, tasks]`; only where a task declares one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +73,11 @@ def layout_of(problem: ProblemSpec, sides: tuple[str, ...] = SIDES) -> Layout:
     return Layout(
         sides, tuple(ids), tuple(numbers), weights, id_at, number_at, id_columns, number_columns
     )
+
+
+def has_pseudo(problem: ProblemSpec) -> bool:
+    """Whether packed rows say which labels are pseudo-labels."""
+    return any(task.pseudo_label is not None for task in problem.tasks)
 
 
 def has_ids(feature: Feature) -> bool:

@@ -64,20 +64,44 @@ def task_labels(problem: ProblemSpec, raw: Mapping[str, tf.Tensor]) -> tuple[tf.
         `labels` and `weights`, float32 `[batch, tasks]`. A weight is 0 where the task is not
         observed (outside its sample space, or its label is missing) and the label then too.
     """
-    labels, weights = [], []
-    observed_label = {
-        task.label: _label(task, raw) for task in problem.tasks if task.kind == "binary"
-    }
+    labels = {task.name: _label(task, raw) for task in problem.tasks}
+    return _on_their_spaces(problem, raw, labels)
+
+
+def pseudo_labels(
+    problem: ProblemSpec, raw: Mapping[str, tf.Tensor]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Pseudo-labels and their weights, as `task_labels`, on rows without a label of their own.
+
+    A row has a weight here or in `task_labels`, never in both.
+    """
+    none = tf.fill(tf.shape(raw[problem.tasks[0].label]), float("nan"))
+    labels = {}
     for task in problem.tasks:
-        label = _label(task, raw)
+        labels[task.name] = none
+        if task.pseudo_label is not None:
+            missing = tf.math.is_nan(_label(task, raw))
+            labels[task.name] = tf.where(missing, raw[task.pseudo_label], none)
+    filled, weights = _on_their_spaces(problem, raw, labels)
+    return filled, weights * tf.constant([task.pseudo_weight for task in problem.tasks])
+
+
+def _on_their_spaces(problem, raw, labels):
+    binary = {task.label: _label(task, raw) for task in problem.tasks if task.kind == "binary"}
+    filled, weights = [], []
+    for task in problem.tasks:
+        label = labels[task.name]
         weight = tf.where(tf.math.is_nan(label), 0.0, 1.0)
         if task.weight is not None:
             weight *= raw[task.weight]
         if task.observed_if is not None:
-            weight *= tf.cast(observed_label[task.observed_if] > 0.5, tf.float32)
-        labels.append(tf.where(weight > 0, label, 0.0))
+            space = (
+                binary[task.observed_if] if task.observed_if in binary else raw[task.observed_if]
+            )
+            weight *= tf.cast(space > 0.5, tf.float32)
+        filled.append(tf.where(weight > 0, label, 0.0))
         weights.append(tf.where(weight > 0, weight, 0.0))
-    return tf.stack(labels, axis=1), tf.stack(weights, axis=1)
+    return tf.stack(filled, axis=1), tf.stack(weights, axis=1)
 
 
 def _label(task, raw):

@@ -1,6 +1,6 @@
 """Packed tensors to field embeddings, with one fused table a width."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 import tf_keras as keras
@@ -19,7 +19,9 @@ class Embedding(keras.layers.Layer):
 
     Fields are the features with ids, in the layout's order, then the numbers: one joint field
     (`numeric_mode="joint"`, all numbers through one dense layer) or one field `xⱼ·wⱼ + bⱼ` a
-    number (`"fieldwise"`). A feature whose own width differs from `dim` is projected linearly.
+    number (`"fieldwise"`). The joint field may have hidden layers of its own, as the bottom MLP
+    of DLRM (Naumov et al., 2019). A feature whose own width differs from `dim` is projected
+    linearly.
 
     A value never seen in training has the zero vector, unless rarely seen values
     (`min_count`) have taught its table's `unknown` row otherwise (our choice: noise from a row
@@ -30,6 +32,7 @@ class Embedding(keras.layers.Layer):
         table_rows: Rows of each feature's table, by feature name; see `Preprocessor.table_rows`.
         dim: Width of every field.
         numeric_mode: `joint` or `fieldwise`.
+        numeric_units: Widths of ReLU layers below the joint field.
         stddev: Standard deviation of the initial rows.
         sides: Sides read; all by default, one for a tower.
     """
@@ -41,6 +44,7 @@ class Embedding(keras.layers.Layer):
         *,
         dim: int = 16,
         numeric_mode: str = "joint",
+        numeric_units: Sequence[int] = (),
         stddev: float = 0.01,
         sides: tuple[str, ...] = SIDES,
         **kwargs,
@@ -48,8 +52,14 @@ class Embedding(keras.layers.Layer):
         super().__init__(**kwargs)
         if numeric_mode not in ("joint", "fieldwise"):
             raise SpecError(f"numeric_mode={numeric_mode!r} is neither 'joint' nor 'fieldwise'.")
+        if numeric_units and numeric_mode != "joint":
+            raise SpecError(
+                f"numeric_units={tuple(numeric_units)} are layers below the one joint field; with "
+                "numeric_mode='fieldwise' every number is a field of its own."
+            )
         self.problem, self.table_rows = problem, dict(table_rows)
         self.dim, self.numeric_mode, self.stddev = dim, numeric_mode, stddev
+        self.numeric_units = tuple(numeric_units)
         self.sides = tuple(sides)
         self.layout = layout_of(problem, self.sides)
         self._widths = {
@@ -81,7 +91,11 @@ class Embedding(keras.layers.Layer):
         self._number_columns = number_columns
         if number_columns:
             if self.numeric_mode == "joint":
-                self.number_dense = keras.layers.Dense(self.dim, name="numbers")
+                widths = [(units, "relu") for units in self.numeric_units] + [(self.dim, None)]
+                self.number_dense = keras.Sequential(
+                    [keras.layers.Dense(units, activation) for units, activation in widths],
+                    name="numbers",
+                )
                 self.number_dense.build([None, len(number_columns)])
             else:
                 shape = [len(number_columns), self.dim]

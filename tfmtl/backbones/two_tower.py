@@ -1,0 +1,167 @@
+"""Two towers of DLRM for early-stage ranking (Wang et al., AdKDD 2023, §3.1)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+
+from tfmtl.backbones.base import Backbone, flatten
+from tfmtl.errors import SpecError, did_you_mean
+from tfmtl.layers.mlp import MLP
+from tfmtl.problem import ProblemSpec
+from tfmtl.registry import register
+
+INTERACTIONS = ("joint", "dot")
+
+
+@register("backbone", "two_tower")
+@keras.saving.register_keras_serializable(package="tfmtl")
+class TwoTower(Backbone):
+    """A user's and an ad's vector, made apart, and what every task reads of both.
+
+    Maps `{"user": [batch, fields, dim], "ad": [batch, fields, dim]}` to `{task: [batch, 3·width]}`.
+    Nothing crosses from one tower to the other before their vectors meet, so a user's vector is
+    computed once a request and an ad's once a catalogue. Context features (the scene) belong to
+    the request, and so to the user's tower.
+
+    Args:
+        tasks: Task names, in the order of `ProblemSpec.tasks`.
+        user_units: Widths of the user tower's layers below its vector.
+        ad_units: Widths of the ad tower's.
+        width: Width of both vectors.
+        interaction: `joint`: every task reads `[h_u ⊙ h_a ; h_u ; h_a]` through a tower of its
+            own. `dot`: a task's logit is `⟨W_u h_u, W_a h_a⟩ + b`, which a nearest-neighbour
+            index can serve; representations are then `[batch, width]` and towers have no layers.
+        keep_fields: Whether a tower's layers read its fields beside their dot products. DLRM
+            gives them the products and the numbers' field alone; in a tower of few fields that
+            leaves a handful of numbers of an id's vector (our choice, measured: see
+            `benchmarks/README.md`).
+        dropout: Share dropped after each tower layer.
+        batch_norm: Whether tower layers are normalised.
+
+    Raises:
+        SpecError: The interaction is unknown, or a width is not positive.
+
+    Example:
+        >>> towers = TwoTower(["ctr", "cqs"], user_units=(8,), ad_units=(8,), width=4)
+        >>> h = towers({"user": tf.ones([2, 3, 8]), "ad": tf.ones([2, 2, 8])})
+        >>> {t: tuple(x.shape) for t, x in h.items()}
+        {'ctr': (2, 12), 'cqs': (2, 12)}
+    """
+
+    tower_sides = {"user": ("user", "context"), "ad": ("ad",)}
+    tower_units: tuple[int, ...] = (32,)
+
+    def __init__(
+        self,
+        tasks: Sequence[str],
+        *,
+        user_units: Sequence[int] = (128, 64),
+        ad_units: Sequence[int] = (128, 64),
+        width: int = 32,
+        interaction: str = "joint",
+        keep_fields: bool = True,
+        dropout: float = 0.0,
+        batch_norm: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(tasks, **kwargs)
+        if interaction not in INTERACTIONS:
+            raise SpecError(
+                f"two_tower: interaction={interaction!r} is none of {list(INTERACTIONS)}."
+                f"{did_you_mean(interaction, INTERACTIONS)}"
+            )
+        if width < 1:
+            raise SpecError(f"two_tower: width={width}; at least 1 makes sense.")
+        self.user_units, self.ad_units = tuple(user_units), tuple(ad_units)
+        self.width, self.interaction, self.keep_fields = width, interaction, keep_fields
+        self.dropout, self.batch_norm = dropout, batch_norm
+        if interaction == "dot":
+            self.tower_units = ()
+        more = {"keep_fields": keep_fields, "dropout": dropout, "batch_norm": batch_norm}
+        self.user = Tower(user_units, width, name="user", **more)
+        self.ad = Tower(ad_units, width, name="ad", **more)
+
+    @classmethod
+    def check_problem(cls, problem: ProblemSpec) -> None:
+        """Refuses a problem without features for one of the towers.
+
+        Raises:
+            SpecError: A tower would read nothing.
+        """
+        for tower, sides in cls.tower_sides.items():
+            if not any(feature.side in sides for feature in problem.features):
+                raise SpecError(
+                    f"two_tower: no feature is of side {' or '.join(map(repr, sides))}, so the "
+                    f"{tower} tower would read nothing. Declare sides as "
+                    "categorical('ad_id', side='ad')."
+                )
+
+    def build(self, input_shape: Any) -> None:
+        if self.interaction == "dot":
+            shape = [len(self.tasks), self.width, self.width]
+            self.user_kernel, self.ad_kernel = (
+                self.add_weight(name=name, shape=shape, initializer="glorot_uniform")
+                for name in ("user_kernel", "ad_kernel")
+            )
+        super().build(input_shape)
+
+    def call(self, fields, training=False):
+        return self.join(
+            self.user(fields["user"], training=training), self.ad(fields["ad"], training=training)
+        )
+
+    def join(self, user: tf.Tensor, ad: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What each task reads of vectors `[batch, width]`, either of which may be `[1, width]`."""
+        if self.interaction == "dot":
+            crossed = tf.einsum("bd,tde->tbe", user, self.user_kernel) * tf.einsum(
+                "bd,tde->tbe", ad, self.ad_kernel
+            )
+            return dict(zip(self.tasks, tf.unstack(crossed), strict=True))
+        product = user * ad
+        both = [product, user + tf.zeros_like(product), ad + tf.zeros_like(product)]
+        joint = tf.concat(both, axis=1)
+        return {t: joint for t in self.tasks}
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "user_units": list(self.user_units),
+            "ad_units": list(self.ad_units),
+            "width": self.width,
+            "interaction": self.interaction,
+            "keep_fields": self.keep_fields,
+            "dropout": self.dropout,
+            "batch_norm": self.batch_norm,
+        }
+
+
+class Tower(keras.layers.Layer):
+    """Maps fields `[batch, fields, dim]` to a vector `[batch, width]`.
+
+    DLRM (Naumov et al., 2019): the dot product of every two fields, above the numbers' field,
+    which the embedding puts last, through dense layers. The last layer is linear.
+    """
+
+    def __init__(self, units, width, *, keep_fields, dropout, batch_norm, **kwargs):
+        super().__init__(**kwargs)
+        self.keep_fields = keep_fields
+        self.mlp = MLP(units, dropout=dropout, batch_norm=batch_norm, name="mlp")
+        self.vector = keras.layers.Dense(width, name="vector")
+
+    def call(self, fields, training=False):
+        """Returns `[batch, width]`."""
+        kept = flatten(fields) if self.keep_fields else fields[:, -1]
+        h = tf.concat([kept, dot_products(fields)], axis=1)
+        return self.vector(self.mlp(h, training=training))
+
+
+def dot_products(fields: tf.Tensor) -> tf.Tensor:
+    """Returns `[batch, fields·(fields − 1)/2]`: the products above the Gram matrix's diagonal."""
+    count = fields.shape[1]
+    rows, columns = np.triu_indices(count, k=1)
+    gram = tf.reshape(tf.matmul(fields, fields, transpose_b=True), [-1, count * count])
+    return tf.gather(gram, rows * count + columns, axis=1)
