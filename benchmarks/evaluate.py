@@ -24,7 +24,8 @@ from tfx.utils import proto_utils
 from benchmarks.contract import Result, main
 from components import tfma_results
 from components.evaluator import Executor
-from tfmtl.experiment import Evaluation, ExperimentConfig, by_hash
+from tfmtl.experiment import Evaluation, ExperimentConfig
+from tfmtl.partition import by_hash
 from tfmtl.problem import ProblemSpec, binary, numerical
 
 ROWS, QUICK_ROWS = 40_000, 8_000

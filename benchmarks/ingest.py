@@ -102,7 +102,8 @@ def _run_component(name: str, path: Path, folder: Path) -> Seconds:
     from tfx import v1 as tfx
 
     from components.example_gen import example_gen
-    from tfmtl.experiment import ExperimentConfig, by_hash
+    from tfmtl.experiment import ExperimentConfig
+    from tfmtl.partition import by_hash
     from tfmtl.problem import ProblemSpec, binary, categorical, numerical
 
     if name == "ours":

@@ -26,7 +26,8 @@ from tfmtl.data.checks import Checks
 from tfmtl.data.readers import Source
 from tfmtl.data.sources import files_of
 from tfmtl.data.table import split_batches
-from tfmtl.experiment import SPLITS, ExperimentConfig, Split
+from tfmtl.experiment import ExperimentConfig
+from tfmtl.partition import SPLITS, Sampling, Split
 from tfmtl.problem import ProblemSpec
 
 REPORT = "data_report.json"
@@ -116,6 +117,7 @@ class ArrowExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
                 Split(**config["split"]),
                 Source(**config["source"]),
                 slices=config["slices"],
+                sampling=Sampling(**config["sampling"]) if config["sampling"] else None,
             )
         except BaseException:
             for split in SPLITS:
@@ -158,6 +160,7 @@ class ArrowExampleGen(component.FileBasedExampleGen):
                 "split": plain["split"],
                 "slices": slice_columns(experiment),
                 "source": (source or Source()).to_json(),
+                "sampling": plain["sampling"],
             },
             sort_keys=True,
         )
@@ -190,6 +193,7 @@ def write_examples(
     source: Source,
     *,
     slices: list[str],
+    sampling: Sampling | None = None,
 ) -> None:
     """Writes the rows of `path` as tf.Examples into one folder a split.
 
@@ -200,6 +204,7 @@ def write_examples(
         split: How rows are split.
         source: How text is to be read.
         slices: Further columns to carry along, as text where the problem does not read them.
+        sampling: Which training rows are left out.
 
     Raises:
         DataError: The rows do not fit; the report is logged and not written.
@@ -208,7 +213,9 @@ def write_examples(
     encode = Encoder()
     writers = [ShardWriter(_folder(folder, name)) for name in SPLITS]
     with tqdm(desc="rows", unit=" rows", unit_scale=True, disable=None) as bar:
-        for batch, split_ids in split_batches(path, problem, source, split, checks, slices):
+        for batch, split_ids in split_batches(
+            path, problem, source, split, checks, slices, sampling
+        ):
             examples = encode(batch)
             for index, writer in enumerate(writers):
                 writer.write([examples[i] for i in (split_ids == index).nonzero()[0]])

@@ -10,7 +10,7 @@ from tfmtl.data.splits import assign, columns_to_read
 from tfmtl.data.table import read_table
 from tfmtl.data.types import arrow_schema
 from tfmtl.errors import DataError, SpecError
-from tfmtl.experiment import by_column, by_hash, by_row_number, by_time
+from tfmtl.partition import by_column, by_hash, by_row_number, by_time
 from tfmtl.problem import ProblemSpec, binary, categorical, numerical, regression
 
 ROWS = 2000

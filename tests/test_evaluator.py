@@ -23,8 +23,9 @@ from tfmtl import reliability
 from tfmtl.blessing import bless
 from tfmtl.errors import DataError, SpecError
 from tfmtl.evaluation import SlicedMetrics
-from tfmtl.experiment import Evaluation, ExperimentConfig, by_hash
+from tfmtl.experiment import Evaluation, ExperimentConfig
 from tfmtl.metrics import auc
+from tfmtl.partition import by_hash
 from tfmtl.problem import ProblemSpec, binary, numerical
 
 PROBLEM = ProblemSpec(

@@ -13,7 +13,8 @@ from components.example_gen import ArrowExampleGen, ArrowExampleGenExecutor, exa
 from components.example_shards import ShardWriter
 from tfmtl.data.readers import Source
 from tfmtl.errors import DataError
-from tfmtl.experiment import Evaluation, ExperimentConfig, Training, by_hash
+from tfmtl.experiment import Evaluation, ExperimentConfig, Training
+from tfmtl.partition import by_hash
 from tfmtl.problem import ProblemSpec, binary, categorical, numerical
 
 PROBLEM = ProblemSpec(

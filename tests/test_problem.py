@@ -13,11 +13,8 @@ from tfmtl.experiment import (
     ExperimentConfig,
     Training,
     Tuning,
-    by_column,
-    by_hash,
-    by_row_number,
-    by_time,
 )
+from tfmtl.partition import by_column, by_hash, by_row_number, by_time
 from tfmtl.problem import (
     ProblemSpec,
     binary,
@@ -139,7 +136,7 @@ def test_every_kind_of_declaration_survives_json():
                 problem=problem(tasks=(regression("cqs", label="quality"),)),
                 split=by_row_number(),
             ),
-            ["over binary tasks", "monitor='loss'"],
+            ["over served binary tasks", "monitor='loss'"],
         ),
         (
             lambda: problem(

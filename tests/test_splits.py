@@ -5,8 +5,8 @@ import pytest
 from tfmtl.data.hashing import fnv1a, hash_rows, hash_text, mix, share
 from tfmtl.data.splits import assign, columns_to_read, default_split, folds
 from tfmtl.errors import DataError, SpecError
-from tfmtl.experiment import by_column, by_hash, by_row_number, by_time
 from tfmtl.features.declare import FOLD
+from tfmtl.partition import by_column, by_hash, by_row_number, by_time
 from tfmtl.problem import ProblemSpec, binary, categorical, numerical
 
 # Made by a plain Python FNV-1a, one value at a time: a change here moves rows between splits.

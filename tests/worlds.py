@@ -3,9 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
-from tfmtl.experiment import ExperimentConfig, Model, Training, by_hash
+from tfmtl.experiment import ExperimentConfig, Model, Training
 from tfmtl.features.fit import Preprocessor
 from tfmtl.inputs import ArrayRows, PackedData
+from tfmtl.partition import by_hash
 from tfmtl.problem import (
     ProblemSpec,
     binary,

@@ -4,91 +4,15 @@ Its JSON is all that crosses from the pipeline's definition into its components.
 """
 
 import dataclasses
-import datetime
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfmtl.errors import SpecError, did_you_mean
+from tfmtl.partition import Sampling, Split
+from tfmtl.plain import freeze
 from tfmtl.problem import ProblemSpec
-
-SPLITS = ("train", "validation", "test")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Split:
-    """How rows become train, validation and test.
-
-    Made by `by_hash`, `by_time`, `by_column` or `by_row_number`, which document the fields.
-    """
-
-    rule: str
-    column: str | None = None
-    shares: tuple[float, float, float] = (0.8, 0.1, 0.1)
-    salt: str = ""
-    bounds: tuple[Any, Any] | None = None
-    values: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]] | None = None
-    modulo: int | None = None
-
-    def __post_init__(self) -> None:
-        _freeze(self)
-
-
-def by_hash(column: str, *, shares: Sequence[float] = (0.8, 0.1, 0.1), salt: str = "") -> Split:
-    """Splits by a hash of `column` (request or user), so that its rows stay together.
-
-    Args:
-        column: Column whose value decides.
-        shares: Shares of train, validation and test; they sum to 1.
-        salt: Another salt gives another split.
-    """
-    _check_shares("by_hash", shares)
-    return Split(rule="hash", column=column, shares=tuple(shares), salt=salt)  # type: ignore[arg-type]
-
-
-def by_time(column: str, *, validation_from: Any, test_from: Any) -> Split:
-    """Splits by time: train before `validation_from`, test from `test_from` on.
-
-    Args:
-        column: Column with numbers or ISO dates; text is compared as text.
-        validation_from: First value of validation: a number, an ISO date or a `date`.
-        test_from: First value of test.
-    """
-    if not validation_from < test_from:
-        raise SpecError(
-            f"by_time: validation_from={validation_from!r} must lie before test_from={test_from!r}."
-        )
-    return Split(rule="time", column=column, bounds=(validation_from, test_from))
-
-
-def by_column(
-    column: str,
-    *,
-    train: Sequence[str] = ("train",),
-    validation: Sequence[str] = ("validation", "valid", "val"),
-    test: Sequence[str] = ("test",),
-) -> Split:
-    """Splits by an existing column's values; rows with any other value are an error."""
-    values = (tuple(train), tuple(validation), tuple(test))
-    flat = [v for part in values for v in part]
-    if len(set(flat)) != len(flat):
-        raise SpecError(f"by_column: a value stands in two splits: {values}.")
-    return Split(rule="column", column=column, values=values)
-
-
-def by_row_number(*, shares: Sequence[float] = (0.6, 0.2, 0.2), modulo: int = 10) -> Split:
-    """Splits by row number `r % modulo`, for data without requests or users.
-
-    Args:
-        shares: Shares of train, validation and test, multiples of `1 / modulo`; `r % 10 < 6`
-            is train for `(0.6, 0.2, 0.2)`.
-        modulo: Length of the repeating pattern.
-    """
-    _check_shares("by_row_number", shares)
-    for share in shares:
-        if abs(share * modulo - round(share * modulo)) > 1e-9:
-            raise SpecError(f"by_row_number: share {share} is no multiple of 1/{modulo}.")
-    return Split(rule="row_number", shares=tuple(shares), modulo=modulo)  # type: ignore[arg-type]
+from tfmtl.total_value import TotalValue
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,7 +48,7 @@ class Model:
     l2: float = 1e-6
 
     def __post_init__(self) -> None:
-        _freeze(self)
+        freeze(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,7 +84,7 @@ class Training:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        _freeze(self)
+        freeze(self)
         for field in ("epochs", "batch_size", "checkpoint_every"):
             if getattr(self, field) < 1:
                 raise SpecError(f"training.{field}={getattr(self, field)} must be at least 1.")
@@ -190,7 +114,7 @@ class Evaluation:
     min_slice_rows: int = 1000
 
     def __post_init__(self) -> None:
-        _freeze(self)
+        freeze(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -212,7 +136,46 @@ class Tuning:
     algorithm: str = "random"
 
     def __post_init__(self) -> None:
-        _freeze(self)
+        freeze(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Replay:
+    """How a model's ranking is held against the final stage's, on a replay log.
+
+    The log has every retrieved ad of held-out requests, scored by the final stage (Wang et al.,
+    AdKDD 2023, §3.3).
+
+    Args:
+        k: Ads that pass to the final stage, the `K` of the golden set.
+        ks: Further `K` at which recall is reported.
+        request_id: Column with the request.
+        ad_id: Column with the ad.
+        final_value: Column with the final stage's total value.
+        final_cqs: Column with its consolidated quality score, where the log has it.
+        slices: Columns to slice by, one value a request, besides the scene.
+        bounds: Least or most values that must hold, such as `{"soft_recall@20": 0.6}`; a number
+            is a lower bound for recalls and an upper bound for `tvd` and errors.
+        max_fall: How much soft recall at `k` may fall against the last blessed model.
+    """
+
+    k: int = 20
+    ks: Sequence[int] = (5, 10, 50)
+    request_id: str = "request_id"
+    ad_id: str = "ad_id"
+    final_value: str = "final_tv"
+    final_cqs: str | None = "final_cqs"
+    slices: Sequence[str] = ()
+    bounds: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    max_fall: float = 0.01
+
+    def __post_init__(self) -> None:
+        freeze(self)
+        for k in (self.k, *self.ks):
+            if k < 1:
+                raise SpecError(f"replay: K={k} must be at least 1.")
+        if self.max_fall < 0:
+            raise SpecError(f"replay: max_fall={self.max_fall} must be at least 0.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -227,6 +190,9 @@ class ExperimentConfig:
         training: How it is trained.
         evaluation: How it is judged.
         tuning: What is searched before training; nothing, by default.
+        sampling: Which training rows are left out; none, by default.
+        value: How predictions become what an auction ranks by, for a ranking stage.
+        replay: How that ranking is held against the final stage's; needs `value`.
     """
 
     name: str
@@ -236,6 +202,9 @@ class ExperimentConfig:
     training: Training = dataclasses.field(default_factory=Training)
     evaluation: Evaluation = dataclasses.field(default_factory=Evaluation)
     tuning: Tuning | None = None
+    sampling: Sampling | None = None
+    value: TotalValue | None = None
+    replay: Replay | None = None
 
     def __post_init__(self) -> None:
         if self.split.rule == "row_number" and self.problem.request_id:
@@ -245,6 +214,13 @@ class ExperimentConfig:
                 f"by_hash({self.problem.request_id!r}) or by_time(...)."
             )
 
+        if self.replay is not None and self.value is None:
+            raise SpecError(
+                "replay: recall ranks by total value; give value=TotalValue(actions={…}), which "
+                "says what each objective pays for."
+            )
+        if self.value is not None:
+            self.value.check_problem(self.problem)
         binary = any(task.kind == "binary" for task in self.problem.served)
         if self.training.monitor == "mean_auc" and not binary:
             raise SpecError(
@@ -256,7 +232,7 @@ class ExperimentConfig:
         """Text from which `from_json` makes an equal experiment."""
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         plain["problem"] = self.problem.to_json()
-        for part in ("split", "model", "training", "evaluation", "tuning"):
+        for part in PARTS:
             if plain[part] is not None:
                 plain[part] = dataclasses.asdict(plain[part])
         return json.dumps(plain, indent=1, sort_keys=True)
@@ -266,14 +242,11 @@ class ExperimentConfig:
         """The experiment that `to_json` wrote."""
         plain = json.loads(text)
         parts: dict[str, Any] = {
-            "problem": ProblemSpec.from_json(plain["problem"]),
-            "split": Split(**plain["split"]),
-            "model": Model(**plain["model"]),
-            "training": Training(**plain["training"]),
-            "evaluation": Evaluation(**plain["evaluation"]),
-            "tuning": Tuning(**plain["tuning"]) if plain["tuning"] else None,
+            name: kind(**plain[name]) if plain.get(name) is not None else None
+            for name, kind in PARTS.items()
         }
-        return cls(name=plain["name"], **parts)
+        problem = ProblemSpec.from_json(plain["problem"])
+        return cls(name=plain["name"], problem=problem, **parts)
 
     def replace_path(self, path: str, value: Any) -> "ExperimentConfig":
         """A copy with one field replaced, by dotted path: `"model.backbone.num_experts"`.
@@ -285,23 +258,16 @@ class ExperimentConfig:
         return _replace(self, path, [first, *rest], value)
 
 
-def _freeze(node: Any) -> None:
-    # JSON knows lists only; tuples everywhere make a round trip equal.
-    for field in dataclasses.fields(node):
-        object.__setattr__(node, field.name, _tuples(getattr(node, field.name)))
-
-
-def _tuples(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _tuples(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return tuple(_tuples(item) for item in value)
-    if isinstance(value, datetime.datetime):
-        return value.isoformat(" ")
-    if isinstance(value, datetime.date):
-        return value.isoformat()
-    # NumPy's numbers, of a column's quantile or of a grid, are none to JSON.
-    return value.item() if hasattr(value, "item") else value
+PARTS: Mapping[str, Any] = {
+    "split": Split,
+    "model": Model,
+    "training": Training,
+    "evaluation": Evaluation,
+    "tuning": Tuning,
+    "sampling": Sampling,
+    "value": TotalValue,
+    "replay": Replay,
+}
 
 
 def _replace(node: Any, path: str, keys: list[str], value: Any) -> Any:
@@ -316,11 +282,3 @@ def _replace(node: Any, path: str, keys: list[str], value: Any) -> Any:
         )
     new = _replace(getattr(node, key), path, rest, value) if rest else value
     return dataclasses.replace(node, **{key: new})
-
-
-def _check_shares(rule: str, shares: Sequence[float]) -> None:
-    if len(shares) != 3 or abs(sum(shares) - 1) > 1e-6 or min(shares) <= 0:
-        raise SpecError(
-            f"{rule}: shares are train, validation and test, all above 0 and summing to 1; got "
-            f"{tuple(shares)}."
-        )

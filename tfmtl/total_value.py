@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tfmtl.errors import DataError, SpecError, did_you_mean
+from tfmtl.plain import freeze
+from tfmtl.problem import ProblemSpec
 
 ACTIONS: Mapping[str, tuple[bool, bool]] = {
     "click": (True, False),
@@ -74,11 +76,23 @@ class TotalValue:
                     f"total value: objective {objective!r} pays for {action!r}, which is none of "
                     f"{list(ACTIONS)}.{did_you_mean(action, ACTIONS)}"
                 )
-        quality = dict(self.quality)
-        if "points" in quality:
-            quality["points"] = tuple((float(x), float(y)) for x, y in quality["points"])
-        object.__setattr__(self, "quality", quality)
-        _check_quality(quality)
+        freeze(self)
+        _check_quality(self.quality)
+
+    def check_problem(self, problem: ProblemSpec) -> None:
+        """Refuses a problem that does not predict what the value is made of.
+
+        Raises:
+            SpecError: A task is not there, or of another kind.
+        """
+        known = [task.name for task in problem.served]
+        needed = [(self.ctr, "binary"), *([(self.cqs, "regression")] if self.cqs else [])]
+        for name, kind in needed:
+            if name not in known or problem.task(name).kind != kind:
+                raise SpecError(
+                    f"total value: {name!r} is no served {kind} task; served tasks are {known}."
+                    f"{did_you_mean(name, known)}"
+                )
 
     def __call__(
         self,

@@ -9,7 +9,8 @@ without a header:
 """
 
 from tfmtl.data.readers import Source
-from tfmtl.experiment import Evaluation, ExperimentConfig, Model, Training, by_row_number
+from tfmtl.experiment import Evaluation, ExperimentConfig, Model, Training
+from tfmtl.partition import by_row_number
 from tfmtl.problem import ProblemSpec, binary, categorical, numerical
 
 COLUMNS = (

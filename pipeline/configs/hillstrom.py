@@ -9,7 +9,8 @@ spent (a regression on those rows) is left out: with 115 buyers in the test rows
 be said about it.
 """
 
-from tfmtl.experiment import Evaluation, ExperimentConfig, Model, Training, by_row_number
+from tfmtl.experiment import Evaluation, ExperimentConfig, Model, Training
+from tfmtl.partition import by_row_number
 from tfmtl.problem import ProblemSpec, binary, categorical, numerical
 
 PROBLEM = ProblemSpec(

@@ -8,7 +8,8 @@ Without --data, 300,000 impressions are generated. With --data, a log of any siz
 be, never features.
 """
 
-from tfmtl.experiment import Evaluation, ExperimentConfig, Model, Training, by_hash
+from tfmtl.experiment import Evaluation, ExperimentConfig, Model, Training
+from tfmtl.partition import by_hash
 from tfmtl.problem import ProblemSpec, binary, categorical, numerical, regression
 
 IMPRESSIONS = 300_000

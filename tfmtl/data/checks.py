@@ -14,7 +14,7 @@ from tfmtl.data.sampling import IdSet, RowSample
 from tfmtl.data.splits import as_text
 from tfmtl.data.tallies import Oddities, add_labels, no_labels
 from tfmtl.errors import DataError, did_you_mean
-from tfmtl.experiment import SPLITS, Split
+from tfmtl.partition import SPLITS, Split
 from tfmtl.problem import ProblemSpec
 from tfmtl.tasks import Task
 
@@ -61,10 +61,22 @@ class Checks:
         for task in problem.tasks:
             self.report.tasks[task.name] = {s: no_labels(task) for s in SPLITS}
 
-    def update(self, batch: pa.RecordBatch, split_ids: np.ndarray) -> None:
-        """Takes in rows, before `drop_if` is applied, with their splits (`splits.assign`)."""
+    def update(
+        self, batch: pa.RecordBatch, split_ids: np.ndarray, left_out: np.ndarray | None = None
+    ) -> None:
+        """Takes in rows, before `drop_if` is applied, with their splits (`splits.assign`).
+
+        Args:
+            batch: The rows.
+            split_ids: Their splits.
+            left_out: Rows that a sampling leaves out, bool `[rows]`: counted, and not looked at.
+        """
         numbers_of_rows = np.arange(self.rows_seen, self.rows_seen + batch.num_rows)
         self.rows_seen += batch.num_rows
+        if left_out is not None:
+            self.report.left_out += int(left_out.sum())
+            batch = batch.filter(pa.array(~left_out))
+            split_ids, numbers_of_rows = split_ids[~left_out], numbers_of_rows[~left_out]
         for first, second in self._spaces:
             key = f"{second} without {first}"
             rows = int(without(self.problem, first, second, batch).sum())

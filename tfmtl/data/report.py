@@ -4,7 +4,7 @@ import dataclasses
 import json
 from typing import Any
 
-from tfmtl.experiment import SPLITS
+from tfmtl.partition import SPLITS
 
 
 @dataclasses.dataclass
@@ -14,6 +14,7 @@ class Report:
     Attributes:
         rows: Rows of each split, after dropping.
         dropped: Rows left out by `ProblemSpec.drop_if`.
+        left_out: Training rows left out by a `Sampling`.
         contradictions: Rows positive in one label and not in the label before, by
             `"conversion without click"`.
         tasks: By task and split, `observed` rows, and for binary tasks `positives` and
@@ -26,6 +27,7 @@ class Report:
 
     rows: dict[str, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(SPLITS, 0))
     dropped: int = 0
+    left_out: int = 0
     contradictions: dict[str, int] = dataclasses.field(default_factory=dict)
     tasks: dict[str, dict[str, dict[str, Any]]] = dataclasses.field(default_factory=dict)
     missing: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -40,7 +42,8 @@ class Report:
     def summary(self) -> list[str]:
         """The report as lines of text."""
         rows = ", ".join(f"{split} {count:,}" for split, count in self.rows.items())
-        lines = [f"rows: {rows}" + (f"; dropped {self.dropped:,}" if self.dropped else "")]
+        without = [("dropped", self.dropped), ("left out by sampling", self.left_out)]
+        lines = ["; ".join([f"rows: {rows}", *(f"{what} {n:,}" for what, n in without if n)])]
         for task, splits in self.tasks.items():
             parts = [f"{split} {_describe(counts)}" for split, counts in splits.items()]
             lines.append(f"task {task}: " + "; ".join(parts))

@@ -7,36 +7,65 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfmtl.data.hashing import hash_rows, hash_text, share
+from tfmtl.data.hashing import hash_rows, hash_text, mix, share
 from tfmtl.errors import DataError, SpecError
-from tfmtl.experiment import SPLITS, Split, by_hash, by_row_number
 from tfmtl.features.declare import FOLD, Column
+from tfmtl.partition import SPLITS, Sampling, Split, by_hash, by_row_number
 from tfmtl.problem import ProblemSpec
 
 FOLD_RANGE = 2**31
+SAMPLING_STREAM = 0x5A3B1C9D00000000
 ISO_DATE = r"^\d{4}-\d{2}(-\d{2})?"
 
 
 def columns_to_read(
-    problem: ProblemSpec, split: Split, slices: Sequence[str] = ()
+    problem: ProblemSpec,
+    split: Split,
+    slices: Sequence[str] = (),
+    sampling: Sampling | None = None,
 ) -> dict[str, Column]:
-    """Every raw column that the problem, the split and the slices need.
+    """Every raw column that the problem, the split, the slices and the sampling need.
 
     Raises:
-        SpecError: The split's column is a list.
+        SpecError: The split's or the sampling's column is a list.
     """
     columns = problem.columns()
     if FOLD in columns:
         raise SpecError(f"column {FOLD!r} is written by the split; give yours another name.")
-    for name in (*slices, split.column):
+    for name in (*slices, split.column, sampling.column if sampling else None):
         if name is not None:
             columns.setdefault(name, Column(name=name, dtype="string"))
+    if sampling is not None and columns[sampling.column].max_values:
+        raise SpecError(
+            f"sampling: column {sampling.column!r} is a list; sampling reads one value."
+        )
     if split.column is not None and columns[split.column].max_values:
         raise SpecError(
             f"split by_{split.rule}({split.column!r}): the column is a list; a split reads one "
             "value."
         )
     return columns
+
+
+def sampled(
+    sampling: Sampling, batch: pa.RecordBatch, split_ids: np.ndarray, first_row: int
+) -> np.ndarray:
+    """Which rows a sampling keeps, bool `[rows]`: all but some of the training rows.
+
+    Args:
+        sampling: The rates.
+        batch: Rows with the sampling's column.
+        split_ids: The rows' splits, as `assign` gives them.
+        first_row: Number of the batch's first row among all rows, from 0.
+    """
+    values = as_text(batch.column(batch.schema.names.index(sampling.column)))
+    rates = np.ones(batch.num_rows)
+    for value, rate in sampling.rates.items():
+        rates[pc.equal(values, value).fill_null(False).to_numpy(zero_copy_only=False)] = rate
+    rows = np.arange(first_row, first_row + batch.num_rows, dtype=np.uint64)
+    # Another stream than the one that chooses the rows of a check's sample.
+    chance = share(mix(rows ^ np.uint64(SAMPLING_STREAM)))
+    return (split_ids != 0) | (chance < rates)
 
 
 def default_split(problem: ProblemSpec) -> Split:

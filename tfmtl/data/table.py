@@ -9,14 +9,18 @@ from absl import logging
 from tfmtl.data.checks import Checks
 from tfmtl.data.labels import rows_to_keep
 from tfmtl.data.readers import Source, open_table
-from tfmtl.data.splits import assign, columns_to_read, default_split, folds
-from tfmtl.experiment import SPLITS, Split
+from tfmtl.data.splits import assign, columns_to_read, default_split, folds, sampled
 from tfmtl.features.declare import FOLD
+from tfmtl.partition import SPLITS, Sampling, Split
 from tfmtl.problem import ProblemSpec
 
 
 def read_table(
-    path: str, problem: ProblemSpec, source: Source | None = None, split: Split | None = None
+    path: str,
+    problem: ProblemSpec,
+    source: Source | None = None,
+    split: Split | None = None,
+    sampling: Sampling | None = None,
 ) -> dict[str, pa.Table]:
     """Reads, checks and splits a file or folder, as the pipeline does.
 
@@ -25,6 +29,7 @@ def read_table(
         problem: What the rows must hold.
         source: How text is to be read.
         split: How rows are split; `splits.default_split` if not given.
+        sampling: Which training rows are left out; none if not given.
 
     Returns:
         Tables `train`, `validation` and `test` with the problem's columns and `_fold` (see
@@ -36,7 +41,7 @@ def read_table(
     split = split or default_split(problem)
     checks = Checks(problem, split)
     parts: dict[str, list[pa.RecordBatch]] = {name: [] for name in SPLITS}
-    for batch, split_ids in split_batches(path, problem, source, split, checks):
+    for batch, split_ids in split_batches(path, problem, source, split, checks, sampling=sampling):
         for index, name in enumerate(SPLITS):
             chosen = split_ids == index
             if chosen.any():
@@ -53,6 +58,7 @@ def split_batches(
     split: Split,
     checks: Checks,
     slices: Sequence[str] = (),
+    sampling: Sampling | None = None,
 ) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
     """Reads rows in one pass, with their fold and split, and without those to be dropped.
 
@@ -61,19 +67,24 @@ def split_batches(
         problem: What the rows must hold.
         source: How text is to be read.
         split: How rows are split.
-        checks: Is shown every row read; `finish` is the caller's to call.
+        checks: Is shown every row that stays; `finish` is the caller's to call.
         slices: Further columns to carry along.
+        sampling: Which training rows are left out.
 
     Yields:
         A batch with `_fold`, and the index of each row's split in `SPLITS`.
     """
-    for batch in open_table(path, columns_to_read(problem, split, slices), source):
+    columns = columns_to_read(problem, split, slices, sampling)
+    for batch in open_table(path, columns, source):
         first_row = checks.rows_seen
         split_ids = assign(split, batch, first_row)
-        checks.update(batch, split_ids)
+        left_out = None if sampling is None else ~sampled(sampling, batch, split_ids, first_row)
+        checks.update(batch, split_ids, left_out)
         fold = folds(problem, batch, split_ids, first_row)
         batch = pa.RecordBatch.from_arrays([*batch.columns, fold], [*batch.schema.names, FOLD])
         keep = rows_to_keep(problem, batch)
+        if left_out is not None:
+            keep = ~left_out if keep is None else keep & ~left_out
         if keep is not None:
             batch, split_ids = batch.filter(pa.array(keep)), split_ids[keep]
         yield batch, split_ids

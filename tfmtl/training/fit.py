@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,9 @@ DECAYS = {
 LOWER_IS_BETTER = ("loss", "log_loss", "ne", "mae", "mse", "rmse", "ece")
 
 
+Validate = Callable[[MultiTaskModel], Mapping[str, float]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Trained:
     """What training made.
@@ -52,6 +56,7 @@ def train(
     checkpoint_dir: str | None = None,
     verbose: int = 1,
     callbacks: tuple[keras.callbacks.Callback, ...] = (),
+    validate: Validate | None = None,
 ) -> Trained:
     """Trains the experiment's model and returns it with the weights of its best epoch.
 
@@ -69,6 +74,8 @@ def train(
         callbacks: Further tf_keras callbacks. Every epoch is a `fit` of its own, so one that
             counts from its beginning, such as `EarlyStopping`, counts one epoch; `patience` and
             `decay` are for that.
+        validate: Gives further validation metrics of a model, which `monitor` may name, such as
+            the recall of a replay.
 
     Raises:
         SpecError: `monitor` is no metric of the problem, or `checkpoint_dir` holds a run of
@@ -86,7 +93,7 @@ def train(
         raise DataError("there are no training rows; was the split empty?")
     first = next(iter(data.train.batches(min(data.train.count(), settings.batch_size))))
     model(first)
-    _check_monitor(model, data, settings.monitor)
+    _check_monitor(model, data, settings.monitor, validate)
     model.heads.adapt(*label_moments(data.train))
     run = _Run(model, experiment, checkpoint_dir)
     run.restore()
@@ -99,7 +106,7 @@ def train(
             initial_epoch=epoch,
             epochs=epoch + 1 if verbose != 1 else max(settings.epochs, epoch + 1),
             verbose=verbose,
-            callbacks=[*callbacks, _Epoch(run, data, settings, steps)],
+            callbacks=[*callbacks, _Epoch(run, data, settings, steps, validate)],
         )
     run.load_best()
     return Trained(model, run.state["history"], run.state["best_epoch"])
@@ -240,9 +247,17 @@ class _Run:
 class _Epoch(keras.callbacks.Callback):
     """Validates at the end of an epoch and keeps checkpoints on the way."""
 
-    def __init__(self, run: _Run, data: PackedData, settings: Training, steps: int):
+    def __init__(
+        self,
+        run: _Run,
+        data: PackedData,
+        settings: Training,
+        steps: int,
+        validate: Validate | None,
+    ):
         super().__init__()
         self.run, self.data, self.settings, self.steps = run, data, settings, steps
+        self.validate = validate
 
     def on_train_batch_end(self, batch, logs=None):
         self.run.state["step"] += 1
@@ -259,6 +274,8 @@ class _Epoch(keras.callbacks.Callback):
                 "enormous numbers among labels and features."
             )
         metrics = self.run.model.evaluate(self.data.validation.batches(READ_ROWS))
+        if self.validate is not None:
+            metrics.update(self.validate(self.run.model))
         monitor = self.settings.monitor
         if math.isnan(metrics[monitor]):
             defined = sorted(name for name, value in metrics.items() if not math.isnan(value))
@@ -284,12 +301,16 @@ def _decisive(experiment: ExperimentConfig) -> dict[str, Any]:
     return fields
 
 
-def _check_monitor(model: MultiTaskModel, data: PackedData, monitor: str) -> None:
+def _check_monitor(
+    model: MultiTaskModel, data: PackedData, monitor: str, validate: Validate | None
+) -> None:
     # Before an epoch is spent; the names do not depend on how many rows there are.
     level = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:
         metrics = model.evaluate(data.validation.batches(1).take(1))
+        if validate is not None and monitor not in metrics:
+            metrics.update(validate(model))
     finally:
         logging.set_verbosity(level)
     if monitor not in metrics:

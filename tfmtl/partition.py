@@ -1,0 +1,125 @@
+"""Which rows are train, validation and test, and which training rows are left out: the rules."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tfmtl.errors import SpecError
+from tfmtl.plain import freeze
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Split:
+    """How rows become train, validation and test.
+
+    Made by `by_hash`, `by_time`, `by_column` or `by_row_number`, which document the fields.
+    """
+
+    rule: str
+    column: str | None = None
+    shares: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    salt: str = ""
+    bounds: tuple[Any, Any] | None = None
+    values: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]] | None = None
+    modulo: int | None = None
+
+    def __post_init__(self) -> None:
+        freeze(self)
+
+
+def by_hash(column: str, *, shares: Sequence[float] = (0.8, 0.1, 0.1), salt: str = "") -> Split:
+    """Splits by a hash of `column` (request or user), so that its rows stay together.
+
+    Args:
+        column: Column whose value decides.
+        shares: Shares of train, validation and test; they sum to 1.
+        salt: Another salt gives another split.
+    """
+    _check_shares("by_hash", shares)
+    return Split(rule="hash", column=column, shares=tuple(shares), salt=salt)  # type: ignore[arg-type]
+
+
+def by_time(column: str, *, validation_from: Any, test_from: Any) -> Split:
+    """Splits by time: train before `validation_from`, test from `test_from` on.
+
+    Args:
+        column: Column with numbers or ISO dates; text is compared as text.
+        validation_from: First value of validation: a number, an ISO date or a `date`.
+        test_from: First value of test.
+    """
+    if not validation_from < test_from:
+        raise SpecError(
+            f"by_time: validation_from={validation_from!r} must lie before test_from={test_from!r}."
+        )
+    return Split(rule="time", column=column, bounds=(validation_from, test_from))
+
+
+def by_column(
+    column: str,
+    *,
+    train: Sequence[str] = ("train",),
+    validation: Sequence[str] = ("validation", "valid", "val"),
+    test: Sequence[str] = ("test",),
+) -> Split:
+    """Splits by an existing column's values; rows with any other value are an error."""
+    values = (tuple(train), tuple(validation), tuple(test))
+    flat = [v for part in values for v in part]
+    if len(set(flat)) != len(flat):
+        raise SpecError(f"by_column: a value stands in two splits: {values}.")
+    return Split(rule="column", column=column, values=values)
+
+
+def by_row_number(*, shares: Sequence[float] = (0.6, 0.2, 0.2), modulo: int = 10) -> Split:
+    """Splits by row number `r % modulo`, for data without requests or users.
+
+    Args:
+        shares: Shares of train, validation and test, multiples of `1 / modulo`; `r % 10 < 6`
+            is train for `(0.6, 0.2, 0.2)`.
+        modulo: Length of the repeating pattern.
+    """
+    _check_shares("by_row_number", shares)
+    for share in shares:
+        if abs(share * modulo - round(share * modulo)) > 1e-9:
+            raise SpecError(f"by_row_number: share {share} is no multiple of 1/{modulo}.")
+    return Split(rule="row_number", shares=tuple(shares), modulo=modulo)  # type: ignore[arg-type]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Which share of the training rows is kept, by a column's value.
+
+    A row is kept or not by a hash of its number, so that a lower rate keeps a part of what a
+    higher one does. Validation and test rows are all kept, and losses are not re-weighted (our
+    choice: a row stands for its kind, not for those left out).
+
+    Args:
+        column: Column that decides, such as `row_type`.
+        rates: Share kept, in `[0, 1]`, by the value as text; other values are all kept.
+
+    Raises:
+        SpecError: There are no rates, or one is no share.
+    """
+
+    column: str
+    rates: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        freeze(self)
+        if not self.rates:
+            raise SpecError(f"sampling: rates= of column {self.column!r} is empty; name a value.")
+        for value, rate in self.rates.items():
+            if not 0 <= rate <= 1:
+                raise SpecError(
+                    f"sampling: {self.column}={value!r} is kept at {rate}; a share from 0 to 1 "
+                    "would be right."
+                )
+
+
+def _check_shares(rule: str, shares: Sequence[float]) -> None:
+    if len(shares) != 3 or abs(sum(shares) - 1) > 1e-6 or min(shares) <= 0:
+        raise SpecError(
+            f"{rule}: shares are train, validation and test, all above 0 and summing to 1; got "
+            f"{tuple(shares)}."
+        )

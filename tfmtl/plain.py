@@ -1,0 +1,26 @@
+"""Settings as plain data: what is made equal again from its JSON."""
+
+import dataclasses
+import datetime
+from collections.abc import Mapping
+from typing import Any
+
+
+def freeze(node: Any) -> None:
+    """Puts tuples and plain numbers into the fields of a frozen dataclass, in place."""
+    # JSON knows lists only; tuples everywhere make a round trip equal.
+    for field in dataclasses.fields(node):
+        object.__setattr__(node, field.name, _tuples(getattr(node, field.name)))
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _tuples(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(_tuples(item) for item in value)
+    if isinstance(value, datetime.datetime):
+        return value.isoformat(" ")
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    # NumPy's numbers, of a column's quantile or of a grid, are none to JSON.
+    return value.item() if hasattr(value, "item") else value
