@@ -221,6 +221,17 @@ def test_a_request_whose_golden_set_is_worth_nothing_is_skipped_and_counted():
     assert recall.values()["hard_recall"].item() == 0.0
 
 
+def test_what_has_no_positive_value_anywhere_is_nan_and_says_so(caplog):
+    log = ReplayLog(request=[0, 0, 1], ad=[1, 2, 1], final_value=[0, 0, 0])
+    with caplog.at_level("WARNING", logger="absl"):
+        assert np.isnan(recall_at(log, [1, 2, 3], 1).values()["soft_recall"].item())
+        assert np.isnan(tvd(log, [1, 2, 3], 1))
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
+        "soft recall at 1 is nan",
+        "tvd at 1 is nan",
+    ]
+
+
 def test_a_negative_value_lowers_neither_picked_nor_golden():
     log = ReplayLog(request=[0] * 3, ad=[1, 2, 3], final_value=[4.0, -100.0, -1.0])
     recall = recall_at(log, [2, 3, 1], 2)
@@ -290,6 +301,19 @@ def test_a_slice_without_a_request_of_k_ads_has_no_recall():
     assert search.whole == {3: 2}
     assert np.isnan(search.metrics["hard_recall@3"].value)
     assert search.metrics["tvd@3"].value == pytest.approx(4 / 26)
+
+
+def test_slices_by_numbers_with_holes_and_by_dates_are_written_as_json():
+    days = np.array(["2024-05-01", "2024-05-01", "2024-05-02"], "datetime64[D]")
+    log = ReplayLog(
+        request=[0, 0, 1],
+        ad=[1, 2, 1],
+        final_value=[1.0, 2.0, 3.0],
+        slices={"age": [1.0, 1.0, np.nan], "day": days},
+    )
+    report = consistency_report(log, [1.0, 2.0, 3.0], 1, samples=10)
+    assert list(report.slices)[1:3] == [(("age", 1.0),), (("age", "(missing)"),)]
+    assert json.loads(json.dumps(report.to_json()))["slices"][-1]["slice"][0][0] == "day"
 
 
 def test_a_report_survives_json_with_its_undefined_values():

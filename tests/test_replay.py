@@ -243,5 +243,10 @@ def test_the_command_says_what_is_wrong(files, capsys):
     first = early.iloc[0]
     assert "short.csv: the table of scores has none for 1 of" in error
     assert f"request {int(first.request_id)}, ad {int(first.ad_id)}" in error
+    assert main([*arguments, "--k", "3", "--early", "early_tb"]) == 1
+    error = capsys.readouterr().err
+    assert "short.csv has no column 'early_tb'" in error and "Did you mean 'early_tv'?" in error
+    assert main([*arguments, "--k", "3", "--final", "final"]) == 1
+    assert "log.parquet has no column 'final'" in capsys.readouterr().err
     assert main([*arguments, "--cqs-std", "1"]) == 1
     assert "--final-cqs, --early-cqs and --cqs-std go together" in capsys.readouterr().err

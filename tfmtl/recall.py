@@ -21,6 +21,7 @@ import dataclasses
 from collections.abc import Iterable
 
 import numpy as np
+from absl import logging
 from numpy.typing import ArrayLike, NDArray
 
 from tfmtl.bootstrap import Ratio
@@ -141,6 +142,10 @@ def recall_at(log: ReplayLog, early_value: ArrayLike | Ranking, ks: Iterable[int
     golden = _sums(log, log.final_place, ks, worth)
     # Sums of the same ads in another order differ by rounding; recall does not.
     picked = np.where(overlap == depth, golden, np.minimum(picked, golden))
+    skipped = (golden <= 0).sum(axis=0)
+    for k, count in zip(ks, skipped, strict=True):
+        if count == len(log.requests):
+            logging.warning("soft recall at %d is nan: no golden set has a positive value.", k)
     return Recall(
         ks=ks,
         requests=log.requests,
@@ -149,7 +154,7 @@ def recall_at(log: ReplayLog, early_value: ArrayLike | Ranking, ks: Iterable[int
         picked=picked,
         golden=golden,
         whole=(log.sizes[:, None] <= np.array(ks)).sum(axis=0),
-        skipped=(golden <= 0).sum(axis=0),
+        skipped=skipped,
     )
 
 
@@ -161,14 +166,17 @@ def tvd(log: ReplayLog, early_value: ArrayLike | Ranking, k: int) -> float:
     final one has recall 1 and divergence 1.
 
     Returns:
-        A float, or NaN where the candidates' values are all 0.
+        A float, or NaN with a warning where the candidates' final values are all 0.
 
     Example:
         >>> log = ReplayLog(request=[1, 1], ad=[1, 2], final_value=[4.0, 1.0])
         >>> tvd(log, [3.0, 0.0], 1)
         0.25
     """
-    return float(divergence_at(log, early_value, k).value[0])
+    divergence = float(divergence_at(log, early_value, k).value[0])
+    if np.isnan(divergence):
+        logging.warning("tvd at %d is nan: all candidates have a final value of 0.", k)
+    return divergence
 
 
 def divergence_at(

@@ -13,6 +13,7 @@ from pyarrow import csv as arrow_csv
 
 from tfmtl.bootstrap import PairedInterval
 from tfmtl.data.sources import Source, files_of, format_of, same_format
+from tfmtl.data.types import missing_column
 from tfmtl.errors import DataError
 from tfmtl.recall_curve import draw
 from tfmtl.replay import ReplayLog
@@ -47,6 +48,7 @@ EXAMPLE = """\
 files are Parquet, CSV or TSV, or folders of them:
   the log     request_id, ad_id, final_tv, and columns of the request to slice by
   scores      request_id, ad_id, early_tv; every row of the log needs one, in any order
+  ids of CSV and TSV files are text, and so rank as text where values are equal
 
 examples:
   python -m tfmtl.replay --log replay.parquet --scores scores.parquet --k 5 10 20 50
@@ -74,22 +76,34 @@ def read_columns(path: str, ids: Sequence[str], numbers: Sequence[str]) -> pa.Ta
     """
     source = Source()
     files = files_of(path, source)
-    if same_format(files, source) == "parquet":
-        tables = [pq.read_table(file) for file in files]
-    else:
-        types = {name: pa.string() for name in ids} | {name: pa.float64() for name in numbers}
-        tables = [_read_text(file, types, source) for file in files]
-    return pa.concat_tables(tables)
+    read = _read_parquet if same_format(files, source) == "parquet" else _read_text
+    return pa.concat_tables([read(file, ids, numbers) for file in files])
 
 
-def _read_text(path: str, types: dict[str, pa.DataType], source: Source) -> pa.Table:
-    parsing = arrow_csv.ParseOptions(delimiter=source.separator(path))
-    converting = arrow_csv.ConvertOptions(column_types=types)
+def _read_parquet(path: str, ids: Sequence[str], numbers: Sequence[str]) -> pa.Table:
+    # A replay log carries the features of users and ads too; they stay in the file.
+    file = pq.ParquetFile(path)
+    _check_names(path, [*ids, *numbers], file.schema_arrow.names)
+    return file.read(columns=[*ids, *numbers])
+
+
+def _read_text(path: str, ids: Sequence[str], numbers: Sequence[str]) -> pa.Table:
+    types = dict.fromkeys(ids, pa.string()) | dict.fromkeys(numbers, pa.float64())
+    parsing = arrow_csv.ParseOptions(delimiter=Source().separator(path))
+    converting = arrow_csv.ConvertOptions(column_types=types, strings_can_be_null=True)
     with pa.input_stream(path, compression=format_of(path)[1]) as stream:
         try:
-            return arrow_csv.read_csv(stream, parse_options=parsing, convert_options=converting)
+            table = arrow_csv.read_csv(stream, parse_options=parsing, convert_options=converting)
         except pa.ArrowInvalid as error:
             raise DataError(f"file {path} cannot be read as delimited text: {error}") from None
+    _check_names(path, list(types), table.column_names)
+    return table.select(list(types))
+
+
+def _check_names(path: str, wanted: Sequence[str], known: list[str]) -> None:
+    for name in wanted:
+        if name not in known:
+            raise missing_column(name, path, known)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -267,10 +267,16 @@ def _slices(
         )
         for i, place in enumerate(zip(*np.unravel_index(cells, shape), strict=True)):
             key = tuple(
-                (name, item(values[at]))
+                (name, _plain(item(values[at])))
                 for name, (_, values), at in zip(columns, coded, place, strict=True)
             )
             yield key, np.flatnonzero(inverse == i)
+
+
+def _plain(value: Any) -> str | int | float:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value if isinstance(value, str | int | float) else str(value)
 
 
 def _side_by_side(ratios: Iterable[Ratio]) -> Ratio:
