@@ -4,30 +4,78 @@ On real logs nobody knows how good a model could be. Here every row carries the 
 its labels were drawn from, so that a metric can be compared with the best attainable one.
 
     python -m tfmtl.simulator --impressions 200000 --out ads_log
+    python -m tfmtl.simulator --kind early_stage --requests 20000 --out early_stage_log
 """
 
-from tfmtl.simulator.constants import FEED, SEARCH, Constants, Effects, Scene
+from tfmtl.simulator.candidate_rows import early_columns
+from tfmtl.simulator.constants import (
+    FEED,
+    PLAIN_FEED,
+    PLAIN_SEARCH,
+    SEARCH,
+    Constants,
+    Effects,
+    Funnel,
+    Scene,
+    funnel_constants,
+)
+from tfmtl.simulator.early_stage import (
+    consolidated_batches,
+    consolidated_log,
+    replay_batches,
+    replay_log,
+    write_early_stage_logs,
+)
+from tfmtl.simulator.funnel import (
+    EarlyStage,
+    Funnelled,
+    Valued,
+    auction_value,
+    final_stage,
+    logging_policy,
+    run_funnel,
+)
 from tfmtl.simulator.impressions import (
     impression_batches,
     impression_log,
     write_impression_log,
 )
+from tfmtl.simulator.retrieval import Candidates, retrieve
 from tfmtl.simulator.truth import cqs, final_predictions, probabilities, true_logits
 from tfmtl.simulator.world import World, draw_world
 
 __all__ = [
     "FEED",
+    "PLAIN_FEED",
+    "PLAIN_SEARCH",
     "SEARCH",
+    "Candidates",
     "Constants",
+    "EarlyStage",
     "Effects",
+    "Funnel",
+    "Funnelled",
     "Scene",
+    "Valued",
     "World",
+    "auction_value",
+    "consolidated_batches",
+    "consolidated_log",
     "cqs",
     "draw_world",
+    "early_columns",
     "final_predictions",
+    "final_stage",
+    "funnel_constants",
     "impression_batches",
     "impression_log",
+    "logging_policy",
     "probabilities",
+    "replay_batches",
+    "replay_log",
+    "retrieve",
+    "run_funnel",
     "true_logits",
+    "write_early_stage_logs",
     "write_impression_log",
 ]

@@ -63,6 +63,11 @@ class Scene:
 FEED = Scene(name="feed", share=0.65, click=0.9, conversion=-0.25, age=-0.3, pool=0.8)
 SEARCH = Scene(name="search", share=0.35, click=1.5, age=0.4, pool=0.6)
 
+# The bare logits. A funnel ranks most ads away, so that those shown need no lift.
+PLAIN_FEED = Scene(name="feed")
+# It differs from the plain feed as SEARCH does from FEED.
+PLAIN_SEARCH = Scene(name="search", share=0.5, click=0.6, conversion=0.25, age=0.4, pool=0.6)
+
 EVENTS: Mapping[str, Effects] = {
     "click": Effects(
         bias=-4.3, relevance=0.75, clickbait=0.12, clicker=0.3, appeal=0.3, curve=0.25
@@ -160,3 +165,61 @@ class Constants:
         unknown = set(self.objectives) - set(self.events) | set(self.scalars) - set(self.events)
         if unknown:
             raise ValueError(f"no event {sorted(unknown)}; events are {list(self.events)}.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Funnel:
+    """How many ads of a request reach each stage, and by which rules. All are our choice.
+
+    Args:
+        retrieved: Ads that retrieval finds for a request, `N`.
+        passed: Ads that the early stage passes on to the final one.
+        slots: Ads that are shown at most.
+        matched: Share of the retrieved ads that are drawn from the user's interests; the others
+            are drawn from all ads.
+        reserve: Total value that an ad must exceed to be shown.
+        reserve_bid: Least price of an action, where the bid is not below it.
+        survey_rate: Share of the shown ads whose user is asked to rate them.
+        early_noise: Standard deviation of the early conversion model's error on a logit: larger
+            than the final stage's 0.15, for it is the simpler model.
+
+    Raises:
+        ValueError: The stages do not narrow, or a share or a spread makes no sense.
+    """
+
+    retrieved: int = 150
+    passed: int = 20
+    slots: int = 2
+    matched: float = 0.6
+    reserve: float = 0.0
+    reserve_bid: float = 0.0
+    survey_rate: float = 0.02
+    early_noise: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.slots <= self.passed <= self.retrieved:
+            raise ValueError(
+                f"slots={self.slots}, passed={self.passed}, retrieved={self.retrieved}; "
+                "each stage has at least as many ads as the next, and at least one."
+            )
+        for name in ("matched", "survey_rate"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name}={getattr(self, name)}; a share lies from 0 to 1.")
+        for name in ("reserve", "reserve_bid", "early_noise"):
+            if not 0.0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name}={getattr(self, name)}; zero or more makes sense.")
+
+
+def funnel_constants(scenes: int = 1) -> Constants:
+    """The constants of the funnel's world: bare rates, for a funnel shows the best ads only.
+
+    Args:
+        scenes: 1 for a feed alone, 2 for a search too.
+
+    Raises:
+        ValueError: `scenes` is neither 1 nor 2.
+    """
+    known = (PLAIN_FEED, PLAIN_SEARCH)
+    if not 1 <= scenes <= len(known):
+        raise ValueError(f"scenes={scenes}; 1 to {len(known)} are known.")
+    return Constants(scenes=known[:scenes])

@@ -1,19 +1,27 @@
 """A log of impressions: requests that show several ads each, and what users did with them."""
 
-import os
 from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from tqdm import tqdm
 
+from tfmtl.simulator.columns import (
+    EXACT,
+    INTEGER,
+    NUMBER,
+    TEXT,
+    category_names,
+    named,
+    record_batch,
+    user_columns,
+    user_fields,
+)
 from tfmtl.simulator.constants import Constants
+from tfmtl.simulator.files import ROWS_PER_FILE, ROWS_PER_GROUP, sized, write_files
 from tfmtl.simulator.requests import BLOCK, FEWEST, MOST, draw_ads, draw_requests
 from tfmtl.simulator.truth import cqs, final_predictions, probabilities, true_logits
 from tfmtl.simulator.world import Ints, World, draw_world
 
-ROWS_PER_GROUP = 100_000
 EVENTS = ("xout", "hide", "report")
 
 
@@ -59,7 +67,7 @@ def impression_batches(
             f"days={days}, but the world was drawn for {world.days}; "
             f"draw_world(..., days={max(days, 1)}) would do."
         )
-    return _sized(_blocks(world, impressions, seed, days), batch_rows, schema(world.constants))
+    return sized(_blocks(world, impressions, seed, days), batch_rows, schema(world.constants))
 
 
 def write_impression_log(
@@ -69,7 +77,7 @@ def write_impression_log(
     seed: int = 0,
     days: int = 10,
     scenes: int = 2,
-    rows_per_file: int = 1_000_000,
+    rows_per_file: int = ROWS_PER_FILE,
     world: World | None = None,
     progress: bool = False,
 ) -> list[str]:
@@ -106,78 +114,33 @@ def write_impression_log(
         days=days,
         batch_rows=min(ROWS_PER_GROUP, rows_per_file),
     )
-    os.makedirs(path, exist_ok=True)
-    if os.listdir(path):
-        raise FileExistsError(f"the folder {path!r} is not empty; give a new or an empty one.")
-    files: list[str] = []
-    writer, room = None, 0
-    try:
-        with tqdm(total=impressions, unit=" rows", unit_scale=True, disable=not progress) as bar:
-            for batch in batches:
-                while batch.num_rows:
-                    if writer is None:
-                        files.append(os.path.join(path, f"part-{len(files):05d}.parquet"))
-                        writer, room = pq.ParquetWriter(files[-1], batch.schema), rows_per_file
-                    piece = batch.slice(0, room)
-                    writer.write_table(pa.Table.from_batches([piece]))
-                    bar.update(piece.num_rows)
-                    batch, room = batch.slice(piece.num_rows), room - piece.num_rows
-                    if not room:
-                        writer.close()
-                        writer = None
-    finally:
-        if writer is not None:
-            writer.close()
-    return files
+    return write_files(
+        path, batches, rows=impressions, rows_per_file=rows_per_file, progress=progress
+    )
 
 
 def schema(constants: Constants) -> pa.Schema:
     """The columns of a log."""
-    text, integer, number = pa.string(), pa.int64(), pa.float32()
-    dense = range(constants.latent)
     return pa.schema(
         [
-            ("request_id", integer),
-            ("day", integer),
-            ("scene", text),
-            ("user_id", integer),
-            ("segment", text),
-            ("interests", pa.list_(text)),
-            ("age", number),
-            *((f"user_dense_{i}", number) for i in dense),
-            ("ad_id", integer),
-            ("category", text),
-            ("advertiser_id", integer),
-            ("objective", text),
-            ("bid", number),
-            *((f"ad_dense_{i}", number) for i in dense),
-            ("position", integer),
-            ("click", integer),
-            ("conversion", integer),
-            *((event, integer) for event in EVENTS),
-            ("final_cqs", number),
-            *((f"true_{name}", pa.float64()) for name in ("ctr", "cvr", "ctcvr", "cqs")),
+            ("request_id", INTEGER),
+            ("day", INTEGER),
+            ("scene", TEXT),
+            *user_fields(constants),
+            ("ad_id", INTEGER),
+            ("category", TEXT),
+            ("advertiser_id", INTEGER),
+            ("objective", TEXT),
+            ("bid", NUMBER),
+            *((f"ad_dense_{i}", NUMBER) for i in range(constants.latent)),
+            ("position", INTEGER),
+            ("click", INTEGER),
+            ("conversion", INTEGER),
+            *((event, INTEGER) for event in EVENTS),
+            ("final_cqs", NUMBER),
+            *((f"true_{name}", EXACT) for name in ("ctr", "cvr", "ctcvr", "cqs")),
         ]
     )
-
-
-def _sized(
-    blocks: Iterator[pa.RecordBatch], rows: int, columns: pa.Schema
-) -> Iterator[pa.RecordBatch]:
-    """Batches of `rows` rows each, and what is left."""
-    waiting: list[pa.RecordBatch] = []
-    count = 0
-    for block in blocks:
-        waiting.append(block)
-        count += block.num_rows
-        if count >= rows:
-            whole = pa.Table.from_batches(waiting, columns).combine_chunks().to_batches()[0]
-            for start in range(0, count - rows + 1, rows):
-                yield whole.slice(start, rows)
-            count %= rows
-            waiting = [whole.slice(whole.num_rows - count)]
-    if count:
-        yield pa.Table.from_batches(waiting, columns).combine_chunks().to_batches()[0]
 
 
 def _blocks(world: World, impressions: int, seed: int, days: int) -> Iterator[pa.RecordBatch]:
@@ -224,21 +187,15 @@ def _rows(
         for name in ("click", "conversion", *EVENTS)
     }
     drawn["conversion"] *= drawn["click"]
-    categories = pa.array([f"c{i:02d}" for i in range(c.categories)])
-    objectives, scenes = pa.array(list(c.objectives)), pa.array([s.name for s in c.scenes])
     columns = {
         "request_id": request,
         "day": day,
-        "scene": scenes.take(pa.array(scene)),
-        "user_id": user,
-        "segment": categories.take(pa.array(world.segment[user])),
-        "interests": _lists(categories, world.interests[user]),
-        "age": world.age[user],
-        **{f"user_dense_{i}": world.user_dense[user, i] for i in range(c.latent)},
+        "scene": named([scene.name for scene in c.scenes], scene),
+        **user_columns(world, user),
         "ad_id": ad,
-        "category": categories.take(pa.array(world.category[ad])),
+        "category": named(category_names(c), world.category[ad]),
         "advertiser_id": world.advertiser[ad],
-        "objective": objectives.take(pa.array(world.objective[ad])),
+        "objective": named(list(c.objectives), world.objective[ad]),
         "bid": world.bid[ad],
         **{f"ad_dense_{i}": world.ad_dense[ad, i] for i in range(c.latent)},
         "position": position,
@@ -249,19 +206,4 @@ def _rows(
         "true_ctcvr": true["click"] * true["conversion"],
         "true_cqs": cqs(c, true),
     }
-    types = schema(c)
-    arrays = [
-        column if isinstance(column, pa.Array) else _array(column, types.field(name).type)
-        for name, column in columns.items()
-    ]
-    return pa.RecordBatch.from_arrays(arrays, schema=types)
-
-
-def _array(values: np.ndarray, kind: pa.DataType) -> pa.Array:
-    return pa.array(values.astype(kind.to_pandas_dtype(), copy=False))
-
-
-def _lists(names: pa.Array, indices: Ints) -> pa.Array:
-    rows, width = indices.shape
-    offsets = pa.array(np.arange(0, rows * width + 1, width, dtype=np.int32))
-    return pa.ListArray.from_arrays(offsets, names.take(pa.array(indices.ravel())))
+    return record_batch(columns, schema(c))

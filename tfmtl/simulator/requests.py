@@ -18,12 +18,12 @@ MATCHED = 0.6
 INTEREST_SHARES = (0.5, 0.3, 0.2)
 
 
-def draw_requests(rng: np.random.Generator, world: World) -> tuple[Ints, Ints]:
-    """Returns the scene and the user of each request of a block, `[BLOCK]` indices."""
+def draw_requests(rng: np.random.Generator, world: World, count: int = BLOCK) -> tuple[Ints, Ints]:
+    """Returns the scene and the user of each request of a block, `[count]` indices."""
     shares = np.cumsum([scene.share for scene in world.constants.scenes])
-    scene = np.searchsorted(shares / shares[-1], rng.random(BLOCK), side="right")
-    chosen = rng.random(BLOCK)
-    user = np.zeros(BLOCK, np.int64)
+    scene = np.searchsorted(shares / shares[-1], rng.random(count), side="right")
+    chosen = rng.random(count)
+    user = np.zeros(count, np.int64)
     for index, visits in enumerate(world.visits):
         here = scene == index
         total = np.cumsum(visits)

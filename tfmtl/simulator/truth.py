@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tfmtl.simulator.constants import Constants
-from tfmtl.simulator.noise import keyed_normal
+from tfmtl.simulator.noise import FINAL_STAGE, keyed_normal
 from tfmtl.simulator.world import Floats, World
 
 
@@ -95,7 +95,7 @@ def final_predictions(
         ad: Ad indices, broadcast against the logits.
         seed: Of the log.
     """
-    streams = {name: i for i, name in enumerate(world.constants.events)}
+    streams = {name: FINAL_STAGE + i for i, name in enumerate(world.constants.events)}
     noise = world.constants.final_noise
     return {
         name: _sigmoid(logit + noise * keyed_normal(seed, streams[name], request, ad))

@@ -1,0 +1,195 @@
+"""The first stage of the funnel: which ads a request may show, by a rule and not by a model."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tfmtl.simulator.constants import Funnel
+from tfmtl.simulator.noise import EARLY_CVR, keyed_normal
+from tfmtl.simulator.requests import draw_requests
+from tfmtl.simulator.truth import probabilities, true_logits
+from tfmtl.simulator.world import Floats, Ints, World
+
+# A block of requests has its own random stream; results would change with its size. It is small
+# because retrieval holds a number for each of its requests and every ad.
+BLOCK = 256
+# Which event's probability is the conversion rate of an ad, where it is not a conversion after a
+# click. Ads that pay for a click have that rate too, though no value reads it.
+RATES = {"view_conversion": "view_conversion"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Candidates:
+    """The retrieved ads of `R` requests, `N` each, and what the early stage may know of them.
+
+    Retrieval orders the ads of a request by id, so that their order says nothing. Whatever
+    order they are in, no later stage depends on it.
+
+    Attributes:
+        request: `[R]`, ids.
+        user: `[R]`, user indices.
+        day: `[R]`.
+        scene: `[R]`, index into `constants.scenes`.
+        ad: `[R, N]`, different ads within a request.
+        objective: `[R, N]`, index into `constants.objectives`.
+        bid: `[R, N]`, value of one action of the ad's objective.
+        early_cvr: `[R, N]`, what the early conversion model predicts: of an impression where the
+            objective is a conversion after an impression, of a click otherwise.
+    """
+
+    request: Ints
+    user: Ints
+    day: Ints
+    scene: Ints
+    ad: Ints
+    objective: Ints
+    bid: Floats
+    early_cvr: Floats
+
+    def __len__(self) -> int:
+        return len(self.request)
+
+    def select(self, requests: Any) -> "Candidates":
+        """Those of some requests: a slice, indices, or a boolean for each."""
+        fields = dataclasses.fields(self)
+        return Candidates(**{f.name: getattr(self, f.name)[requests] for f in fields})
+
+    def permuted(self, order: Ints) -> "Candidates":
+        """The same, with the ads of each request in another order, `[R, N]` indices."""
+        names = ("ad", "objective", "bid", "early_cvr")
+        moved = {n: np.take_along_axis(getattr(self, n), order, axis=1) for n in names}
+        return dataclasses.replace(self, **moved)
+
+
+def retrieve(
+    world: World,
+    funnel: Funnel,
+    *,
+    requests: int,
+    seed: int = 0,
+    first_request: int = 0,
+    day: ArrayLike = 0,
+) -> Candidates:
+    """Draws requests and finds `funnel.retrieved` different ads for each.
+
+    A share `funnel.matched` of them is drawn from the categories the user is interested in, as
+    far as the scene has that many; the others are drawn from all ads of the scene that are left.
+    A request depends on seed and id alone: however a stream of requests is cut into calls, they
+    are the same.
+
+    The early conversion model is a fixed oracle with an error on the logit that belongs to user
+    and ad (and neither to a request nor to a seed): it is not what an experiment here changes.
+
+    Args:
+        world: Users and ads.
+        funnel: Gives `retrieved`, `matched` and `early_noise`.
+        requests: How many requests, `R`.
+        seed: Of requests and ads; not of the world.
+        first_request: The first one's id; the others follow.
+        day: One day, or the day of each request.
+
+    Raises:
+        ValueError: A number or day is out of range, or a scene has too few ads.
+    """
+    check_retrieval(world, funnel, requests, first_request)
+    days = np.broadcast_to(np.asarray(day, np.int64), (requests,))
+    if days.min() < 0 or days.max() >= world.days:
+        raise ValueError(
+            f"days {days.min()} to {days.max()}, but the world was drawn for {world.days}, from "
+            f"0; draw_world(..., days={max(int(days.max()), 0) + 1}) would do."
+        )
+    targeting = _targeting(world)
+    last = first_request + requests
+    parts = []
+    for block in range(first_request // BLOCK, (last - 1) // BLOCK + 1):
+        start = block * BLOCK
+        scene, user, ad = _block(world, funnel, targeting, seed, block)
+        kept = slice(max(first_request - start, 0), min(last - start, BLOCK))
+        parts.append((np.arange(start, start + BLOCK)[kept], scene[kept], user[kept], ad[kept]))
+    request, scene, user, ad = map(np.concatenate, zip(*parts, strict=True))
+    return Candidates(
+        request=request,
+        user=user,
+        day=days.copy(),
+        scene=scene,
+        ad=ad,
+        objective=world.objective[ad],
+        bid=world.bid[ad],
+        early_cvr=_early_cvr(world, funnel, user, ad, scene),
+    )
+
+
+def check_retrieval(world: World, funnel: Funnel, requests: int, first_request: int) -> None:
+    """Raises what `retrieve` raises of numbers that are out of range."""
+    if requests < 1 or first_request < 0:
+        raise ValueError(
+            f"requests={requests}, first_request={first_request}; at least 1 and 0 make sense."
+        )
+    smallest = min(len(pool) for pool in world.pool)
+    if funnel.retrieved > smallest:
+        raise ValueError(
+            f"retrieved={funnel.retrieved}, but a scene has {smallest} ads; "
+            f"Funnel(retrieved={smallest}) would do, or more ads."
+        )
+
+
+def rate_of(world: World, ad: Ints, predictions: Mapping[str, Floats]) -> Floats:
+    """The conversion rate of each ad's objective, from the predictions of both kinds."""
+    after_view = [RATES.get(name) is not None for name in world.constants.objectives]
+    return np.where(
+        np.asarray(after_view)[world.objective[ad]],
+        predictions["view_conversion"],
+        predictions["conversion"],
+    )
+
+
+def _early_cvr(world: World, funnel: Funnel, user: Ints, ad: Ints, scene: Ints) -> Floats:
+    users, scenes, ads = (
+        np.broadcast_to(x, ad.shape).ravel() for x in (user[:, None], scene[:, None], ad)
+    )
+    logits = true_logits(world, users, ads, events=("conversion", "view_conversion"), scene=scenes)
+    error = funnel.early_noise * keyed_normal(0, EARLY_CVR, users, ads)
+    predicted = probabilities({name: logit + error for name, logit in logits.items()})
+    return rate_of(world, ads, predicted).reshape(ad.shape)
+
+
+def _targeting(world: World) -> tuple[NDArray[np.bool_], Ints, Ints, Ints]:
+    c = world.constants
+    interested = np.zeros((c.users, c.categories), bool)
+    np.put_along_axis(interested, world.interests, True, axis=1)
+    sizes = np.asarray([len(pool) for pool in world.pool])
+    # Shorter pools are filled up; `sizes` says where.
+    pools = np.stack([np.resize(pool, sizes.max()) for pool in world.pool])
+    return interested, pools, world.category[pools], sizes
+
+
+def _block(
+    world: World,
+    funnel: Funnel,
+    targeting: tuple[NDArray[np.bool_], Ints, Ints, Ints],
+    seed: int,
+    block: int,
+) -> tuple[Ints, Ints, Ints]:
+    interested, pools, categories, sizes = targeting
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2, block)))
+    scene, user = draw_requests(rng, world, BLOCK)
+    shape = (BLOCK, pools.shape[1])
+    missing = np.arange(shape[1]) >= sizes[scene][:, None]
+    matching = np.take_along_axis(interested[user], categories[scene], axis=1) & ~missing
+    taken = _least(
+        np.where(matching, rng.random(shape), 2.0), round(funnel.matched * funnel.retrieved)
+    )
+    chosen = np.zeros(shape, bool)
+    np.put_along_axis(chosen, taken, True, axis=1)
+    chosen &= matching
+    key = np.where(chosen, -1.0, rng.random(shape))
+    ad = pools[scene[:, None], _least(np.where(missing, 2.0, key), funnel.retrieved)]
+    return scene, user, np.sort(ad, axis=1)
+
+
+def _least(keys: Floats, count: int) -> Ints:
+    """Where the `count` least values of each row are, in any order."""
+    return np.argpartition(keys, max(count - 1, 0), axis=1)[:, :count]
