@@ -1,0 +1,155 @@
+"""Trained models as the simulator's early stage.
+
+A world has few users and ads, so each is packed once and pairs are put together from those; a
+model of two towers computes each vector once, as it would when serving.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from tfmtl.model import MultiTaskModel
+from tfmtl.simulator.candidate_rows import early_columns
+from tfmtl.simulator.funnel import EarlyStage, auction_value
+from tfmtl.simulator.retrieval import Candidates
+from tfmtl.simulator.world import Floats, World
+from tfmtl.total_value import TotalValue
+
+PAIRS = 1 << 16
+
+Transform = Callable[[Mapping[str, object]], Mapping[str, tf.Tensor]]
+Predict = Callable[[Candidates], Mapping[str, Floats]]
+
+
+def model_stage(
+    world: World, predictors: Mapping[str, Predict], *, value: TotalValue | None = None
+) -> EarlyStage:
+    """An early stage that ranks by what models predict.
+
+    Args:
+        world: Users and ads.
+        predictors: Who predicts the tasks that `value` names: `{"ctr": …, "cqs": …}`, all by one
+            model or each by its own. One that serves both is asked once.
+        value: The total value; the world's own by default.
+    """
+    value = value or auction_value(world.constants)
+    names = np.asarray(list(world.constants.objectives))
+    clicks, converts = value.needs(names)
+
+    def early_value(candidates: Candidates) -> Floats:
+        asked: dict[int, Mapping[str, Floats]] = {}
+        for predictor in predictors.values():
+            if id(predictor) not in asked:
+                asked[id(predictor)] = predictor(candidates)
+        by_task = {task: asked[id(p)][task] for task, p in predictors.items()}
+        objective = candidates.objective
+        pctr = by_task[value.ctr]
+        return value.combine(
+            pctr,
+            candidates.early_cvr,
+            by_task[value.cqs] if value.cqs else np.zeros_like(pctr),
+            candidates.bid,
+            clicks[objective],
+            converts[objective],
+            xp=np,
+        )
+
+    return early_value
+
+
+def predictor(world: World, model: MultiTaskModel, transform: Transform) -> Predict:
+    """What a model says of every candidate, `{task: [R, N]}`, for its served tasks.
+
+    Args:
+        world: Users and ads.
+        model: A trained model, on the features of the simulator's early-stage logs.
+        transform: Raw columns to packed tensors, such as a fitted `Preprocessor`.
+    """
+    packed = _packed(world, transform)
+    if model.backbone.tower_sides is not None:
+        pairs = _by_vectors(model, packed)
+    else:
+        pairs = _by_rows(model, packed)
+    users = world.constants.users
+    tasks = [task.name for task in model.problem.served]
+
+    def predict(candidates: Candidates) -> dict[str, Floats]:
+        shape = candidates.ad.shape
+        user = (candidates.scene * users + candidates.user)[:, None]
+        user, ad = np.broadcast_to(user, shape).ravel(), candidates.ad.ravel()
+        parts: dict[str, list[np.ndarray]] = {task: [] for task in tasks}
+        for start in range(0, len(ad), PAIRS):
+            rows = slice(start, start + PAIRS)
+            found = pairs(tf.constant(user[rows]), tf.constant(ad[rows]))
+            for task in tasks:
+                parts[task].append(found[task].numpy())
+        return {t: np.concatenate(p).astype(np.float64).reshape(shape) for t, p in parts.items()}
+
+    return predict
+
+
+def _packed(world: World, transform: Transform) -> dict[str, tf.Tensor]:
+    """Packed tensors of all users in all scenes, scene by scene, and of all ads."""
+    c = world.constants
+    scene = np.repeat(np.arange(len(c.scenes)), c.users)
+    sides = {
+        "user": (np.tile(np.arange(c.users), len(c.scenes)), np.zeros(len(scene), int), scene),
+        "ad": (np.zeros(c.ads, int), np.arange(c.ads), np.zeros(c.ads, int)),
+    }
+    sides["context"] = sides["user"]
+    packed: dict[str, tf.Tensor] = {}
+    cache: dict[int, Mapping[str, tf.Tensor]] = {}
+    for side, (user, ad, scenes) in sides.items():
+        if id(user) not in cache:
+            one = Candidates(
+                request=np.zeros(len(user), int),
+                user=user,
+                day=np.zeros(len(user), int),
+                scene=scenes,
+                ad=ad[:, None],
+                objective=world.objective[ad][:, None],
+                bid=world.bid[ad][:, None],
+                early_cvr=np.zeros((len(ad), 1)),
+            )
+            rows = np.arange(len(user))
+            cache[id(user)] = transform(early_columns(world, one, rows, np.zeros_like(rows)))
+        found = cache[id(user)]
+        for name in (f"ids_{side}", f"numbers_{side}"):
+            if name in found:
+                packed[name] = tf.convert_to_tensor(found[name])
+    return packed
+
+
+def _by_rows(model: MultiTaskModel, packed: Mapping[str, tf.Tensor]):
+    @tf.function(reduce_retracing=True)
+    def pairs(user, ad):
+        return model.predict_served(
+            {n: tf.gather(v, ad if n.endswith("_ad") else user) for n, v in packed.items()}
+        )
+
+    return pairs
+
+
+def _by_vectors(model: MultiTaskModel, packed: Mapping[str, tf.Tensor]):
+    backbone, embedding = model.backbone, model.embedding
+    user_vectors = _batched(
+        lambda p: backbone.user(embedding["user"](p)), packed, ("user", "context")
+    )
+    ad_vectors = _batched(lambda p: backbone.ad(embedding["ad"](p)), packed, ("ad",))
+
+    @tf.function(reduce_retracing=True)
+    def pairs(user, ad):
+        joint = backbone.join(tf.gather(user_vectors, user), tf.gather(ad_vectors, ad))
+        outputs = model.heads(joint, served_only=True)
+        return {task: output["prediction"] for task, output in outputs.items()}
+
+    return pairs
+
+
+def _batched(tower, packed: Mapping[str, tf.Tensor], sides: Sequence[str]) -> tf.Tensor:
+    own = {n: v for n, v in packed.items() if n.split("_")[-1] in sides}
+    rows = len(next(iter(own.values())))
+    apply = tf.function(tower, reduce_retracing=True)
+    starts = range(0, rows, PAIRS)
+    return tf.concat([apply({n: v[s : s + PAIRS] for n, v in own.items()}) for s in starts], axis=0)
