@@ -177,7 +177,8 @@ class Funnel:
         slots: Ads that are shown at most.
         matched: Share of the retrieved ads that are drawn from the user's interests; the others
             are drawn from all ads.
-        reserve: Total value that an ad must exceed to be shown.
+        reserve: Total value that an ad must exceed to be shown; below zero, ads are shown whose
+            quality costs more than they pay.
         reserve_bid: Least price of an action, where the bid is not below it.
         survey_rate: Share of the shown ads whose user is asked to rate them.
         early_noise: Standard deviation of the early conversion model's error on a logit: larger
@@ -205,7 +206,9 @@ class Funnel:
         for name in ("matched", "survey_rate"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name}={getattr(self, name)}; a share lies from 0 to 1.")
-        for name in ("reserve", "reserve_bid", "early_noise"):
+        if not abs(self.reserve) < float("inf"):
+            raise ValueError(f"reserve={self.reserve}; a finite total value makes sense.")
+        for name in ("reserve_bid", "early_noise"):
             if not 0.0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}={getattr(self, name)}; zero or more makes sense.")
 

@@ -68,7 +68,13 @@ def write_files(
     files: list[str] = []
     writer, room = None, 0
     try:
-        with tqdm(total=rows, unit=" rows", unit_scale=True, disable=not progress) as bar:
+        with tqdm(
+            total=rows,
+            desc=os.path.basename(path),
+            unit=" rows",
+            unit_scale=True,
+            disable=not progress,
+        ) as bar:
             for batch in batches:
                 while batch.num_rows:
                     if writer is None:

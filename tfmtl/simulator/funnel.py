@@ -92,8 +92,8 @@ def logging_policy(world: World, *, noise: float = 0.5, seed: int = 0) -> EarlyS
 
     The rule of thumb is one rate for each objective, that of an average user and ad, so that
     it prefers high bids and knows nothing of match or quality. The luck belongs to request and
-    ad and outweighs the bids' spread (0.36): every ad is sent on now and then, and yet the log
-    is as biased as logs are.
+    ad and outweighs the bids' spread (0.36): nearly every ad is sent on now and then, and
+    yet the log is as biased as logs are.
 
     Args:
         world: Gives the rates.
