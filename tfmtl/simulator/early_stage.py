@@ -210,10 +210,12 @@ def write_early_stage_logs(
         FileExistsError: The folder holds something already.
         ValueError: As `consolidated_batches` raises, or `scenes` is neither 1 nor 2.
     """
+    if rows_per_file < 1:
+        raise ValueError(f"rows_per_file={rows_per_file}; at least 1 makes sense.")
     funnel = funnel or Funnel()
     if world is None:
         world = draw_world(seed, days=max(days, 1) + 1, constants=funnel_constants(scenes))
-    rows = min(ROWS_PER_GROUP, max(rows_per_file, 1))
+    rows = min(ROWS_PER_GROUP, rows_per_file)
     log = consolidated_batches(
         world,
         funnel,
