@@ -3,7 +3,7 @@
     PROBLEM = ProblemSpec(
         features=(categorical("user_id", side="user"), categorical("ad_id", side="ad"), …),
         tasks=early_stage.tasks(),
-        indicators=("ctr_traffic",),
+        indicators=early_stage.INDICATORS,
         request_id="request_id",
     )
     EXPERIMENT = ExperimentConfig(
@@ -26,7 +26,7 @@ A row of the consolidated log is an ad that the funnel held for a request:
 | R4 | an ad that did not pass to the final stage | pseudo-label | teacher | label |
 
 R3 and R4 are asked for a click rate only where their value uses it, as impressions are. An ad
-that nobody saw is never a negative: its `click` is missing, and `final_pctr` stands for it.
+that nobody saw is never a negative: whatever its `click` says, `final_pctr` stands for it.
 """
 
 from collections.abc import Sequence
@@ -36,6 +36,7 @@ from tfmtl.partition import Sampling
 from tfmtl.tasks import Task, binary, regression
 
 TEACHER_MODES = ("separate", "shared", "both", "none")
+INDICATORS = ("ctr_traffic", "is_impression")
 SOURCES = ("both", "final", "early", "none")
 
 
@@ -48,6 +49,7 @@ def tasks(
     final_pctr: str = "final_pctr",
     final_cqs: str = "final_cqs",
     ctr_traffic: str = "ctr_traffic",
+    is_impression: str = "is_impression",
 ) -> tuple[Task, ...]:
     """The click-through rate, the consolidated quality score and the distilled teacher.
 
@@ -58,10 +60,11 @@ def tasks(
             between clicks and teacher; `both`; or `none`.
         pseudo_labels: Whether the CTR task learns from rows that were not shown.
         cqs_loss: As in `regression`; the paper's is squared (eq. 3).
-        click: Column with the click, missing where the ad was not shown.
+        click: Column with the click.
         final_pctr: Column with the final stage's click-through rate.
         final_cqs: Column with its consolidated quality score.
         ctr_traffic: Indicator of rows whose value uses the click-through rate.
+        is_impression: Indicator of rows that were shown, and so have a click or none.
 
     Raises:
         SpecError: The mode is unknown.
@@ -69,7 +72,13 @@ def tasks(
     _one_of("teacher", teacher, TEACHER_MODES)
     pseudo = final_pctr if pseudo_labels else None
     found = [
-        binary("ctr", label=click, observed_if=ctr_traffic, pseudo_label=pseudo),
+        binary(
+            "ctr",
+            label=click,
+            observed_if=ctr_traffic,
+            labelled_if=is_impression,
+            pseudo_label=pseudo,
+        ),
         regression("cqs", label=final_cqs, loss=cqs_loss),
     ]
     for name, head in (("teacher", None), ("teacher_on_ctr", "ctr")):

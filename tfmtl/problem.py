@@ -244,6 +244,12 @@ def _check_labels(problem: ProblemSpec) -> None:
                 f"task {task.name!r} is observed_if={task.observed_if!r}, but no task has that "
                 f"label; labels are {list(labels)}{known}.{did_you_mean(task.observed_if, spaces)}"
             )
+        if task.labelled_if is not None and task.labelled_if not in problem.indicators:
+            raise SpecError(
+                f"task {task.name!r} is labelled_if={task.labelled_if!r}, which is no indicator; "
+                f"indicators are {list(problem.indicators)}."
+                f"{did_you_mean(task.labelled_if, problem.indicators)}"
+            )
         if task.pseudo_label is not None and task.pseudo_label in read:
             raise SpecError(
                 f"task {task.name!r}: its pseudo_label {task.pseudo_label!r} is also read by "

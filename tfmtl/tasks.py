@@ -19,6 +19,7 @@ class Task:
     weight: str | None = None
     positive: str | None = None
     soft: bool = False
+    labelled_if: str | None = None
     pseudo_label: str | None = None
     pseudo_weight: float = 1.0
     head: str | None = None
@@ -48,6 +49,7 @@ def binary(
     weight: str | None = None,
     positive: str | None = None,
     soft: bool = False,
+    labelled_if: str | None = None,
     pseudo_label: str | None = None,
     pseudo_weight: float = 1.0,
     head: str | None = None,
@@ -64,6 +66,9 @@ def binary(
         weight: Column with example weights, ≥ 0, for the loss; metrics are unweighted.
         positive: Value of a text label that means 1; every other value means 0.
         soft: Allows labels between 0 and 1, such as a teacher's probabilities.
+        labelled_if: Indicator of the rows whose label counts; on any other it is as if it were
+            missing, whatever the column holds. An ad that was not shown has no click, and a
+            log that says 0 there must not make it a negative.
         pseudo_label: Column with another model's probability, which the loss takes on rows of
             the task's space whose own label is missing, as an ad that was not shown has no
             click (Wang et al., AdKDD 2023, §3.2.2). Metrics are on true labels alone.
@@ -89,6 +94,7 @@ def binary(
         weight=weight,
         positive=positive,
         soft=soft,
+        labelled_if=labelled_if,
         pseudo_label=pseudo_label,
         pseudo_weight=pseudo_weight,
         head=head,

@@ -16,11 +16,15 @@ def numbers(array: pa.Array) -> np.ndarray:
 
 
 def label_values(task: Task, rows: pa.RecordBatch | pa.Table) -> np.ndarray:
-    """Labels of a task, float64 `[rows]`: 0 and 1 where `positive` is given, missing as NaN."""
+    """Labels of a task, float64 `[rows]`: 0 and 1 where `positive` is given, unknown as NaN."""
     column = rows.column(rows.schema.names.index(task.label))
     if task.positive is not None:
         column = pc.equal(column, task.positive).cast(pa.float32())
-    return numbers(column)
+    values = numbers(column)
+    if task.labelled_if is not None:
+        known = numbers(rows.column(rows.schema.names.index(task.labelled_if))) > 0.5
+        values = np.where(known, values, np.nan)
+    return values
 
 
 def positive(problem: ProblemSpec, label: str, rows: pa.RecordBatch | pa.Table) -> np.ndarray:

@@ -106,6 +106,8 @@ def _on_their_spaces(problem, raw, labels):
 
 def _label(task, raw):
     value = raw[task.label]
-    if task.positive is None:
-        return value
-    return tf.where(value == "", float("nan"), tf.cast(value == task.positive, tf.float32))
+    if task.positive is not None:
+        value = tf.where(value == "", float("nan"), tf.cast(value == task.positive, tf.float32))
+    if task.labelled_if is not None:
+        value = tf.where(raw[task.labelled_if] > 0.5, value, float("nan"))
+    return value

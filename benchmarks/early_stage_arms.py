@@ -1,0 +1,363 @@
+"""The arms of the early-stage tables: what each is trained on, and how one seed is measured.
+
+One world, one log and one set of constants for all arms of a seed; nothing is tuned an arm. All
+train for the same number of epochs at a falling rate, and keep the epoch with the least loss on
+the log's last day.
+"""
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import tf_keras as keras
+from absl import logging
+
+from tfmtl import early_stage
+from tfmtl.bootstrap import Ratio, paired_intervals
+from tfmtl.experiment import ExperimentConfig, Model, Training
+from tfmtl.metrics import log_loss
+from tfmtl.partition import by_column
+from tfmtl.preparation import Prepared, prepare
+from tfmtl.problem import Feature, ProblemSpec, Task, binary, categorical, numerical
+from tfmtl.recall import divergence_at, recall_at
+from tfmtl.replay import ReplayLog
+from tfmtl.simulator.constants import Constants, Funnel, funnel_constants
+from tfmtl.simulator.early_stage import consolidated_log
+from tfmtl.simulator.funnel import EarlyStage, final_stage, logging_policy
+from tfmtl.simulator.model_stage import Predict, model_stage, predictor
+from tfmtl.simulator.online import OnlineTest, run_online
+from tfmtl.simulator.retrieval import Candidates, retrieve
+from tfmtl.simulator.world import World, draw_world
+from tfmtl.training import train
+
+LATENT = 8
+TRAIN_DAYS, DAYS = 9, 12  # Training, validation on the next, test and A/B on the ones after.
+FEATURES: tuple[Feature, ...] = (
+    categorical("user_id", dtype="int64", side="user"),
+    categorical("segment", side="user"),
+    categorical("interests", side="user", max_values=3),
+    numerical("age", side="user"),
+    *(numerical(f"user_dense_{i}", side="user") for i in range(LATENT)),
+    categorical("ad_id", dtype="int64", side="ad"),
+    categorical("advertiser_id", dtype="int64", side="ad"),
+    categorical("category", side="ad"),
+    categorical("objective", side="ad"),
+)
+SHOWN, AUCTION, ALL = ("R1", "R2"), ("R1", "R2", "R3"), ("R1", "R2", "R3", "R4")
+FINAL_ONLY, EARLY_ONLY = AUCTION, ("R1", "R2", "R4")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How one model is trained.
+
+    Args:
+        tasks: Its tasks.
+        rows: Types of rows it learns from.
+        weights: Weights of the tasks' losses; 1 where a task is left out.
+    """
+
+    tasks: tuple[Task, ...]
+    rows: tuple[str, ...] = ALL
+    weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+def _multi_task(teacher: str = "separate", rows: Sequence[str] = ALL) -> Recipe:
+    return Recipe(
+        tasks=early_stage.tasks(teacher=teacher),
+        rows=tuple(rows),
+        weights=early_stage.loss_weights(teacher=teacher),
+    )
+
+
+def _only(names: Sequence[str], teacher: str = "separate") -> tuple[Task, ...]:
+    return tuple(t for t in early_stage.tasks(teacher=teacher) if t.name in names)
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "mt": _multi_task(),
+    "mt_no_teacher": _multi_task("none"),
+    "mt_no_augmentation": _multi_task(rows=SHOWN),
+    "mt_teacher_on_ctr": _multi_task("shared"),
+    "mt_both_teachers": _multi_task("both"),
+    "mt_final_only": _multi_task(rows=FINAL_ONLY),
+    "mt_early_only": _multi_task(rows=EARLY_ONLY),
+    "dedicated_ctr": Recipe(tasks=_only(["ctr", "teacher"]), weights={"teacher": 2.0}),
+    "dedicated_cqs": Recipe(tasks=_only(["cqs"])),
+    # As before the framework: clicks on impressions, without a teacher.
+    "production_ctr": Recipe(tasks=_only(["ctr"]), rows=SHOWN),
+    # "Can be easily logged … during the ads auction": the rows that took part in one.
+    "auction_cqs": Recipe(tasks=_only(["cqs"]), rows=AUCTION),
+    "xout": Recipe(tasks=(binary("xout", label="xout"),), rows=SHOWN),
+    "hide": Recipe(tasks=(binary("hide", label="hide"),), rows=SHOWN),
+}
+ARMS: Mapping[str, Mapping[str, str]] = {
+    "mt": {"ctr": "mt", "cqs": "mt"},
+    "mt_no_teacher": {"ctr": "mt_no_teacher", "cqs": "mt_no_teacher"},
+    "mt_no_augmentation": {"ctr": "mt_no_augmentation", "cqs": "mt_no_augmentation"},
+    "mt_teacher_on_ctr": {"ctr": "mt_teacher_on_ctr", "cqs": "mt_teacher_on_ctr"},
+    "mt_both_teachers": {"ctr": "mt_both_teachers", "cqs": "mt_both_teachers"},
+    "mt_final_only": {"ctr": "mt_final_only", "cqs": "mt_final_only"},
+    "mt_early_only": {"ctr": "mt_early_only", "cqs": "mt_early_only"},
+    "dedicated": {"ctr": "dedicated_ctr", "cqs": "dedicated_cqs"},
+    "ctr_and_cqs": {"ctr": "production_ctr", "cqs": "auction_cqs"},
+    "ctr_and_events": {"ctr": "production_ctr", "xout": "xout", "hide": "hide"},
+}
+"""Which recipe predicts what, by arm. Events are weighed with their scalars into the score."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """How much is simulated.
+
+    Args:
+        requests: Logged requests, of which the last tenth validates.
+        test: Requests of the test log and of the replay, each.
+        online: Requests of the A/B test.
+        epochs: Passes over the training rows.
+    """
+
+    requests: int = 40_000
+    test: int = 3_000
+    online: int = 3_000
+    epochs: int = 3
+
+
+def world_constants(clickbait: float | None = None) -> Constants:
+    """The constants of all tables; `clickbait` turns the dial of the sensitivity sweep."""
+    constants = funnel_constants()
+    if clickbait is None:
+        return constants
+    events = dict(constants.events)
+    events["click"] = dataclasses.replace(events["click"], clickbait=clickbait)
+    return dataclasses.replace(constants, events=events)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Study:
+    """What one seed found.
+
+    Attributes:
+        recalls: Soft recall at K by request, and divergence's parts, by arm.
+        divergences: Total-value divergence on the replay, by arm.
+        offline: Test metrics by recipe: `ne@imp` and `mse@final`.
+        online: The A/B test.
+        seconds: Where the time went.
+        rows: Rows of the log by type.
+    """
+
+    recalls: Mapping[str, Ratio]
+    divergences: Mapping[str, Ratio]
+    offline: Mapping[str, Mapping[str, float]]
+    online: OnlineTest
+    seconds: Mapping[str, float]
+    rows: Mapping[str, int]
+
+
+def study(
+    seed: int,
+    sizes: Sizes,
+    *,
+    arms: Sequence[str] = tuple(ARMS),
+    clickbait: float | None = None,
+    verbose: int = 0,
+) -> Study:
+    """Simulates a log, trains the arms' models on it and measures them.
+
+    Args:
+        seed: Of world, log, models and test requests.
+        sizes: How much is simulated.
+        arms: Names of `ARMS`.
+        clickbait: The clickbait term of the click logit, where it is not the constants' own.
+        verbose: As in `tfmtl.training.train`.
+    """
+    clock, seconds = _Clock(), {}
+    funnel = Funnel()
+    world = draw_world(seed, days=DAYS, constants=world_constants(clickbait))
+    policy = logging_policy(world, seed=seed)
+    log = consolidated_log(
+        world, funnel, policy, requests=sizes.requests, seed=seed, days=TRAIN_DAYS + 1
+    )
+    after, test_day = sizes.requests, {"days": 1, "first_day": TRAIN_DAYS + 1}
+    test = consolidated_log(
+        world, funnel, policy, requests=sizes.test, first_request=after, seed=seed, **test_day
+    )
+    seconds["log"] = clock.lap()
+    names = list(dict.fromkeys(r for arm in arms for r in ARMS[arm].values()))
+    predictors: dict[str, Predict] = {}
+    offline: dict[str, dict[str, float]] = {}
+    prepared: dict[tuple, Prepared] = {}
+    for name in names:
+        recipe = RECIPES[name]
+        key = (recipe.rows, recipe.tasks)
+        if key not in prepared:
+            prepared = {key: _prepare(log, recipe)}
+        trained, found = _train(recipe, prepared[key], seed, sizes, verbose)
+        predictors[name] = predictor(world, trained, found.preprocessor)
+        offline[name] = _offline(trained, found.preprocessor, test)
+        seconds[name] = clock.lap()
+        logging.info("%s: %s in %.0f s", name, offline[name], seconds[name])
+    stages = {arm: _stage(world, ARMS[arm], predictors) for arm in arms}
+    candidates = retrieve(
+        world,
+        funnel,
+        requests=sizes.test,
+        first_request=after + sizes.test,
+        seed=seed,
+        day=TRAIN_DAYS + 1,
+    )
+    recalls, divergences = _replay(world, funnel, candidates, stages, seed)
+    seconds["replay"] = clock.lap()
+    online = run_online(
+        world,
+        funnel,
+        stages,
+        requests=sizes.online,
+        first_request=after + 2 * sizes.test,
+        day=TRAIN_DAYS + 2,
+        seed=seed,
+    )
+    seconds["online"] = clock.lap()
+    kinds = pc.value_counts(log["row_type"]).to_pylist()
+    return Study(
+        recalls=recalls,
+        divergences=divergences,
+        offline=offline,
+        online=online,
+        seconds=seconds,
+        rows={kind["values"]: kind["counts"] for kind in kinds},
+    )
+
+
+def _prepare(log: pa.Table, recipe: Recipe) -> Prepared:
+    kept = log.filter(pc.is_in(log["row_type"], pa.array(recipe.rows)))
+    last = pc.equal(kept["day"], TRAIN_DAYS)
+    validation = kept.filter(last)
+    return prepare(
+        _problem(recipe),
+        {"train": kept.filter(pc.invert(last)), "validation": validation, "test": validation},
+    )
+
+
+def _problem(recipe: Recipe) -> ProblemSpec:
+    return ProblemSpec(features=FEATURES, tasks=recipe.tasks, indicators=early_stage.INDICATORS)
+
+
+def _train(recipe: Recipe, prepared: Prepared, seed: int, sizes: Sizes, verbose: int):
+    experiment = ExperimentConfig(
+        name="early_stage",
+        problem=_problem(recipe),
+        split=by_column("split"),
+        model=Model(
+            backbone={"name": "two_tower"},
+            dim=16,
+            numeric_units=(32,),
+            balancer={"name": "fixed", "task_weights": dict(recipe.weights), "reduction": "sum"},
+        ),
+        training=Training(
+            epochs=sizes.epochs,
+            batch_size=1024,
+            learning_rate=2e-3,
+            decay="cosine",
+            patience=sizes.epochs,
+            monitor="loss",
+            seed=seed,
+        ),
+    )
+    # Keras keeps every graph it has built.
+    keras.backend.clear_session()
+    return train(experiment, prepared.data, verbose=verbose).model, prepared
+
+
+def _offline(model: Any, preprocessor: Any, test: pa.Table) -> dict[str, float]:
+    """Normalised entropy on impressions and squared error of the score on final-stage rows.
+
+    Both are against what the simulator knows: clicks' true probabilities (the expectation of
+    the metric over clicks, with far less noise than one draw of them).
+    """
+    found: dict[str, float] = {}
+    packed = preprocessor(test.select([c for c in test.column_names if c in _columns(model)]))
+    predictions = {t: p.numpy() for t, p in model.predict_served(packed).items()}
+    kind = np.asarray(test["row_type"])
+    if "ctr" in predictions:
+        rows = kind == "R1"
+        truth = np.asarray(test["true_ctr"])[rows]
+        rate = truth.mean()
+        entropy = -rate * np.log(rate) - (1 - rate) * np.log1p(-rate)
+        found["ne@imp"] = log_loss(truth, predictions["ctr"][rows]) / entropy
+        unseen = ~np.isin(kind, SHOWN) & (np.asarray(test["ctr_traffic"]) == 1)
+        truth = np.asarray(test["true_ctr"])[unseen]
+        found["calibration@not_shown"] = predictions["ctr"][unseen].mean() / truth.mean()
+    if "cqs" in predictions:
+        rows = np.isin(kind, AUCTION)
+        final = np.asarray(test["final_cqs"])[rows]
+        found["mse@final"] = float(np.mean((predictions["cqs"][rows] - final) ** 2) / final.var())
+    return found
+
+
+def _columns(model: Any) -> set[str]:
+    return set(model.problem.feature_columns())
+
+
+def _stage(world: World, sources: Mapping[str, str], predictors: Mapping[str, Predict]):
+    if "cqs" in sources:
+        return model_stage(world, {task: predictors[name] for task, name in sources.items()})
+    scalars = {event: world.constants.scalars[event] for event in sources if event != "ctr"}
+
+    def score(candidates: Candidates) -> dict[str, Any]:
+        parts = [s * predictors[sources[e]](candidates)[e] for e, s in scalars.items()]
+        return {"cqs": sum(parts)}
+
+    return model_stage(world, {"ctr": predictors[sources["ctr"]], "cqs": score})
+
+
+def _replay(
+    world: World,
+    funnel: Funnel,
+    candidates: Candidates,
+    stages: Mapping[str, EarlyStage],
+    seed: int,
+) -> tuple[dict[str, Ratio], dict[str, Ratio]]:
+    final = final_stage(world, candidates, seed=seed).total_value
+    log = ReplayLog(
+        request=np.repeat(candidates.request, candidates.ad.shape[1]),
+        ad=candidates.ad.ravel(),
+        final_value=final.ravel(),
+    )
+    recalls, divergences = {}, {}
+    for arm, stage in stages.items():
+        early = stage(candidates).ravel()
+        recalls[arm] = recall_at(log, early, funnel.passed).ratios()["soft_recall"]
+        divergences[arm] = divergence_at(log, early, funnel.passed)
+    return recalls, divergences
+
+
+def differences(found: Study, control: str, arm: str) -> dict[str, float]:
+    """How far an arm lies from another: relative, but `survey_score@imp`, which is absolute."""
+    values: dict[str, float] = {}
+    both = {"soft_recall@20": found.recalls, "tvd_replayed@20": found.divergences}
+    for name, ratios in both.items():
+        (pair,) = paired_intervals(ratios[control], ratios[arm], samples=2, seed=0)
+        values[name] = pair.relative.value
+    for name, pair in found.online.compare(control, arm).items():
+        absolute = name == "survey_score@imp"
+        values[name] = pair.difference.value if absolute else pair.relative.value
+    for metric, task in (("ne@imp", "ctr"), ("mse@final", "cqs")):
+        sources = [ARMS[name].get(task, "") for name in (control, arm)]
+        before, after = (found.offline.get(s, {}).get(metric, np.nan) for s in sources)
+        values[metric] = after / before - 1
+    return values
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.last = time.monotonic()
+
+    def lap(self) -> float:
+        now = time.monotonic()
+        self.last, before = now, self.last
+        return now - before
