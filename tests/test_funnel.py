@@ -85,6 +85,17 @@ def test_every_matching_ad_is_as_likely_to_be_retrieved_as_any_other(world):
     assert abs(deviation.mean()) < 0.1 and 0.75 < deviation.std() < 1.1
 
 
+def test_where_too_few_ads_match_chance_fills_the_request():
+    world = draw_world(0, constants=dataclasses.replace(funnel_constants(), ads=400))
+    found = retrieve(world, FUNNEL, requests=2_000)
+    match = world.interests[found.user][:, None, :] == world.category[found.ad][:, :, None]
+    # Three of twenty categories hold some 60 ads, fewer than the 90 that should match.
+    other = np.bincount(found.ad[~match.any(axis=-1)], minlength=400)
+    first, second = other[:200].sum(), other[200:].sum()
+    assert match.any(axis=-1).sum(axis=1).mean() < 90
+    assert 0.9 < first / second < 1.1
+
+
 def test_a_request_is_the_same_however_the_stream_is_cut(world):
     whole = retrieve(world, FUNNEL, requests=700, seed=9, first_request=100)
     parts = [(100, 1), (101, 155), (256, 256), (512, 288)]
@@ -240,6 +251,16 @@ def test_a_lonely_ad_pays_the_reserve_and_none_below_the_reserve_is_shown(world,
     assert (lonely.ad[absent] == -1).all() and (lonely.price[absent] == 0).all()
     assert all((p[absent] == 0).all() for p in lonely.true.values())
     assert not any(happened[absent].any() for happened in lonely.outcomes.values())
+
+
+def test_who_has_a_rival_below_the_reserve_pays_the_reserve(world, candidates, early_value):
+    funnel = Funnel(passed=3, reserve=0.05)
+    auction = run_funnel(world, funnel, candidates, early_value)
+    rivals = auction.final.total_value[:, 1:3]
+    rows = auction.shown & (rivals < 0.05) & (auction.price > 0)
+    assert rows.sum() > 100
+    value = auction.price * auction.final.action[:, :2] + auction.final.cqs[:, :2]
+    np.testing.assert_allclose(value[rows], 0.05)
 
 
 def test_the_reserve_bid_is_the_least_price_of_those_who_bid_as_much(

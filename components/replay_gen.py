@@ -1,0 +1,278 @@
+"""ReplayGen: a replay log from files, checked before anything is trained.
+
+A component of ours and not TFX's Importer, because an imported folder is first read where it is
+used, hours later: a missing value or a K larger than every request should stop a run in its
+first minute. The artifact is a copy that no one edits meanwhile, with the features encoded as
+the model reads them, once for every model that is scored on it. What caching follows is a hash
+of the files' content; TFX's drivers of ExampleGen go by size and time.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tensorflow as tf
+from absl import logging
+from tfx import types
+from tfx.dsl.components.base import base_component, base_driver, base_executor, executor_spec
+from tfx.orchestration import data_types_utils, metadata
+from tfx.orchestration.portable import base_driver as portable_driver
+from tfx.orchestration.portable import data_types
+from tfx.proto.orchestration import driver_output_pb2
+from tfx.types import artifact_utils
+from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
+from tqdm import tqdm
+
+from components.example_shards import Encoder
+from tfmtl import replay
+from tfmtl.data.readers import Source, open_table
+from tfmtl.data.sources import files_of
+from tfmtl.errors import DataError, SpecError
+from tfmtl.experiment import Evaluation, ExperimentConfig, Model, Replay, Training
+from tfmtl.features.declare import Column
+from tfmtl.recall import checked_ks
+from tfmtl.replay_columns import as_numbers
+from tfmtl.total_value import ACTIONS, TotalValue
+
+LOG_FILE = "log.parquet"
+EXAMPLES_FILE = "examples.tfrecord"
+FINGERPRINT = "input_fingerprint"
+
+
+class ReplayLog(types.Artifact):
+    """A checked replay log: `LOG_FILE`, and `EXAMPLES_FILE` with its rows' features in order."""
+
+    TYPE_NAME = "ReplayLog"
+
+
+class ReplayGenSpec(ComponentSpec):
+    """Outputs and parameters of `ReplayGen`."""
+
+    PARAMETERS = {
+        "path": ExecutionParameter(type=str),
+        "experiment": ExecutionParameter(type=str),
+        "source": ExecutionParameter(type=str),
+    }
+    INPUTS: dict[str, ChannelParameter] = {}
+    OUTPUTS = {"replay": ChannelParameter(type=ReplayLog)}
+
+
+class Driver(base_driver.BaseDriver, portable_driver.BaseDriver):
+    """Adds a hash of the files to what the component's caching goes by."""
+
+    def __init__(self, metadata_handle: metadata.Metadata):
+        base_driver.BaseDriver.__init__(self, metadata_handle)
+        portable_driver.BaseDriver.__init__(self, metadata_handle)
+
+    def run(self, execution_info: data_types.ExecutionInfo) -> driver_output_pb2.DriverOutput:
+        """Returns the parameters with the hash among them."""
+        given = execution_info.exec_properties
+        source = Source(**json.loads(given["source"]))
+        found = {**given, FINGERPRINT: fingerprint(given["path"], source)}
+        output = driver_output_pb2.DriverOutput()
+        for name, value in found.items():
+            if value is not None:
+                data_types_utils.set_metadata_value(output.exec_properties[name], value)
+        return output
+
+
+class Executor(base_executor.BaseExecutor):
+    """Reads, checks and encodes."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Writes the log and the features of its rows.
+
+        Raises:
+            DataError: The files hold no replay log, or not the experiment's.
+        """
+        made = artifact_utils.get_single_instance(output_dict["replay"])
+        experiment = ExperimentConfig.from_json(exec_properties["experiment"])
+        source = Source(**json.loads(exec_properties["source"]))
+        log = write_replay(exec_properties["path"], made.uri, experiment, source)
+        made.set_string_custom_property(FINGERPRINT, exec_properties.get(FINGERPRINT, ""))
+        logging.info("%s", log)
+
+
+class ReplayGen(base_component.BaseComponent):
+    """Reads a replay log of Parquet, CSV or TSV files.
+
+    Args:
+        path: A file, a folder or a pattern.
+        experiment: Its problem, `value` and `replay` say what is read and checked. A change of
+            anything else, bounds among it, does not make the component run again.
+        source: How text is to be read.
+
+    Raises:
+        DataError: There is no such file.
+        SpecError: The experiment declares no replay.
+    """
+
+    SPEC_CLASS = ReplayGenSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+    DRIVER_CLASS = Driver
+
+    def __init__(self, *, path: str, experiment: ExperimentConfig, source: Source | None = None):
+        source = source or Source()
+        files_of(path, source)
+        declared, _ = parts_of(experiment)
+        needed = dataclasses.replace(
+            experiment,
+            model=Model(),
+            training=Training(monitor="loss"),
+            evaluation=Evaluation(),
+            tuning=None,
+            sampling=None,
+            replay=dataclasses.replace(declared, bounds={}, max_fall=0.0),
+        )
+        super().__init__(
+            ReplayGenSpec(
+                path=os.path.abspath(path),
+                experiment=needed.to_json(),
+                source=json.dumps(source.to_json(), sort_keys=True),
+                replay=types.Channel(type=ReplayLog),
+            )
+        )
+
+
+def parts_of(experiment: ExperimentConfig) -> tuple[Replay, TotalValue]:
+    """The experiment's `replay` and `value`.
+
+    Raises:
+        SpecError: It declares none.
+    """
+    if experiment.replay is None or experiment.value is None:
+        raise SpecError(
+            f"experiment {experiment.name!r} declares no replay; replay=Replay(k=20) and "
+            "value=TotalValue(actions={…}) would."
+        )
+    return experiment.replay, experiment.value
+
+
+def fingerprint(path: str, source: Source) -> str:
+    """A hash of the names and the content of a table's files."""
+    digest = hashlib.blake2b(digest_size=16)
+    for file in files_of(path, source):
+        digest.update(os.path.basename(file).encode() + b"\0")
+        with open(file, "rb") as opened:
+            while block := opened.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def write_replay(
+    path: str, folder: str, experiment: ExperimentConfig, source: Source
+) -> replay.ReplayLog:
+    """Checks the replay log in `path` and writes it, with its rows' features, into `folder`.
+
+    Raises:
+        DataError: The files hold no replay log, or not the experiment's; nothing is left behind.
+    """
+    table = _read(path, experiment, source)
+    log = replay_log(table, experiment)
+    declared, value = parts_of(experiment)
+    checked_ks(log, (declared.k, *declared.ks))
+    _, converts = value.needs(table[value.objective].to_numpy(zero_copy_only=False))
+    _check_known(table, value.bid, np.ones(len(log), bool))
+    if value.rate in table.column_names:
+        _check_known(table, value.rate, converts)
+    os.makedirs(folder, exist_ok=True)
+    examples = os.path.join(folder, EXAMPLES_FILE)
+    try:
+        rows = _write_examples(path, examples, experiment, source, len(log))
+        if rows != len(log):
+            raise DataError(
+                f"{path!r} changed while it was read: {len(log):,} rows, then {rows:,}."
+            )
+        pq.write_table(table, os.path.join(folder, LOG_FILE))
+    except BaseException:
+        if os.path.exists(examples):
+            os.remove(examples)
+        raise
+    return log
+
+
+def read_replay(folder: str, experiment: ExperimentConfig) -> tuple[replay.ReplayLog, pa.Table]:
+    """The log that `write_replay` wrote, and its columns."""
+    table = pq.read_table(os.path.join(folder, LOG_FILE))
+    return replay_log(table, experiment), table
+
+
+def replay_log(table: pa.Table, experiment: ExperimentConfig) -> replay.ReplayLog:
+    """The columns of a table as the experiment's replay log, sliced by scene and `slices`."""
+    declared, value = parts_of(experiment)
+    return replay.ReplayLog.from_table(
+        table,
+        request_id=declared.request_id,
+        ad_id=declared.ad_id,
+        final_value=declared.final_value,
+        final_cqs=declared.final_cqs if value.cqs else None,
+        slices=slice_columns(experiment),
+    )
+
+
+def slice_columns(experiment: ExperimentConfig) -> tuple[str, ...]:
+    """Columns that recall is sliced by: the scene, and the replay's own."""
+    declared, _ = parts_of(experiment)
+    scene = experiment.problem.scene
+    return tuple(dict.fromkeys((*((scene,) if scene else ()), *declared.slices)))
+
+
+def _read(path: str, experiment: ExperimentConfig, source: Source) -> pa.Table:
+    declared, value = parts_of(experiment)
+    numbers = [declared.final_value, value.bid]
+    if declared.final_cqs is not None and value.cqs is not None:
+        numbers.append(declared.final_cqs)
+    if any(ACTIONS[action][1] for action in value.actions.values()):
+        numbers.append(value.rate)
+    texts = [declared.request_id, declared.ad_id, value.objective, *slice_columns(experiment)]
+    # Of the readers' types text alone keeps every digit of a double.
+    columns = {n: Column(name=n, dtype="string") for n in dict.fromkeys((*texts, *numbers))}
+    table = pa.Table.from_batches(list(open_table(path, columns, source)))
+    for name in dict.fromkeys(numbers):
+        exact = as_numbers(table[name].to_numpy(zero_copy_only=False), name)
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, name, pa.array(exact, from_pandas=True))
+    return table
+
+
+def _check_known(table: pa.Table, name: str, needed: np.ndarray) -> None:
+    values = table[name].to_numpy(zero_copy_only=False).astype(np.float64)
+    unknown = needed & ~np.isfinite(values)
+    if unknown.any():
+        first = int(np.flatnonzero(unknown)[0]) + 1
+        raise DataError(
+            f"column {name!r} of the replay log is missing or infinite in {int(unknown.sum()):,} "
+            f"of {len(values):,} rows, first in row {first:,}; total value needs a number there."
+        )
+
+
+def _write_examples(
+    path: str, file: str, experiment: ExperimentConfig, source: Source, expected: int
+) -> int:
+    columns: Mapping[str, Column] = experiment.problem.feature_columns()
+    encode = Encoder()
+    rows = 0
+    # One file: its rows must stay in the log's order.
+    with (
+        tf.io.TFRecordWriter(file) as writer,
+        tqdm(
+            total=expected, desc="replay", unit=" rows", unit_scale=True, disable=None
+        ) as progress,
+    ):
+        for batch in open_table(path, columns, source):
+            for example in encode(batch):
+                writer.write(example)
+            rows += batch.num_rows
+            progress.update(batch.num_rows)
+    return rows
