@@ -7,7 +7,7 @@ the log's last day.
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tf_keras as keras
 from absl import logging
+from tfmtl.cost import Cost, cost_of, request_macs
 
 from tfmtl import early_stage
 from tfmtl.bootstrap import Ratio, paired_intervals
 from tfmtl.experiment import ExperimentConfig, Model, Training
 from tfmtl.metrics import log_loss
+from tfmtl.model import MultiTaskModel
 from tfmtl.partition import by_column
 from tfmtl.preparation import Prepared, prepare
 from tfmtl.problem import Feature, ProblemSpec, Task, binary, categorical, numerical
@@ -146,6 +148,7 @@ class Study:
         divergences: Total-value divergence on the replay, by arm.
         offline: Test metrics by recipe: `ne@imp` and `mse@final`.
         online: The A/B test.
+        costs: What a prediction costs, by recipe.
         seconds: Where the time went.
         rows: Rows of the log by type.
     """
@@ -154,6 +157,7 @@ class Study:
     divergences: Mapping[str, Ratio]
     offline: Mapping[str, Mapping[str, float]]
     online: OnlineTest
+    costs: Mapping[str, Cost]
     seconds: Mapping[str, float]
     rows: Mapping[str, int]
 
@@ -164,7 +168,7 @@ def study(
     *,
     arms: Sequence[str] = tuple(ARMS),
     clickbait: float | None = None,
-    verbose: int = 0,
+    trained: Callable[[], object] = lambda: None,
 ) -> Study:
     """Simulates a log, trains the arms' models on it and measures them.
 
@@ -173,7 +177,7 @@ def study(
         sizes: How much is simulated.
         arms: Names of `ARMS`.
         clickbait: The clickbait term of the click logit, where it is not the constants' own.
-        verbose: As in `tfmtl.training.train`.
+        trained: Called after each model, to show progress.
     """
     clock, seconds = _Clock(), {}
     funnel = Funnel()
@@ -190,15 +194,18 @@ def study(
     names = list(dict.fromkeys(r for arm in arms for r in ARMS[arm].values()))
     predictors: dict[str, Predict] = {}
     offline: dict[str, dict[str, float]] = {}
+    costs: dict[str, Cost] = {}
     prepared: dict[tuple, Prepared] = {}
     for name in names:
         recipe = RECIPES[name]
         key = (recipe.rows, recipe.tasks)
         if key not in prepared:
             prepared = {key: _prepare(log, recipe)}
-        trained, found = _train(recipe, prepared[key], seed, sizes, verbose)
-        predictors[name] = predictor(world, trained, found.preprocessor)
-        offline[name] = _offline(trained, found.preprocessor, test)
+        model = _train(recipe, prepared[key], seed, sizes)
+        predictors[name] = predictor(world, model, prepared[key].preprocessor)
+        offline[name] = _offline(model, prepared[key].preprocessor, test)
+        costs[name] = cost_of(model)
+        trained()
         seconds[name] = clock.lap()
         logging.info("%s: %s in %.0f s", name, offline[name], seconds[name])
     stages = {arm: _stage(world, ARMS[arm], predictors) for arm in arms}
@@ -228,6 +235,7 @@ def study(
         divergences=divergences,
         offline=offline,
         online=online,
+        costs=costs,
         seconds=seconds,
         rows={kind["values"]: kind["counts"] for kind in kinds},
     )
@@ -247,7 +255,7 @@ def _problem(recipe: Recipe) -> ProblemSpec:
     return ProblemSpec(features=FEATURES, tasks=recipe.tasks, indicators=early_stage.INDICATORS)
 
 
-def _train(recipe: Recipe, prepared: Prepared, seed: int, sizes: Sizes, verbose: int):
+def _train(recipe: Recipe, prepared: Prepared, seed: int, sizes: Sizes) -> MultiTaskModel:
     experiment = ExperimentConfig(
         name="early_stage",
         problem=_problem(recipe),
@@ -270,7 +278,7 @@ def _train(recipe: Recipe, prepared: Prepared, seed: int, sizes: Sizes, verbose:
     )
     # Keras keeps every graph it has built.
     keras.backend.clear_session()
-    return train(experiment, prepared.data, verbose=verbose).model, prepared
+    return train(experiment, prepared.data, verbose=0).model
 
 
 def _offline(model: Any, preprocessor: Any, test: pa.Table) -> dict[str, float]:
@@ -336,21 +344,33 @@ def _replay(
     return recalls, divergences
 
 
-def differences(found: Study, control: str, arm: str) -> dict[str, float]:
-    """How far an arm lies from another: relative, but `survey_score@imp`, which is absolute."""
-    values: dict[str, float] = {}
-    both = {"soft_recall@20": found.recalls, "tvd_replayed@20": found.divergences}
-    for name, ratios in both.items():
-        (pair,) = paired_intervals(ratios[control], ratios[arm], samples=2, seed=0)
-        values[name] = pair.relative.value
+def differences(found: Study, control: str, arm: str) -> dict[str, tuple[float, float, float]]:
+    """How far an arm lies from another, by metric: value and 95 % interval over requests.
+
+    Relative, but for `survey_score@imp`, which is absolute as the paper's. `ne@imp` and
+    `mse@final` are of one model each and have no interval here.
+    """
+    figures: dict[str, tuple[float, float, float]] = {}
+    replayed = {"soft_recall@20": found.recalls, "tvd_replayed@20": found.divergences}
+    for name, ratios in replayed.items():
+        (pair,) = paired_intervals(ratios[control], ratios[arm], seed=0)
+        figures[name] = dataclasses.astuple(pair.relative)
     for name, pair in found.online.compare(control, arm).items():
         absolute = name == "survey_score@imp"
-        values[name] = pair.difference.value if absolute else pair.relative.value
+        figures[name] = dataclasses.astuple(pair.difference if absolute else pair.relative)
     for metric, task in (("ne@imp", "ctr"), ("mse@final", "cqs")):
         sources = [ARMS[name].get(task, "") for name in (control, arm)]
         before, after = (found.offline.get(s, {}).get(metric, np.nan) for s in sources)
-        values[metric] = after / before - 1
-    return values
+        figures[metric] = (after / before - 1, np.nan, np.nan)
+    before, after = (arm_macs(found, name) for name in (control, arm))
+    figures["macs@request"] = (after / before - 1, np.nan, np.nan)
+    return figures
+
+
+def arm_macs(found: Study, arm: str) -> float:
+    """Multiply-adds a request of all models an arm serves, without a cache of ad vectors."""
+    costs = [found.costs[name] for name in dict.fromkeys(ARMS[arm].values())]
+    return request_macs(costs, ads=Funnel().retrieved, cached=0.0)
 
 
 class _Clock:

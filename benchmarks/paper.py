@@ -4,12 +4,12 @@ import argparse
 import dataclasses
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from scipy import stats
 
-from benchmarks.contract import number
+from benchmarks.contract import Row, number
 
 RULES = ("near", "at_least", "sign")
 
@@ -32,6 +32,10 @@ class Published:
         tolerance: In the metric's units, for `near` and `at_least`.
         not_comparable: Why ours cannot agree or disagree (another split, another meaning);
             such cells are shown and not judged.
+        printed: What is shown for the value, where the paper draws or describes it and prints no
+            number; the value then gives the sign alone.
+        gate: Whether `--check` fails where ours does not agree.
+        remark: Why we think that ours does not agree, shown where it does not.
 
     Raises:
         ValueError: The rule is unknown, or nothing is measured and no reason is given.
@@ -46,6 +50,9 @@ class Published:
     rule: str = "near"
     tolerance: float = 0.0
     not_comparable: str = ""
+    printed: str = ""
+    gate: bool = True
+    remark: str = ""
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
@@ -98,7 +105,9 @@ class Paper:
     Args:
         title: What it is.
         cells: Its cells.
-        measure: Maps a run and the options (`seeds`, `quick`, `data`) to figures by metric.
+        measure: Maps a run and the options (`seeds`, `quick`, `data`, `requests`, `keep`) to
+            figures by metric.
+        further: Yields rows that the paper does not have and a reader of ours should see.
 
     Raises:
         ValueError: Two cells have one name.
@@ -107,6 +116,7 @@ class Paper:
     title: str
     cells: Sequence[Published]
     measure: Measure
+    further: Callable[[argparse.Namespace], Iterable[Row]] | None = None
 
     def __post_init__(self) -> None:
         names = [cell.name for cell in self.cells]
@@ -146,8 +156,8 @@ class Comparison:
 
     @property
     def holds(self) -> bool | None:
-        """As `reproduces`."""
-        return self.reproduces
+        """As `reproduces`, for cells that `--check` minds."""
+        return self.reproduces if self.cell.gate else None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, in the fields of every benchmark and the paper's own."""
@@ -155,7 +165,7 @@ class Comparison:
         return {
             "name": cell.name,
             "metric": cell.metric,
-            "published": cell.value,
+            "published": cell.printed or cell.value,
             "ours": self.ours.mean(),
             "interval": self.ours.confidence(),
             "reproduces": self.reproduces,
@@ -165,7 +175,8 @@ class Comparison:
             "source": cell.source,
             "value": self.ours.mean(),
             "unit": cell.unit,
-            "target": cell.value,
+            "target": cell.printed or cell.value,
+            "seeds_with_the_sign": self._signs(),
             "holds": self.holds,
             "spread": statistics.stdev(values) if len(values) > 1 else None,
             "runs": len(values),
@@ -179,11 +190,13 @@ class Comparison:
         return {
             "name": self.name,
             "metric": self.cell.metric,
-            "published": number(low) if low == high else f"{number(low)} … {number(high)}",
+            "published": self.cell.printed
+            or (number(low) if low == high else f"{number(low)} … {number(high)}"),
             "ours": number(self.ours.mean()),
             "interval": "" if interval is None else f"[{', '.join(map(number, interval))}]",
             "unit": self.cell.unit,
             "reproduces": self._verdict(),
+            "seeds": self._signs(),
             "source": self.cell.source,
             "note": self._note(),
         }
@@ -196,7 +209,15 @@ class Comparison:
     def _note(self) -> str:
         if self.reproduces is None and not self.cell.not_comparable:
             return "a sign needs an interval, and so two seeds or more"
-        return self.cell.not_comparable
+        return self.cell.not_comparable or (self.cell.remark if not self.reproduces else "")
+
+    def _signs(self) -> str:
+        """How many seeds have the printed sign, of how many."""
+        values = self.ours.values
+        if self.cell.rule != "sign" or not values:
+            return ""
+        low, _ = self.cell.range
+        return f"{sum(value * low > 0 for value in values)}/{len(values)}"
 
 
 def compare(paper: Paper, options: argparse.Namespace) -> Iterator[Comparison]:

@@ -37,10 +37,12 @@ def load(name: str) -> Paper:
 
 
 def run(options: argparse.Namespace) -> Iterator[Comparison]:
-    """Yields the paper's cells with ours beside them."""
+    """Yields the paper's cells with ours beside them, and what else there is to see."""
     paper = load(options.paper)
     print(paper.title)
     yield from compare(paper, options)
+    if paper.further is not None:
+        yield from paper.further(options)
 
 
 def reproduce(argv: Sequence[str] | None = None) -> int:
@@ -52,6 +54,14 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     known = ", ".join(known_papers())
     parser.add_argument("paper", metavar="PAPER", help=f"one of {known}")
     parser.add_argument("--data", metavar="PATH", help="the paper's data, where it needs any")
+    parser.add_argument(
+        "--requests", type=int, metavar="N", help="logged requests, where the paper's are simulated"
+    )
+    parser.add_argument(
+        "--keep",
+        metavar="FOLDER",
+        help="where each seed's figures are kept, so that a run that was stopped goes on",
+    )
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def loss_weights(*, teacher: str = "separate", cqs: float = 1.5, distilled: floa
     """Weights of the tasks' losses (§3.2.3): 1 for the CTR, which the paper does not print.
 
     The paper's 1.5 and 2 were tuned on its own data; `tfmtl.training.weights.tune_loss_weights`
-    tunes them on yours. In mode `both` the two teachers share the weight.
+    chooses them on yours. In mode `both` the two teachers share the weight.
 
     Args:
         teacher: As in `tasks`.

@@ -127,7 +127,7 @@ class Tuning:
             [4, 8]}`.
         trials: How many are tried.
         epochs: Epochs of a trial.
-        algorithm: `random` or `bayesian`.
+        algorithm: `random`, `bayesian` or `grid`.
     """
 
     space: Mapping[str, Any]

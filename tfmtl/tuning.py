@@ -11,7 +11,7 @@ from typing import Any
 from tfmtl.errors import SpecError, did_you_mean
 from tfmtl.experiment import ExperimentConfig, Tuning
 
-ALGORITHMS = ("random", "bayesian")
+ALGORITHMS = ("random", "bayesian", "grid")
 SAMPLINGS = ("linear", "log", "reverse_log")
 RANGE_KEYS = ("min", "max", "step", "sampling")
 

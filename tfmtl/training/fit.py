@@ -28,7 +28,8 @@ DECAYS = {
     "none": lambda rate, steps: rate,
     "cosine": keras.optimizers.schedules.CosineDecay,
 }
-LOWER_IS_BETTER = ("loss", "log_loss", "ne", "mae", "mse", "rmse", "ece")
+LOWER_IS_BETTER = ("loss", "log_loss", "ne", "mae", "mse", "rmse", "ece", "tvd")
+BEST_AT_A_VALUE = {"calibration": 1, "bias": 0}
 
 
 Validate = Callable[[MultiTaskModel], Mapping[str, float]]
@@ -110,6 +111,12 @@ def train(
         )
     run.load_best()
     return Trained(model, run.state["history"], run.state["best_epoch"])
+
+
+def best_metrics(trained: Trained) -> dict[str, float]:
+    """The validation metrics of a run's best epoch, by their own names."""
+    history = trained.history[trained.best_epoch]
+    return {n.removeprefix("val_"): v for n, v in history.items() if n.startswith("val_")}
 
 
 def compile_model(model: MultiTaskModel, settings: Training, steps: int = 1) -> None:
@@ -305,6 +312,13 @@ def _check_monitor(
     model: MultiTaskModel, data: PackedData, monitor: str, validate: Validate | None
 ) -> None:
     # Before an epoch is spent; the names do not depend on how many rows there are.
+    bare = _bare(monitor)
+    if bare in BEST_AT_A_VALUE:
+        raise SpecError(
+            f"training.monitor={monitor!r}: a {bare} is best at {BEST_AT_A_VALUE[bare]}, neither "
+            f"high nor low; monitor {monitor.replace(bare, 'log_loss')!r} or "
+            f"{monitor.replace(bare, 'mse')!r}, which a bad {bare} raises."
+        )
     level = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:
@@ -326,4 +340,8 @@ def _seed(seed: int, epoch: int) -> int:
 
 def lower_is_better(monitor: str) -> bool:
     """Whether a metric, by its full name or a bare one, is a loss or an error."""
-    return monitor.split("/")[-1].split("@")[0] in LOWER_IS_BETTER
+    return _bare(monitor) in LOWER_IS_BETTER
+
+
+def _bare(monitor: str) -> str:
+    return monitor.split("/")[-1].split("@")[0]

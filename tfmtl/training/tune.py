@@ -1,5 +1,6 @@
 """Search: Keras Tuner chooses the fields of each trial, ordinary training judges them."""
 
+import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -12,12 +13,13 @@ from keras_tuner.errors import FatalError
 from tfmtl.errors import DataError, SpecError
 from tfmtl.experiment import ExperimentConfig
 from tfmtl.inputs import PackedData
-from tfmtl.training.fit import forget, lower_is_better, train
+from tfmtl.training.fit import Validate, best_metrics, forget, lower_is_better, train
 from tfmtl.tuning import check_tuning, choices, trial_experiment
 
 ORACLES = {
     "random": oracles.RandomSearchOracle,
     "bayesian": oracles.BayesianOptimizationOracle,
+    "grid": oracles.GridSearchOracle,
 }
 
 
@@ -32,16 +34,24 @@ class ExperimentTuner(keras_tuner.engine.base_tuner.BaseTuner):
         experiment: Declares the search in `tuning`; all else is as declared in every trial.
         directory: Where trials and their checkpoints are kept.
         verbose: As in `tfmtl.training.train`.
+        validate: Further validation metrics, as in `tfmtl.training.train`.
 
     Raises:
         SpecError: The search does not fit the experiment.
     """
 
-    def __init__(self, experiment: ExperimentConfig, *, directory: str, verbose: int = 1):
+    def __init__(
+        self,
+        experiment: ExperimentConfig,
+        *,
+        directory: str,
+        verbose: int = 1,
+        validate: Validate | None = None,
+    ):
         check_tuning(experiment)
         if experiment.tuning is None:
             raise SpecError(f"experiment {experiment.name!r} declares no tuning=Tuning(...).")
-        self.experiment, self.verbose = experiment, verbose
+        self.experiment, self.verbose, self.validate = experiment, verbose, validate
         tuning = experiment.tuning
         super().__init__(
             ORACLES[tuning.algorithm](
@@ -63,13 +73,29 @@ class ExperimentTuner(keras_tuner.engine.base_tuner.BaseTuner):
         folder = os.path.join(self.get_trial_dir(trial.trial_id), "checkpoints")
         try:
             experiment = trial_experiment(self.experiment, self.experiment.tuning, values)
-            trained = train(experiment, data, checkpoint_dir=folder, verbose=self.verbose)
+            trained = train(
+                experiment,
+                data,
+                checkpoint_dir=folder,
+                verbose=self.verbose,
+                validate=self.validate,
+            )
         except (SpecError, DataError) as error:
             # Keras Tuner would note a failed trial and try the next, which fails alike.
             raise FatalError(str(error)) from error
+        metrics = best_metrics(trained)
+        with open(self._metrics_path(trial), "w", encoding="utf-8") as file:
+            json.dump(metrics, file)
         forget(folder)
-        best = trained.history[trained.best_epoch]
-        return {"monitor": best[f"val_{experiment.training.monitor}"]}
+        return {"monitor": metrics[experiment.training.monitor]}
+
+    def metrics_of(self, trial: Any) -> dict[str, float]:
+        """All validation metrics of a finished trial, at its best epoch."""
+        with open(self._metrics_path(trial), encoding="utf-8") as file:
+            return json.load(file)
+
+    def _metrics_path(self, trial: Any) -> str:
+        return os.path.join(self.get_trial_dir(trial.trial_id), "metrics.json")
 
     def get_best_models(self, num_models: int = 1) -> list[Any]:
         """Trials keep no models: train the best one with `apply_hyperparameters`."""
