@@ -61,20 +61,21 @@ class TransformGraph(tf.Module):
 
     Args:
         output: What the Transform component wrote.
-        problem: The declaration.
+        problem: The declaration. A copy with some of its features reads their columns alone.
     """
 
     def __init__(self, output: tft.TFTransformOutput, problem: ProblemSpec):
         super().__init__(name="transform")
         self.layer = output.transform_features_layer()
         self._spec = output.raw_feature_spec()
-        self._columns = tuple(problem.feature_columns())
+        self.problem = problem
 
     def __call__(self, columns):
         """Returns the packed tensors of dense raw feature columns."""
-        raw = {name: self._as_declared(name, columns[name]) for name in self._columns}
+        names = tuple(self.problem.feature_columns())
+        raw = {name: self._as_declared(name, columns[name]) for name in names}
         if FOLD in self._spec:
-            first = columns[self._columns[0]]
+            first = columns[names[0]]
             raw[FOLD] = self._as_declared(
                 FOLD, tf.fill([tf.shape(first)[0]], tf.constant(-1, tf.int64))
             )

@@ -47,6 +47,7 @@ def run_fn(fn_args) -> None:
         trained.model,
         TransformGraph(output, problem),
         fn_args.serving_model_dir,
+        value=experiment.value,
         extra={"experiment.json": experiment.to_json()},
     )
     forget(checkpoints)

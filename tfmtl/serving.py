@@ -5,11 +5,13 @@ Signatures:
 - `serving_default`: serialised tf.Examples `[batch]` to `{task: [batch]}`.
 - `predict`: raw columns by name, `[batch]` or `[batch, n]` for lists, to the same.
 - `transform_features`: serialised tf.Examples to the packed tensors the model reads.
+- `user_tower`, `ad_tower`, `rank`: of a backbone of towers; see `tfmtl.tower_serving`.
 
 The transform graph is inside; labels, towers of training-only tasks, balancer and optimizers
 are not.
 """
 
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 
@@ -19,23 +21,31 @@ import tensorflow as tf
 
 from tfmtl.errors import DataError
 from tfmtl.features.layout import GROUP
-from tfmtl.features.raw import ABSENT, DTYPES, dense_columns, example_spec
+from tfmtl.features.raw import ABSENT, dense_columns, example_spec
 from tfmtl.model import MultiTaskModel
 from tfmtl.problem import ProblemSpec
+from tfmtl.total_value import TotalValue
+from tfmtl.tower_serving import column_specs, tower_signatures, traced
 
 Transform = Callable[[Mapping[str, tf.Tensor]], Mapping[str, tf.Tensor]]
 
 
 class ServingModel(tf.Module):
-    """The model behind the three signatures.
+    """The model behind the signatures.
 
     Args:
         model: A trained model.
         transform: Dense raw columns to packed tensors: a fitted `Preprocessor`, or the
             pipeline's Transform. What it holds (tables, assets) must be tracked by it.
+        value: How `rank` makes one value of predictions, for a backbone of towers.
+
+    Raises:
+        SpecError: The value is made of what the model does not serve.
     """
 
-    def __init__(self, model: MultiTaskModel, transform: Transform):
+    def __init__(
+        self, model: MultiTaskModel, transform: Transform, value: TotalValue | None = None
+    ):
         super().__init__(name="ranker")
         self.columns = model.problem.feature_columns()
         self.transform = transform
@@ -43,22 +53,18 @@ class ServingModel(tf.Module):
         # Parts, not the model: its optimizers, its balancer and the heads of tasks that are not
         # served would be saved along.
         self.parts = [model.embedding, model.backbone, *model.heads.served_parts()]
+        # Made when asked for: an attribute would be saved with the model, signature or not.
+        self._of_towers = functools.partial(tower_signatures, model, transform, value)
 
     def signatures(self) -> dict[str, Callable]:
         """The concrete functions to save, by signature name."""
         examples = tf.TensorSpec([None], tf.string, "examples")
-        named = {
-            name: tf.TensorSpec(
-                [None, None] if column.max_values else [None], DTYPES[column.dtype], name
-            )
-            for name, column in self.columns.items()
-        }
+        named = column_specs(self.columns)
         return {
-            "serving_default": tf.function(self._from_examples).get_concrete_function(examples),
-            "predict": tf.function(self._from_columns).get_concrete_function(**named),
-            "transform_features": tf.function(self._packed_examples).get_concrete_function(
-                examples
-            ),
+            "serving_default": traced(self._from_examples, examples),
+            "predict": traced(self._from_columns, **named),
+            "transform_features": traced(self._packed_examples, examples),
+            **self._of_towers(),
         }
 
     def _from_examples(self, examples):
@@ -85,6 +91,7 @@ def export(
     transform: Transform,
     path: str,
     *,
+    value: TotalValue | None = None,
     warmup: Sequence[bytes] = (b"",) * 32,
     extra: Mapping[str, str] | None = None,
 ) -> str:
@@ -94,11 +101,16 @@ def export(
         model: A trained model.
         transform: See `ServingModel`.
         path: Folder to write.
+        value: How `rank` makes one value of predictions, for a backbone of towers; read for no
+            other.
         warmup: Serialised tf.Examples that TensorFlow Serving runs before the first request,
             so that it is not the slow one; by default rows whose every value is missing.
         extra: Texts to keep in `assets.extra/`, by file name.
+
+    Raises:
+        SpecError: The value is made of what the model does not serve.
     """
-    serving = ServingModel(model, transform)
+    serving = ServingModel(model, transform, value)
     tf.saved_model.save(serving, path, signatures=serving.signatures())
     folder = os.path.join(path, "assets.extra")
     tf.io.gfile.makedirs(folder)
