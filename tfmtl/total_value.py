@@ -149,7 +149,7 @@ class TotalValue:
             bid: In value an action.
             clicks: Whether the action needs a click, boolean.
             converts: Whether it needs a conversion, boolean.
-            xp: A module with `where`, `minimum`, `maximum` and `ones_like`.
+            xp: A module with `where`, `minimum`, `maximum`, `ones_like` and `zeros_like`.
         """
         return bid * expected_action(pctr, rate, clicks, converts, xp=xp) + self.ad_quality(
             cqs, xp=xp
@@ -158,7 +158,7 @@ class TotalValue:
     def ad_quality(self, cqs: Any, *, xp: Any = np) -> Any:
         """`f(CQS)` (eq. 1). Zero where the problem has no quality task."""
         if self.cqs is None:
-            return 0.0 * cqs
+            return xp.zeros_like(cqs)
         quality = self.quality
         if quality["name"] == "linear":
             return quality.get("scale", 1.0) * cqs
@@ -166,7 +166,7 @@ class TotalValue:
             held = xp.minimum(xp.maximum(cqs, quality["low"]), quality["high"])
             return quality.get("scale", 1.0) * held
         points = quality["points"]
-        total = points[0][1] + 0.0 * cqs
+        total = points[0][1] * xp.ones_like(cqs)
         for (x, y), (x2, y2) in zip(points[:-1], points[1:], strict=True):
             total = total + (y2 - y) / (x2 - x) * xp.minimum(xp.maximum(cqs - x, 0.0), x2 - x)
         return total
@@ -195,10 +195,10 @@ def _check_quality(quality: Mapping[str, Any]) -> None:
             f"total value: quality {name!r} takes {sorted(allowed - {'name'})} and needs "
             f"{list(needed)}; got {sorted(set(quality) - {'name'})}."
         )
-    if quality.get("scale", 1.0) < 0:
+    if not 0 <= quality.get("scale", 1.0) < float("inf"):
         raise SpecError(
-            f"total value: scale={quality['scale']} makes better quality worth less; f rises. "
-            "Negative events have negative scalars in the score itself."
+            f"total value: scale={quality['scale']}; f rises, so a number from 0 on would be "
+            "right. Negative events have negative scalars in the score itself."
         )
     if name == "clip" and not quality["low"] < quality["high"]:
         raise SpecError(
@@ -206,10 +206,10 @@ def _check_quality(quality: Mapping[str, Any]) -> None:
         )
     if name == "piecewise":
         points = quality["points"]
-        falls = any(
-            x2 <= x or y2 < y for (x, y), (x2, y2) in zip(points[:-1], points[1:], strict=True)
+        rises = all(
+            x2 > x and y2 >= y for (x, y), (x2, y2) in zip(points[:-1], points[1:], strict=True)
         )
-        if len(points) < 2 or falls:
+        if len(points) < 2 or not rises:
             raise SpecError(
                 f"total value: points={points}; at least two with rising x and y that does not "
                 "fall would be right."
