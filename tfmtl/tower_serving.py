@@ -76,7 +76,7 @@ def column_specs(columns: Mapping[str, Column]) -> dict[str, tf.TensorSpec]:
     }
 
 
-def traced(function: Callable, *specs: tf.TensorSpec, **named: tf.TensorSpec) -> Callable:
+def traced(function: Callable, *specs: tf.TensorSpec, **named: tf.TensorSpec) -> Any:
     """The concrete function of inputs that `specs` describe."""
     # Nothing here branches on a tensor, and rewriting Python for it took nine tenths of an export.
     return tf.function(function, autograph=False).get_concrete_function(*specs, **named)
