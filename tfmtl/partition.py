@@ -99,7 +99,7 @@ class Sampling:
         rates: Share kept, in `[0, 1]`, by the value as text; other values are all kept.
 
     Raises:
-        SpecError: There are no rates, or one is no share.
+        SpecError: There are no rates, one is no share, or a value is no text.
     """
 
     column: str
@@ -110,6 +110,11 @@ class Sampling:
         if not self.rates:
             raise SpecError(f"sampling: rates= of column {self.column!r} is empty; name a value.")
         for value, rate in self.rates.items():
+            if not isinstance(value, str):
+                raise SpecError(
+                    f"sampling: the value {value!r} of column {self.column!r} is no text; "
+                    f"rates={{{str(value)!r}: {rate}}} would be right, for numbers too."
+                )
             if not 0 <= rate <= 1:
                 raise SpecError(
                     f"sampling: {self.column}={value!r} is kept at {rate}; a share from 0 to 1 "
