@@ -34,6 +34,7 @@ from tfmtl.bootstrap import PairedInterval
 from tfmtl.errors import DataError
 from tfmtl.experiment import ExperimentConfig
 from tfmtl.recall import Ranking, rank
+from tfmtl.replay_columns import column
 from tfmtl.replay_report import (
     Consistency,
     compare,
@@ -208,7 +209,7 @@ def _score(
             progress.update(len(batch))
     predictions = {t: np.concatenate(found).astype(np.float64) for t, found in parts.items()}
     columns = {
-        name: table[name].to_numpy(zero_copy_only=False)
+        name: column(table, name, "the replay log")
         for name in (value.bid, value.objective, value.rate)
         if name in table.column_names
     }

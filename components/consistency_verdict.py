@@ -119,9 +119,7 @@ def _breaks(bound: Bound, found: Interval) -> Reason | None:
     return _reason(bound.metric, found.value, sentence, bound=bound)
 
 
-def _falls(
-    metric: str, candidate: Consistency, difference: Interval, most: float
-) -> Reason | None:
+def _falls(metric: str, candidate: Consistency, difference: Interval, most: float) -> Reason | None:
     value = candidate.overall.metrics[metric].value
     # Undefined on one log is undefined for both models: no golden set is worth anything.
     if math.isnan(difference.value) or -difference.value <= most + ROUNDING:

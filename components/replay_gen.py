@@ -37,7 +37,7 @@ from tfmtl.errors import DataError, SpecError
 from tfmtl.experiment import Evaluation, ExperimentConfig, Model, Replay, Training
 from tfmtl.features.declare import Column
 from tfmtl.recall import checked_ks
-from tfmtl.replay_columns import as_numbers
+from tfmtl.replay_columns import column
 from tfmtl.total_value import ACTIONS, TotalValue
 
 LOG_FILE = "log.parquet"
@@ -182,7 +182,7 @@ def write_replay(
     log = replay_log(table, experiment)
     declared, value = parts_of(experiment)
     checked_ks(log, (declared.k, *declared.ks))
-    _, converts = value.needs(table[value.objective].to_numpy(zero_copy_only=False))
+    _, converts = value.needs(column(table, value.objective, "the replay log"))
     _check_known(table, value.bid, np.ones(len(log), bool))
     if value.rate in table.column_names:
         _check_known(table, value.rate, converts)
@@ -240,14 +240,18 @@ def _read(path: str, experiment: ExperimentConfig, source: Source) -> pa.Table:
     columns = {n: Column(name=n, dtype="string") for n in dict.fromkeys((*texts, *numbers))}
     table = pa.Table.from_batches(list(open_table(path, columns, source)))
     for name in dict.fromkeys(numbers):
-        exact = as_numbers(table[name].to_numpy(zero_copy_only=False), name)
-        place = table.schema.get_field_index(name)
-        table = table.set_column(place, name, pa.array(exact, from_pandas=True))
+        try:
+            exact = table[name].cast(pa.float64())
+        except pa.ArrowInvalid as error:
+            raise DataError(
+                f"column {name!r} of the replay log does not hold numbers: {error}."
+            ) from None
+        table = table.set_column(table.schema.get_field_index(name), name, exact)
     return table
 
 
 def _check_known(table: pa.Table, name: str, needed: np.ndarray) -> None:
-    values = table[name].to_numpy(zero_copy_only=False).astype(np.float64)
+    values = column(table, name, "the replay log")
     unknown = needed & ~np.isfinite(values)
     if unknown.any():
         first = int(np.flatnonzero(unknown)[0]) + 1

@@ -184,12 +184,13 @@ class _Combiner(beam.CombineFn):
                 f"and {len(ad)} values of {self._ad_key!r}; one each an ad is right."
             )
         above, below = self._metric.of_request(early, final, ad, self._k)
-        weight = float(weight)
-        return accumulator[0] + weight * above, accumulator[1] + weight * below
+        # TFMA gives an array of one number.
+        each = np.asarray(weight, np.float64).item()
+        return accumulator[0] + each * above, accumulator[1] + each * below
 
     def merge_accumulators(self, accumulators: Iterable[Sums]) -> Sums:
-        above, below = zip(*accumulators, strict=True)
-        return sum(above), sum(below)
+        both = list(accumulators)
+        return sum(above for above, _ in both), sum(below for _, below in both)
 
     def extract_output(self, accumulator: Sums) -> dict[metric_types.MetricKey, float]:
         above, below = accumulator
