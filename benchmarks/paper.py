@@ -95,6 +95,47 @@ class Measured:
         return self.mean() - reach, self.mean() + reach
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Further:
+    """A figure of ours that the paper does not have; a row of `contract.main`.
+
+    Args:
+        name: What was measured.
+        ours: The figure, a value a seed.
+        note: What it is compared with.
+    """
+
+    name: str
+    ours: Measured
+    note: str = ""
+    holds: None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, in the fields of every benchmark."""
+        values = self.ours.values
+        return {
+            "name": self.name,
+            "ours": self.ours.mean(),
+            "interval": self.ours.confidence(),
+            "value": self.ours.mean(),
+            "holds": None,
+            "spread": statistics.stdev(values) if len(values) > 1 else None,
+            "runs": len(values),
+            "note": self.note,
+        }
+
+    def cells(self) -> dict[str, str]:
+        """The row of the table."""
+        interval = self.ours.confidence()
+        return {
+            "name": self.name,
+            "published": "",
+            "ours": number(self.ours.mean()),
+            "interval": "" if interval is None else f"[{', '.join(map(number, interval))}]",
+            "note": self.note,
+        }
+
+
 Measure = Callable[[Mapping[str, Any], argparse.Namespace], Mapping[str, Measured]]
 
 

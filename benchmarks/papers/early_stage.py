@@ -27,8 +27,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.contract import Result, over_runs
-from benchmarks.paper import Measured, Paper, Published
+from benchmarks.paper import Further, Measured, Paper, Published
 
 RECALL, TVD = "soft_recall@20", "tvd@final"
 XOUT, ASQ, CTR, CVR = "xout_rate@imp", "survey_score@imp", "ctr@imp", "cvr@click"
@@ -60,27 +59,28 @@ def measure(run: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Me
     return {metric: _measured([one[metric] for one in found]) for metric in found[0]}
 
 
-def further(options: argparse.Namespace) -> Iterator[Result]:
+def further(options: argparse.Namespace) -> Iterator[Further]:
     """What the paper leaves open, and how far its signs hang on one constant of the world."""
     seeds = list(_seeds(options))
     for name in OURS:
         for metric in SHOWN:
-            values = [_seed(s, options)["differences"][name][metric][0] for s in seeds]
-            yield over_runs(f"{name}/{metric}", values, note=_against(name))
+            found = [_seed(s, options)["differences"][name][metric] for s in seeds]
+            yield Further(name=f"{name}/{metric}", ours=_measured(found), note=_against(name))
     names = sorted(_seed(seeds[0], options)["offline"])
     for recipe in names:
         for metric in _seed(seeds[0], options)["offline"][recipe]:
             values = [_seed(s, options)["offline"][recipe][metric] for s in seeds]
-            yield over_runs(f"level/{recipe}/{metric}", values)
+            yield Further(name=f"level/{recipe}/{metric}", ours=Measured(values=values))
     if options.quick:
         return
     for clickbait in CLICKBAIT:
         swept = [_seed(s, options, clickbait)["differences"] for s in seeds[:SWEEP_SEEDS]]
         for name in SWEEP:
             for metric in (RECALL, TVD, CTR, CVR, XOUT, VALUE):
-                values = [one[name][metric][0] for one in swept]
-                yield over_runs(
-                    f"clickbait={clickbait:g}/{name}/{metric}", values, note=_against(name)
+                yield Further(
+                    name=f"clickbait={clickbait:g}/{name}/{metric}",
+                    ours=_measured([one[name][metric] for one in swept]),
+                    note=_against(name),
                 )
 
 
