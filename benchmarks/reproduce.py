@@ -12,8 +12,8 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from benchmarks import papers
-from benchmarks.contract import main
-from benchmarks.paper import Comparison, Paper, compare
+from benchmarks.contract import Row, main
+from benchmarks.paper import Paper, compare
 from tfmtl.errors import SpecError, did_you_mean
 
 
@@ -36,7 +36,7 @@ def load(name: str) -> Paper:
     return importlib.import_module(f"{papers.__name__}.{name}").PAPER
 
 
-def run(options: argparse.Namespace) -> Iterator[Comparison]:
+def run(options: argparse.Namespace) -> Iterator[Row]:
     """Yields the paper's cells with ours beside them, and what else there is to see."""
     paper = load(options.paper)
     print(paper.title)
