@@ -21,7 +21,9 @@ BRANCHES = {"num_specific": 2, "num_shared": 1, "gate_bias": False}
 SMALL = {
     "aitm": {"bottom_units": (8, 6)},
     "cgc": {**EXPERTS, **BRANCHES},
+    "dnn": {"units": (8, 6)},
     "esmm": {"units": (8, 6)},
+    "masknet": {"units": (8, 6)},
     "mmoe": {**EXPERTS, "num_experts": 3},
     "omoe": {**EXPERTS, "num_experts": 3},
     "ple": {**BRANCHES, "expert_units": ((8, 7), (6,))},
@@ -30,6 +32,8 @@ SMALL = {
     "two_tower": {"user_units": (8,), "ad_units": (7,), "width": 2},
 }
 every_backbone = pytest.mark.parametrize("name", registry.names("backbone"))
+ROW_WISE = ("masknet",)  # normalise each row by itself, never over the batch
+BY_BATCH = [name for name in registry.names("backbone") if name not in ROW_WISE]
 
 
 def make(name, **more):
@@ -39,6 +43,11 @@ def make(name, **more):
     backbone(inputs(backbone))
     randomise(backbone)
     return backbone
+
+
+def make_normed(name):
+    """A backbone with random weights and every kind of normalisation that it has."""
+    return make(name, **({} if name in ROW_WISE else {"batch_norm": True}))
 
 
 def inputs(backbone, seed=0):
@@ -98,7 +107,7 @@ def test_every_task_gets_a_representation_of_each_row_in_the_order_of_tasks(name
 
 @every_backbone
 def test_a_row_is_the_same_in_any_order_and_company(name):
-    backbone = make(name, batch_norm=True)
+    backbone = make_normed(name)
     fields = inputs(backbone)
     order = np.random.default_rng(1).permutation(ROWS)
     for task, h in backbone(fields).items():
@@ -120,7 +129,7 @@ def test_dropout_acts_in_training_alone(name):
         assert np.abs(trained[task] - backbone(fields, training=True)[task]).max() > 1e-3
 
 
-@every_backbone
+@pytest.mark.parametrize("name", BY_BATCH)
 def test_batch_moments_are_used_and_remembered_in_training_alone(name):
     backbone = make(name, batch_norm=True)
     fields, before = inputs(backbone), backbone.get_weights()
@@ -154,14 +163,14 @@ def test_every_weight_and_every_input_learns_from_the_tasks(name):
 @every_backbone
 def test_only_kernels_have_a_rank_above_one(name):
     # Weight decay is on kernels, and the model knows them by their rank.
-    for v in make(name, batch_norm=True).trainable_weights:
+    for v in make_normed(name).trainable_weights:
         assert (v.shape.rank > 1) == ("kernel" in v.name), v.name
 
 
 @every_backbone
 def test_saved_weights_are_found_again(name, tmp_path):
     # Keras' own format walks attributes and lists of layers, and passes over lists of lists.
-    before, after = (keras.Sequential([make(name, batch_norm=True)]) for _ in range(2))
+    before, after = (keras.Sequential([make_normed(name)]) for _ in range(2))
     for model, seed in ((before, 1), (after, 2)):
         model.built = True
         randomise(model.layers[0], seed=seed)
@@ -185,6 +194,21 @@ def single_task(x, tasks, bottom_units):
 
 def shared_bottom(x, tasks, bottom_units):
     return mlp(x, bottom_units)
+
+
+def dnn(x, tasks, units):
+    return mlp(x, units)
+
+
+def masknet(x, tasks, units, form="serial", num_blocks=1, block_units=64, reduction_ratio=1.0):
+    def block(width, out):
+        own = int(reduction_ratio * width)
+        return mlp(x, (own, width)) + width * out + 2 * out
+
+    if form == "parallel":
+        above = mlp(num_blocks * block_units, units)
+        return 2 * x + num_blocks * block(x, block_units) + above
+    return 2 * x + sum(block(*pair) for pair in zip((x, *units), units, strict=False))
 
 
 def esmm(x, tasks, units):
@@ -227,11 +251,12 @@ def two_tower(x, tasks, user_units, ad_units, width, interaction="joint", keep_f
     return count + (2 * tasks * width**2 if interaction == "dot" else 0)
 
 
-FORMULAS = (aitm, cgc, esmm, mmoe, omoe, ple, shared_bottom, single_task, two_tower)
+FORMULAS = (aitm, cgc, dnn, esmm, masknet, mmoe, omoe, ple, shared_bottom, single_task, two_tower)
 COUNTS = {f.__name__: f for f in FORMULAS}
 PLAIN = {"num_specific": 3, "num_shared": 2}
 OTHER = {
     "cgc": {**PLAIN, "expert_units": (5,)},
+    "masknet": {"form": "parallel", "num_blocks": 3, "block_units": 5, "reduction_ratio": 0.5},
     "mmoe": {"num_experts": 2, "expert_units": (5,), "gate_bias": False},
     "omoe": {"num_experts": 2, "expert_units": (5,)},
     "ple": {**PLAIN, "expert_units": ((9,), (7, 5), (3,)), "gate_hidden": (4,)},
@@ -246,7 +271,7 @@ OTHER = {
 )
 def test_the_number_of_parameters_is_the_closed_form(name, arguments):
     counted = sum(int(np.prod(v.shape)) for v in make(name, **arguments).trainable_weights)
-    gated = name in OTHER and name != "two_tower"
+    gated = name in OTHER and "expert_units" in SMALL[name]
     defaults = {"gate_hidden": (), "gate_bias": True} if gated else {}
     if name in OTHER and arguments is OTHER[name]:
         arguments = {**SMALL[name], **arguments}

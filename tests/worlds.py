@@ -104,5 +104,7 @@ SMALL = {
     "ple": {"expert_units": ((8,), (8,))},
     "esmm": {"units": (8,)},
     "aitm": {"bottom_units": (8,)},
+    "dnn": {"units": (8,)},
+    "masknet": {"units": (8, 8)},
     "two_tower": {"user_units": (8,), "ad_units": (8,), "width": 4},
 }

@@ -3,7 +3,9 @@
 from tfmtl.backbones.aitm import AITM
 from tfmtl.backbones.base import Backbone, flatten
 from tfmtl.backbones.cgc import CGC
+from tfmtl.backbones.dnn import DNN
 from tfmtl.backbones.esmm import ESMM
+from tfmtl.backbones.masknet import MaskNet
 from tfmtl.backbones.mmoe import MMoE
 from tfmtl.backbones.omoe import OMoE
 from tfmtl.backbones.ple import PLE
@@ -14,10 +16,12 @@ from tfmtl.backbones.two_tower import TwoTower
 __all__ = [
     "AITM",
     "CGC",
+    "DNN",
     "ESMM",
     "PLE",
     "Backbone",
     "MMoE",
+    "MaskNet",
     "OMoE",
     "SharedBottom",
     "SingleTask",
