@@ -50,6 +50,8 @@ PER_EXAMPLE = {
     "binary_cross_entropy": losses.binary_cross_entropy,
     "squared_error": losses.squared_error,
     "huber": losses.huber,
+    "pseudo_huber": losses.pseudo_huber,
+    "log_cosh": losses.log_cosh,
     "entire_space": lambda y, x, mask=None: entire_space(y, x, x - 1.0, mask),
 }
 each_loss = pytest.mark.parametrize("loss", PER_EXAMPLE.values(), ids=PER_EXAMPLE.keys())

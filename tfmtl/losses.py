@@ -80,9 +80,12 @@ def pseudo_huber(
     if not delta > 0:
         raise ValueError(f"delta must be positive; got {delta}.")
     labels, predictions = _inputs(labels, predictions, mask)
-    square = tf.math.squared_difference(labels, predictions)
-    # δ²(√(1 + x) − 1) loses all digits of a small x; this form does not.
-    return square / (1.0 + tf.sqrt(1.0 + square / delta**2))
+    size = tf.abs(labels - predictions)
+    # Neither a difference of near numbers, which loses all digits of a small residual, nor a
+    # square of a large one, which overflows.
+    unit = tf.stop_gradient(tf.maximum(size, delta))
+    root = unit * tf.sqrt(tf.square(delta / unit) + tf.square(size / unit))
+    return delta * size * (size / (delta + root))
 
 
 def log_cosh(
@@ -97,8 +100,12 @@ def log_cosh(
         raise ValueError(f"delta must be positive; got {delta}.")
     labels, predictions = _inputs(labels, predictions, mask)
     size = tf.abs(labels - predictions) / delta
-    # cosh overflows where its logarithm is a small number.
-    return delta**2 * (size + tf.math.log1p(tf.exp(-2.0 * size)) - 0.6931471805599453)
+    # Near 0 as log(1 + sinh²)/2, for the other form loses all digits there; cosh and sinh
+    # overflow beyond.
+    near = size < 1.0
+    inner = 0.5 * tf.math.log1p(tf.square(tf.sinh(tf.minimum(size, 1.0))))
+    outer = size + tf.math.log1p(tf.exp(-2.0 * size)) - 0.6931471805599453
+    return delta**2 * tf.where(near, inner, outer)
 
 
 def product_log_prob(*logits: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
