@@ -254,7 +254,7 @@ class MultiTaskModel(tfrs.Model):
             `{"ctr/auc@imp": …, "mean_auc": …, "loss": …}`, on true labels: pseudo-labels are for
             training. `mean_auc`, where there are served binary tasks, is over those of them that
             have both classes. `loss` is the mean loss of the trained tasks that have a row, a
-            regression's in units of the training labels' deviation.
+            regression's its own one in units of the training labels' deviation.
 
         Raises:
             DataError: There are no rows, or they have no labels.
@@ -280,7 +280,12 @@ class MultiTaskModel(tfrs.Model):
                 aucs.append(found["auc"])
         if any(task.kind == "binary" for task in self.problem.served):
             metrics["mean_auc"] = float(np.mean(aucs)) if aucs else float("nan")
-        every = [self._mean_loss(task, metrics) for task in self.heads.trained]
+        every = []
+        for name in self.heads.trained:
+            index = self.problem.task_names.index(name)
+            seen = weights[:, index] > 0
+            rows = labels[seen, index], predictions[name][seen]
+            every.append(self._mean_loss(name, metrics, *rows))
         defined = [loss for loss in every if not np.isnan(loss)]
         metrics["loss"] = float(np.mean(defined)) if defined else float("nan")
         return metrics
@@ -312,12 +317,15 @@ class MultiTaskModel(tfrs.Model):
 
     _predict_batch: Any = None
 
-    def _mean_loss(self, name, metrics):
+    def _mean_loss(self, name, metrics, labels, predictions):
         task = self.problem.task(name)
         if task.kind == "binary":
             return metrics[self.problem.metric_name(task, "log_loss")]
-        mse = metrics[self.problem.metric_name(task, "mse")]
-        return mse / float(self.heads.scale[name].numpy()) ** 2
+        if not len(labels):
+            return float("nan")
+        # By the task's own loss: outliers do not choose the epoch of a robust one either.
+        output = {"logit": self.heads.standardized(name, predictions)}
+        return float(np.mean(self._example_loss(name, output, labels), dtype=np.float64))
 
     def _example_loss(self, name, output, labels):
         task = self.problem.task(name)
