@@ -28,6 +28,7 @@ from components.consistency_verdict import bounds, judge
 from components.evaluator import load_predict, read_examples
 from components.model_blessing import mark
 from components.replay_gen import EXAMPLES_FILE, ReplayLog, parts_of, read_replay
+from components.request_cost import request_cost
 from tfmtl import recall_curve, replay
 from tfmtl.blessing import Verdict
 from tfmtl.bootstrap import PairedInterval
@@ -96,7 +97,8 @@ class Executor(base_executor.BaseExecutor):
         other, why_not = _baseline(baselines, folder, table, experiment)
         if np.isfinite(scores.value).all():
             ranking = rank(log, scores.value)
-            candidate = _measure(log, ranking, scores.cqs, experiment)
+            cost = _cost(model, folder, log)
+            candidate = _measure(log, ranking, scores.cqs, experiment, cost)
             if other is not None:
                 other_ranking = rank(log, other.value)
                 before = _measure(log, other_ranking, other.cqs, experiment)
@@ -190,7 +192,7 @@ def _score(
 ) -> Scores:
     _, value = parts_of(experiment)
     tasks = [value.ctr, *([value.cqs] if value.cqs else [])]
-    path = path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model))
+    path = _saved_model(model)
     predict = load_predict(path)
     parts: dict[str, list[np.ndarray]] = {task: [] for task in tasks}
     # disable=None: no bar where the output is a file.
@@ -247,13 +249,24 @@ def _measure(
     ranking: Ranking,
     cqs: np.ndarray | None,
     experiment: ExperimentConfig,
+    cost: dict[str, float] | None = None,
 ) -> Consistency:
     quality: dict[str, Any] = {}
     if cqs is not None and log.final_cqs is not None:
         # The log's own deviation: one unit for every model ever measured on it (our choice).
         std = float(np.std(log.final_cqs))
         quality = {"early_cqs": cqs, "cqs_std": std} if std > 0 else {}
-    return consistency_report(log, ranking, _ks(experiment), **quality)
+    return consistency_report(log, ranking, _ks(experiment), also=cost, **quality)
+
+
+def _cost(model: types.Artifact, folder: str, log: replay.ReplayLog) -> dict[str, float]:
+    path = _saved_model(model)
+    ads = round(len(log) / len(log.requests))
+    return request_cost(path, load_predict(path), os.path.join(folder, EXAMPLES_FILE), ads=ads)
+
+
+def _saved_model(model: types.Artifact) -> str:
+    return path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model))
 
 
 def _ks(experiment: ExperimentConfig) -> list[int]:

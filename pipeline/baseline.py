@@ -4,13 +4,17 @@ from tfx import types
 from tfx.components.evaluator import constants
 from tfx.dsl.components.common import resolver
 
+from components.model_blessing import COMPONENT
+
 
 class LatestOtherBlessedModel(resolver.ResolverStrategy):
     """Resolves the model that was blessed last, apart from the one to be judged.
 
     TFX's own strategy returns the judged model itself when a run is repeated: it would be
-    evaluated again, against itself, instead of being taken from the cache. Inputs are
-    `candidate` (the model to be judged), `model` and `model_blessing` (all of them).
+    evaluated again, against itself, instead of being taken from the cache. It also knows one
+    evaluator: here a model counts as blessed where the latest word of every evaluator that
+    judged it is yes. Inputs are `candidate` (the model to be judged), `model` and
+    `model_blessing` (all of them).
     """
 
     def resolve_artifacts(
@@ -20,15 +24,25 @@ class LatestOtherBlessedModel(resolver.ResolverStrategy):
         judged = {model.id for model in input_dict["candidate"]}
         models = {model.id: model for model in input_dict["model"]}
         newest = sorted(input_dict["model_blessing"], key=lambda b: b.id, reverse=True)
+        latest: dict[tuple[int, str], types.Artifact] = {}
         for blessing in newest:
-            blessed = blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY)
-            model_id = blessing.get_int_custom_property(
-                constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY
-            )
-            if blessed == constants.BLESSED_VALUE and model_id in models and model_id not in judged:
+            evaluator = blessing.get_string_custom_property(COMPONENT)
+            latest.setdefault((_model_of(blessing), evaluator), blessing)
+        refused = {model_id for (model_id, _), last in latest.items() if not _is_yes(last)}
+        for (model_id, _), blessing in latest.items():
+            if model_id in models and model_id not in judged | refused:
                 return {
                     "candidate": input_dict["candidate"],
                     "model": [models[model_id]],
                     "model_blessing": [blessing],
                 }
         return {"candidate": input_dict["candidate"], "model": [], "model_blessing": []}
+
+
+def _model_of(blessing: types.Artifact) -> int:
+    return blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY)
+
+
+def _is_yes(blessing: types.Artifact) -> bool:
+    blessed = blessing.get_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY)
+    return blessed == constants.BLESSED_VALUE

@@ -5,7 +5,9 @@ A configuration is a Python file that defines
 - `EXPERIMENT`, an `ExperimentConfig` (and `PROBLEM`, by custom, its `ProblemSpec`),
 - `SOURCE`, how text files are read, where the defaults do not fit (optional),
 - `DATA`, the data's path, relative to the file (optional),
-- `generate(path)`, which writes the data to a folder where none are given (optional).
+- `REPLAY`, the replay log's path likewise, where the experiment declares `replay` (optional),
+- `generate(path)`, which writes the data to a folder where none are given; where the experiment
+  declares `replay`, the data to `path/log` and the replay log to `path/replay` (optional).
 """
 
 import dataclasses
@@ -36,6 +38,7 @@ class Config:
         path: The file.
         source: How text files are read.
         data: Where the data lie, unless the user says otherwise.
+        replay: Where the replay log lies, unless the user says otherwise.
         generate: Writes the data to a folder, where there are none.
     """
 
@@ -43,6 +46,7 @@ class Config:
     path: str
     source: Source | None = None
     data: str | None = None
+    replay: str | None = None
     generate: Callable[[str], None] | None = None
 
 
@@ -80,12 +84,14 @@ def load(name_or_path: str) -> Config:
             f"{path}: EXPERIMENT {found}; EXPERIMENT = ExperimentConfig(name=…, problem=…, "
             f"split=…) would be right. The file defines {defined}."
         )
-    data = getattr(module, "DATA", None)
+    folder = os.path.dirname(path)
+    data, replay = (getattr(module, name, None) for name in ("DATA", "REPLAY"))
     return Config(
         experiment=experiment,
         path=path,
         source=getattr(module, "SOURCE", None),
-        data=os.path.join(os.path.dirname(path), data) if data else None,
+        data=os.path.join(folder, data) if data else None,
+        replay=os.path.join(folder, replay) if replay else None,
         generate=getattr(module, "generate", None),
     )
 

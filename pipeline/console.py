@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-WIDTH = 18
+WIDTH = 22
 OURS = tuple(str(Path(__file__).resolve().parents[1] / p) for p in ("tfmtl", "components"))
 # Printed at the end of a run, from the artifacts; also where the run came from the cache.
 TOLD_LATER = "evaluator.py"

@@ -7,7 +7,7 @@ As a command:
     python -m pipeline.local_runner --config my_config.py --data rows.csv
 
 As the pipeline file of TFX's own command, where the settings come from the environment
-(TFMTL_CONFIG, TFMTL_DATA, TFMTL_OUTPUT):
+(TFMTL_CONFIG, TFMTL_DATA, TFMTL_REPLAY, TFMTL_OUTPUT):
 
     tfx pipeline create --engine local --pipeline_path pipeline/local_runner.py
     tfx run create --engine local --pipeline_name simulated_ads
@@ -21,7 +21,6 @@ import dataclasses
 import os
 import re
 import shlex
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,6 +79,13 @@ def parser() -> argparse.ArgumentParser:
         "quotes (default: $TFMTL_DATA, else what the configuration names or generates)",
     )
     add(
+        "--replay",
+        default=os.environ.get("TFMTL_REPLAY") or None,
+        metavar="PATH",
+        help="the replay log, likewise, of a configuration that declares one (default: "
+        "$TFMTL_REPLAY, else what the configuration names or generates)",
+    )
+    add(
         "--output",
         default=os.environ.get("TFMTL_OUTPUT") or None,
         metavar="DIR",
@@ -126,6 +132,7 @@ def run(options: argparse.Namespace) -> None:
     """
     # Imported here: --help and a mistyped name need not wait for TensorFlow and TFX.
     from pipeline.config import check, load
+    from pipeline.data import data_of, replay_of
     from pipeline.lock import alone
 
     config = load(options.config)
@@ -133,6 +140,7 @@ def run(options: argparse.Namespace) -> None:
     output = os.path.abspath(options.output or os.path.join("output", experiment.name))
     with alone(output):
         data = data_of(config, options, output)
+        replay = replay_of(config, experiment, options, output)
         check(experiment)
         from pipeline import report
         from pipeline.pipeline import beam_arguments, create_pipeline
@@ -145,6 +153,7 @@ def run(options: argparse.Namespace) -> None:
             experiment=experiment,
             source=config.source,
             data_path=data,
+            replay_path=replay,
             pipeline_root=os.path.join(output, "artifacts"),
             serving_dir=os.path.join(output, "serving"),
             metadata_path=metadata_path,
@@ -184,40 +193,6 @@ def with_options(experiment, options: argparse.Namespace):
     return experiment
 
 
-def data_of(config, options: argparse.Namespace, output: str) -> str:
-    """Where the data lie; generated first, where none are given.
-
-    Raises:
-        DataError: They are not there, or none are given and the configuration neither names nor
-            generates any.
-    """
-    from pipeline.fingerprint import code_hash
-    from tfmtl.data.readers import Source
-    from tfmtl.data.sources import files_of
-    from tfmtl.errors import DataError
-
-    if options.data or config.data:
-        path = os.path.abspath(options.data or config.data)
-        if "{" not in path:
-            # A mistyped path is told at once; one with TFX's {SPAN} only ExampleGen can read.
-            files_of(path, config.source or Source())
-        return path
-    if config.generate is None:
-        raise DataError(
-            f"{options.config} comes without data. Give a file or a folder, as --data rows.csv."
-        )
-    # Another generator gives other rows, which must not pass for those made before.
-    folder = os.path.join(output, "data", code_hash([config.path, "tfmtl/simulator"]))
-    if not os.path.isdir(folder):
-        print(f"Generating data in {folder}", flush=True)
-        building = f"{folder}.building"
-        shutil.rmtree(building, ignore_errors=True)
-        os.makedirs(building)
-        config.generate(building)
-        os.replace(building, folder)
-    return folder
-
-
 def explanation(error: BaseException) -> str | None:
     """The sentence of an error that the user can mend, or `None`.
 
@@ -250,7 +225,7 @@ def _value(text: str):
 
 def _command(options: argparse.Namespace) -> str:
     parts = ["python -m pipeline.local_runner --config", shlex.quote(options.config)]
-    for name in ("data", "output"):
+    for name in ("data", "replay", "output"):
         if getattr(options, name):
             parts += [f"--{name}", shlex.quote(getattr(options, name))]
     return " ".join(parts)

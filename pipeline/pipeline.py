@@ -2,6 +2,9 @@
 
 ExampleGen → StatisticsGen → SchemaGen → ExampleValidator → Transform → (Tuner) → Trainer →
 the last blessed model → RankingEvaluator → Pusher
+
+Where the experiment declares `replay`, ReplayGen reads the replay log at the beginning, and the
+ConsistencyEvaluator stands between RankingEvaluator and Pusher.
 """
 
 import dataclasses
@@ -11,11 +14,14 @@ from collections.abc import Sequence
 from tfx import v1 as tfx
 from tfx.dsl.components.base.base_node import BaseNode
 
+from components.consistency_evaluator import ConsistencyEvaluator
 from components.evaluator import RankingEvaluator
 from components.example_gen import example_gen
+from components.replay_gen import ReplayGen
 from pipeline.baseline import LatestOtherBlessedModel
 from pipeline.fingerprint import code_hash
 from tfmtl.data.readers import Source
+from tfmtl.errors import SpecError
 from tfmtl.experiment import Evaluation, ExperimentConfig, Model, Training
 
 # What the functions of Transform, Tuner and Trainer are made of.
@@ -36,6 +42,7 @@ def create_pipeline(
     pipeline_root: str,
     serving_dir: str,
     metadata_path: str,
+    replay_path: str | None = None,
     schema_path: str | None = None,
     enable_cache: bool = True,
     beam_args: Sequence[str] = (),
@@ -44,18 +51,24 @@ def create_pipeline(
 
     Args:
         experiment: Everything the run depends on, besides the data. A Tuner runs where it
-            declares `tuning`.
+            declares `tuning`, a ConsistencyEvaluator where it declares `replay`.
         source: How text files are read.
         data_path: A file, a folder or a pattern.
         pipeline_root: Folder of all artifacts and of the checkpoints.
         serving_dir: Blessed models are pushed to `serving_dir/<name>/<version>`.
         metadata_path: SQLite file of ML Metadata.
+        replay_path: The replay log, where the experiment declares one: a file, a folder or a
+            pattern.
         schema_path: A schema (text proto) to hold the data to; inferred without it.
         enable_cache: Whether a component whose inputs are unchanged is passed over.
         beam_args: Arguments of every Beam pipeline; see `beam_arguments`.
+
+    Raises:
+        SpecError: The experiment declares `replay` and there is no `replay_path`.
     """
     splits = ("train", "validation", "test")
     examples = example_gen(data_path, experiment, source)
+    replay = _replay_gen(replay_path, experiment, source)
     statistics = tfx.components.StatisticsGen(examples=examples.outputs["examples"])
     schema: BaseNode
     if schema_path is None:
@@ -73,7 +86,7 @@ def create_pipeline(
     )
     # What Transform need not know is left out: another learning rate must not run it again.
     preprocessing = dataclasses.replace(
-        experiment, model=Model(), training=Training(), evaluation=Evaluation(), tuning=None
+        untrained(experiment), evaluation=Evaluation(), value=None, replay=None, sampling=None
     )
     transform = tfx.components.Transform(
         examples=examples.outputs["examples"],
@@ -90,7 +103,7 @@ def create_pipeline(
         "train_args": tfx.proto.TrainArgs(splits=[splits[0]]),
         "eval_args": tfx.proto.EvalArgs(splits=[splits[1]]),
         "custom_config": _custom_config(
-            dataclasses.replace(experiment, evaluation=Evaluation()), pipeline_root
+            dataclasses.replace(experiment, evaluation=Evaluation(), replay=None), pipeline_root
         ),
     }
     tuner = None
@@ -111,27 +124,50 @@ def create_pipeline(
         examples=examples.outputs["examples"],
         model=trainer.outputs["model"],
         baseline_model=baseline.outputs["model"],
-        experiment=dataclasses.replace(experiment, model=Model(), training=Training(), tuning=None),
+        experiment=dataclasses.replace(
+            untrained(experiment), value=None, replay=None, sampling=None
+        ),
     )
+    consistency = None
+    if replay is not None:
+        consistency = ConsistencyEvaluator(
+            replay=replay.outputs["replay"],
+            model=trainer.outputs["model"],
+            baseline_model=baseline.outputs["model"],
+            ranking_blessing=evaluator.outputs["blessing"],
+            experiment=dataclasses.replace(
+                untrained(experiment), evaluation=Evaluation(), sampling=None
+            ),
+        )
     pusher = tfx.components.Pusher(
         model=trainer.outputs["model"],
-        model_blessing=evaluator.outputs["blessing"],
+        model_blessing=(consistency or evaluator).outputs["blessing"],
         push_destination=tfx.proto.PushDestination(
             filesystem=tfx.proto.PushDestination.Filesystem(
                 base_directory=os.path.join(serving_dir, experiment.name)
             )
         ),
     )
-    nodes = [examples, statistics, schema, validator, transform, tuner, trainer]
+    # The replay log is read at the beginning: a bad one should not be found after training.
+    nodes = [examples, replay, statistics, schema, validator, transform, tuner, trainer]
+    nodes += [baseline, evaluator, consistency, pusher]
     return tfx.dsl.Pipeline(
         pipeline_name=experiment.name,
         pipeline_root=pipeline_root,
-        components=[node for node in (*nodes, baseline, evaluator, pusher) if node is not None],
+        components=[node for node in nodes if node is not None],
         enable_cache=enable_cache,
         metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
             metadata_path
         ),
         beam_pipeline_args=list(beam_args),
+    )
+
+
+def untrained(experiment: ExperimentConfig) -> ExperimentConfig:
+    """The experiment without what training alone depends on, for components that do not train."""
+    # The one monitor that every problem has.
+    return dataclasses.replace(
+        experiment, model=Model(), training=Training(monitor="loss"), tuning=None
     )
 
 
@@ -144,6 +180,19 @@ def beam_arguments(workers: int = 1) -> list[str]:
     """
     mode = "in_memory" if workers == 1 else "multi_processing"
     return [f"--direct_running_mode={mode}", f"--direct_num_workers={workers}"]
+
+
+def _replay_gen(
+    path: str | None, experiment: ExperimentConfig, source: Source | None
+) -> ReplayGen | None:
+    if experiment.replay is None:
+        return None
+    if path is None:
+        raise SpecError(
+            f"experiment {experiment.name!r} declares replay=Replay(…), but no replay log is "
+            "given; replay_path= says where it lies."
+        )
+    return ReplayGen(path=path, experiment=experiment, source=source)
 
 
 def _custom_config(experiment: ExperimentConfig, pipeline_root: str) -> dict[str, str]:

@@ -6,16 +6,20 @@ import json
 import os
 import shlex
 import textwrap
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 from ml_metadata import proto as mlmd_proto
 from ml_metadata.metadata_store import metadata_store
 
+from components.consistency_evaluator import CURVE_FILE, NAME, read_consistency
+from components.consistency_verdict import REFUSED
 from components.evaluator import METRICS_FILE, VERDICT_FILE
 from tfmtl.experiment import ExperimentConfig
 from tfmtl.features.raw import dense_columns, example_spec
-from tfmtl.sliced_metrics import SlicedMetrics, format_table
+from tfmtl.replay_report import Consistency, aligned
+from tfmtl.sliced_metrics import SlicedMetrics, format_table, slice_name
 
 EXAMPLE_GEN = "ArrowExampleGen"
 
@@ -26,13 +30,16 @@ class Outcome:
 
     Args:
         metrics: Metrics on the test split.
-        verdict: Whether the model was blessed and why, as `Verdict.to_json` gives it.
+        verdict: Whether the model was blessed and why, as `Verdict.to_json` gives it; of both
+            evaluators together, where there are two.
         evaluation: Folder with the metrics.
         model: Folder of the trained SavedModel.
         pushed: Folder of the pushed SavedModel; `None` where the model was not blessed.
         anomalies: Columns that ExampleValidator finds anomalous, by split.
         hyperparameters: What the search found, where there was one.
         request: A request to the served model, as a JSON file.
+        consistency: Recall on the replay log, where there is one and total values are finite.
+        replayed: Folder with it; `None` without a replay log.
     """
 
     metrics: SlicedMetrics
@@ -43,6 +50,8 @@ class Outcome:
     anomalies: dict[str, list[str]]
     hyperparameters: dict | None
     request: str
+    consistency: Consistency | None = None
+    replayed: str | None = None
 
 
 def outcome_of(
@@ -71,8 +80,10 @@ def outcome_of(
     evaluation = output("RankingEvaluator", "evaluation").uri
     with open(os.path.join(evaluation, METRICS_FILE), encoding="utf-8") as file:
         metrics = SlicedMetrics.from_json(file.read())
-    with open(os.path.join(evaluation, VERDICT_FILE), encoding="utf-8") as file:
-        verdict = json.load(file)
+    verdict, replayed = _verdict_in(evaluation), None
+    if NAME in executions:
+        replayed = output(NAME, "evaluation").uri
+        verdict = both(verdict, _verdict_in(replayed))
     pushed = output("Pusher", "pushed_model").custom_properties["pushed_destination"].string_value
     found = None
     if "Tuner" in executions:
@@ -92,7 +103,26 @@ def outcome_of(
             experiment,
             os.path.join(os.path.dirname(metadata_path), "request.json"),
         ),
+        consistency=read_consistency(replayed) if replayed else None,
+        replayed=replayed,
     )
+
+
+def both(ranking: dict, consistency: dict) -> dict:
+    """The verdicts of RankingEvaluator and ConsistencyEvaluator as one."""
+    own = [reason for reason in consistency["reasons"] if reason["metric"] != REFUSED]
+    repeated = len(consistency["reasons"]) - len(own)
+    return {
+        "blessed": ranking["blessed"] and consistency["blessed"],
+        "reasons": [*ranking["reasons"], *own],
+        "notes": [*ranking["notes"], *consistency["notes"]],
+        "checks": ranking["checks"] + consistency["checks"] - repeated,
+    }
+
+
+def _verdict_in(folder: str) -> dict:
+    with open(os.path.join(folder, VERDICT_FILE), encoding="utf-8") as file:
+        return json.load(file)
 
 
 def report(outcome: Outcome, experiment: ExperimentConfig, command: str) -> str:
@@ -106,8 +136,36 @@ def report(outcome: Outcome, experiment: ExperimentConfig, command: str) -> str:
     scene = experiment.problem.scene
     # Without a scene `columns` must still name something, or every slice is shown.
     table = format_table(outcome.metrics, columns=(scene or "",))
-    parts = ["", table, "", _verdict(outcome), *_notes(outcome), "", "Next:"]
+    parts = ["", table, ""]
+    if outcome.consistency is not None:
+        parts += [*_recall_table(outcome.consistency, scene), ""]
+    parts += [_verdict(outcome), *_notes(outcome), "", "Next:"]
     return "\n".join([*parts, *_next_commands(outcome, experiment, command)])
+
+
+def _recall_table(consistency: Consistency, scene: str | None) -> Iterator[str]:
+    metrics = (("soft recall", "soft_recall"), ("hard recall", "hard_recall"), ("TVD", "tvd"))
+    lines = [["replayed requests", "K", *(heading for heading, _ in metrics)]]
+    for key, part in consistency.slices.items():
+        everything = part.requests == consistency.overall.requests
+        if key and (everything or [column for column, _ in key] != [scene]):
+            continue
+        name = f"{slice_name(key)} ({part.requests:,})"
+        for k in consistency.ks:
+            cells = [format(part.metrics[f"{metric}@{k}"], ".4f") for _, metric in metrics]
+            lines.append([name, f"{k}", *cells])
+            name = ""
+    yield from aligned(lines)
+    yield f"In brackets, the {consistency.level:.0%} bootstrap interval over requests."
+    also = consistency.also
+    if "macs_per_request" in also:
+        ads = round(consistency.overall.rows / consistency.overall.requests)
+        cached = also.get("macs_per_request_cached")
+        yield (
+            f"A request of {ads:,} ads takes {also['macs_per_request']:,.0f} multiply-adds"
+            + (f", {cached:,.0f} with cached ads" if cached is not None else "")
+            + f", and {also['ms_per_request']:.1f} ms here."
+        )
 
 
 def _verdict(outcome: Outcome) -> str:
@@ -118,12 +176,17 @@ def _verdict(outcome: Outcome) -> str:
     reasons = verdict["reasons"]
     lines = [f"Not blessed: {len(reasons)} of {verdict['checks']} checks fail."]
     lines += [f"- {reason['sentence']}." for reason in reasons]
-    lines += [*verdict["notes"], "Not pushed. The bounds are in evaluation=Evaluation(…)."]
+    where = "evaluation=Evaluation(…)" + (" and replay=Replay(…)" if outcome.replayed else "")
+    lines += [*verdict["notes"], f"Not pushed. The bounds are in {where}."]
     return "\n".join([*lines, f"The model is in   {outcome.model}"])
 
 
 def _notes(outcome: Outcome) -> list[str]:
     lines = [f"All slices are in   {outcome.evaluation}"]
+    if outcome.replayed is not None:
+        lines.append(f"Recall by slice is in   {outcome.replayed}")
+        if outcome.consistency is not None:
+            lines.append(f"Its curve is   {os.path.join(outcome.replayed, CURVE_FILE)}")
     if outcome.hyperparameters is not None:
         found = ", ".join(f"{path} = {value}" for path, value in outcome.hyperparameters.items())
         lines.append(f"Found by the search: {found}")

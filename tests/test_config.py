@@ -1,9 +1,11 @@
+import os
 import sys
 
 import pytest
 
 from pipeline import local_runner
 from pipeline.config import check, known_names, load
+from pipeline.data import data_of, replay_of
 from pipeline.lock import alone
 from tfmtl.errors import DataError, SpecError
 from tfmtl.experiment import ExperimentConfig, Tuning
@@ -144,9 +146,9 @@ def test_settings_come_from_the_environment_where_tfx_runs_the_file(monkeypatch)
 def test_data_that_are_not_there_are_told_before_anything_is_loaded(tmp_path):
     config = load(written(tmp_path, MINIMAL))
     with pytest.raises(DataError, match="comes without data"):
-        local_runner.data_of(config, options(), str(tmp_path))
+        data_of(config, options(), str(tmp_path))
     with pytest.raises(DataError, match="not there"):
-        local_runner.data_of(config, options("--data", str(tmp_path / "no.csv")), str(tmp_path))
+        data_of(config, options("--data", str(tmp_path / "no.csv")), str(tmp_path))
 
 
 def test_data_are_generated_once_and_not_half(tmp_path):
@@ -158,10 +160,81 @@ def test_data_are_generated_once_and_not_half(tmp_path):
     )
     config = load(written(tmp_path, MINIMAL + generator))
     with pytest.raises(OSError, match="disk full"):
-        local_runner.data_of(config, options(), str(tmp_path))
-    folders = {local_runner.data_of(config, options(), str(tmp_path)) for _ in range(3)}
+        data_of(config, options(), str(tmp_path))
+    folders = {data_of(config, options(), str(tmp_path)) for _ in range(3)}
     assert len(folders) == 1
     assert (tmp_path / "data" / "runs").read_text() == ".."
+
+
+REPLAYED = """
+from tfmtl import (
+    ExperimentConfig, ProblemSpec, Replay, TotalValue, binary, by_hash, numerical,
+)
+
+PROBLEM = ProblemSpec(
+    features=(numerical("x"),), tasks=(binary("ctr", label="y"),), request_id="request_id"
+)
+EXPERIMENT = ExperimentConfig(
+    name="tiny",
+    problem=PROBLEM,
+    split=by_hash("request_id"),
+    value=TotalValue(actions={"cpc": "click"}, cqs=None),
+    replay=Replay(),
+)
+"""
+GENERATE = """
+def generate(path):
+    import os
+    for name in ("log", "replay"):
+        os.makedirs(path + "/" + name)
+        open(path + "/" + name + "/rows.csv", "w").write("x,y\\n1,1\\n")
+"""
+
+
+def test_a_replay_log_is_generated_with_the_data_in_a_folder_of_its_own(tmp_path):
+    config = load(written(tmp_path, REPLAYED + GENERATE))
+    data = data_of(config, options(), str(tmp_path))
+    replay = replay_of(config, config.experiment, options(), str(tmp_path))
+    assert os.path.basename(data) == "log" and os.path.isfile(f"{data}/rows.csv")
+    assert replay == os.path.join(os.path.dirname(data), "replay")
+
+
+def test_the_replay_log_of_a_file_lies_relative_to_it_and_goes_with_its_own_data(tmp_path):
+    config = load(written(tmp_path, REPLAYED + 'DATA = "a.csv"\nREPLAY = "b.csv"\n'))
+    for name in ("a.csv", "b.csv", "mine.csv", "my_replay.csv"):
+        (tmp_path / name).write_text("x,y\n1,1\n")
+    output = str(tmp_path)
+    assert replay_of(config, config.experiment, options(), output) == str(tmp_path / "b.csv")
+    mine = options("--data", str(tmp_path / "mine.csv"))
+    with pytest.raises(DataError, match="none is given.*--replay"):
+        replay_of(config, config.experiment, mine, output)
+    given = str(tmp_path / "my_replay.csv")
+    both = options("--data", str(tmp_path / "mine.csv"), "--replay", given)
+    assert replay_of(config, config.experiment, both, output) == given
+    with pytest.raises(DataError, match="not there"):
+        replay_of(config, config.experiment, options("--replay", "no.csv"), output)
+
+
+def test_own_rows_without_a_replay_log_need_none_once_recall_is_left_out(tmp_path):
+    config = load(written(tmp_path, REPLAYED + GENERATE))
+    mine = options("--data", "rows.csv", "--set", "replay=None")
+    with pytest.raises(DataError, match="--set replay=None"):
+        replay_of(config, config.experiment, mine, str(tmp_path))
+    without = local_runner.with_options(config.experiment, mine)
+    assert replay_of(config, without, mine, str(tmp_path)) is None
+
+
+def test_a_replay_log_that_no_one_asked_for_is_refused(tmp_path):
+    config = load(written(tmp_path, MINIMAL))
+    with pytest.raises(DataError, match="declares no replay"):
+        replay_of(config, config.experiment, options("--replay", "b.csv"), str(tmp_path))
+
+
+def test_the_early_stage_learns_from_early_features_and_is_judged_on_later_days():
+    experiment = load("early_stage").experiment
+    columns = experiment.problem.feature_columns()
+    assert not [n for n in columns if n.startswith(("final_", "true_")) or n == "position"]
+    assert experiment.split.rule == "time" and experiment.split.bounds == (8, 9)
 
 
 def test_the_users_mistake_is_found_under_whatever_wrapped_it():

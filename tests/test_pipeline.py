@@ -11,6 +11,7 @@ from pipeline.baseline import LatestOtherBlessedModel
 from pipeline.config import known_names, load
 from pipeline.console import Steps
 from pipeline.fingerprint import code_hash
+from tfmtl.errors import SpecError
 from tfmtl.experiment import Tuning
 
 ROOT = Path(__file__).parents[1]
@@ -19,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 def pipeline_of(tmp_path, experiment, **arguments):
     data = tmp_path / "rows.csv"
     data.write_text("x\n1\n")
+    arguments = {"replay_path": str(data)} | arguments
     return pipelines.create_pipeline(
         experiment=experiment,
         source=None,
@@ -30,17 +32,23 @@ def pipeline_of(tmp_path, experiment, **arguments):
     )
 
 
-def parameters(pipeline, component):
-    (found,) = (c for c in pipeline.components if c.id == component)
-    return found.exec_properties
+def component(pipeline, name):
+    (found,) = (c for c in pipeline.components if c.id == name)
+    return found
+
+
+def parameters(pipeline, name):
+    return component(pipeline, name).exec_properties
 
 
 @pytest.mark.parametrize("name", known_names())
 def test_every_configuration_makes_a_pipeline_that_ends_in_a_push(tmp_path, name):
-    pipeline = pipeline_of(tmp_path, load(name).experiment)
+    experiment = load(name).experiment
+    pipeline = pipeline_of(tmp_path, experiment)
     assert pipeline.pipeline_info.pipeline_name == name
-    assert [c.id for c in pipeline.components] == [
+    expected = [
         "ArrowExampleGen",
+        "ReplayGen",
         "StatisticsGen",
         "SchemaGen",
         "ExampleValidator",
@@ -48,8 +56,27 @@ def test_every_configuration_makes_a_pipeline_that_ends_in_a_push(tmp_path, name
         "Trainer",
         "Baseline",
         "RankingEvaluator",
+        "ConsistencyEvaluator",
         "Pusher",
     ]
+    of_replays = ("ReplayGen", "ConsistencyEvaluator")
+    without = [c for c in expected if c not in of_replays]
+    ids = [c.id for c in pipeline.components]
+    assert ids == (without if experiment.replay is None else expected)
+    judge = "RankingEvaluator" if experiment.replay is None else "ConsistencyEvaluator"
+    assert component(pipeline, "Pusher").inputs["model_blessing"].producer_component_id == judge
+
+
+def test_the_second_evaluator_hears_the_first(tmp_path):
+    pipeline = pipeline_of(tmp_path, load("early_stage").experiment)
+    inputs = component(pipeline, "ConsistencyEvaluator").inputs
+    assert inputs["ranking_blessing"].producer_component_id == "RankingEvaluator"
+    assert inputs["baseline_model"].producer_component_id == "Baseline"
+
+
+def test_a_declared_replay_without_a_log_is_refused(tmp_path):
+    with pytest.raises(SpecError, match="no replay log is given"):
+        pipeline_of(tmp_path, load("early_stage").experiment, replay_path=None)
 
 
 def test_a_declared_search_runs_before_training_and_feeds_it(tmp_path):
@@ -83,6 +110,16 @@ def test_a_component_runs_again_only_for_settings_it_depends_on(tmp_path):
         assert (parameters(before, name) != parameters(after, name)) == changed, name
 
 
+def test_another_bound_on_recall_runs_the_second_evaluator_again_and_nothing_else(tmp_path):
+    experiment = load("early_stage").experiment
+    before = pipeline_of(tmp_path, experiment)
+    after = pipeline_of(tmp_path, experiment.replace_path("replay.max_fall", 0.5))
+    changed = {
+        c.id for c in before.components if parameters(before, c.id) != parameters(after, c.id)
+    }
+    assert changed == {"ConsistencyEvaluator"}
+
+
 def test_an_edited_source_changes_the_parameters_of_transform_and_trainer(tmp_path, monkeypatch):
     source = tmp_path / "layer.py"
     source.write_text("x = 1")
@@ -111,6 +148,15 @@ def artifact(kind, number, **properties):
     return made
 
 
+def blessing_of(number, model, blessed, evaluator=""):
+    made = artifact(
+        standard_artifacts.ModelBlessing, number, current_model_id=model, blessed=blessed
+    )
+    if evaluator:
+        made.set_string_custom_property("component_id", evaluator)
+    return made
+
+
 def baseline_of(candidate, blessings):
     models = [artifact(standard_artifacts.Model, n) for n in (1, 2, 3)]
     found = LatestOtherBlessedModel().resolve_artifacts(
@@ -118,15 +164,7 @@ def baseline_of(candidate, blessings):
         {
             "candidate": [models[candidate - 1]],
             "model": models,
-            "model_blessing": [
-                artifact(
-                    standard_artifacts.ModelBlessing,
-                    10 + i,
-                    current_model_id=model,
-                    blessed=blessed,
-                )
-                for i, (model, blessed) in enumerate(blessings)
-            ],
+            "model_blessing": [blessing_of(10 + i, *said) for i, said in enumerate(blessings)],
         },
     )
     return [model.id for model in found["model"]]
@@ -141,6 +179,16 @@ def test_the_baseline_is_the_model_blessed_last_not_the_one_trained_last():
     assert baseline_of(3, [(1, 1), (2, 1), (1, 1)]) == [1]
     assert baseline_of(3, [(1, 1), (2, 0)]) == [1]
     assert baseline_of(3, []) == []
+
+
+def test_a_model_that_any_evaluator_refused_is_no_baseline():
+    recall = "ConsistencyEvaluator"
+    assert baseline_of(3, [(1, 1), (1, 1, recall), (2, 1), (2, 0, recall)]) == [1]
+    assert baseline_of(3, [(1, 1), (1, 0, recall)]) == []
+    # The latest word of each counts: the bound was lowered, or raised, and the model judged again.
+    assert baseline_of(3, [(1, 1), (1, 0, recall), (1, 1, recall)]) == [1]
+    assert baseline_of(3, [(1, 1), (1, 1, recall), (1, 0, recall)]) == []
+    assert baseline_of(3, [(1, 1), (1, 1, recall), (1, 0)]) == []
 
 
 def test_a_steps_name_is_repeated_only_where_it_printed_something():

@@ -1,0 +1,69 @@
+"""What a replayed request costs the served model: multiply-adds by count, milliseconds by clock."""
+
+import itertools
+import os
+import time
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+from tfx.utils import io_utils
+
+from components.evaluator import read_examples
+from tfmtl.evaluation import Predict
+from tfmtl.experiment import ExperimentConfig
+
+TIMED = 30
+WARM_UP = 5
+
+
+def request_cost(path: str, predict: Predict, examples: str, *, ads: int) -> dict[str, float]:
+    """The cost of a request of `ads` ads.
+
+    Args:
+        path: A SavedModel. The one that `tfmtl.serving.export` wrote keeps the experiment beside
+            it, from which multiply-adds are counted; of others the time alone is known.
+        predict: Its `serving_default` signature.
+        examples: TFRecords to score.
+        ads: Ads a request.
+
+    Returns:
+        `ms_per_request`, the median time of `serving_default` from serialised tf.Examples on
+        this machine as it is, `macs_per_request`, and for a model of towers
+        `macs_per_request_cached`, where all ads' vectors are at hand.
+    """
+    seconds = []
+    batches = read_examples([examples], batch_size=ads).take(TIMED + WARM_UP)
+    for batch in itertools.islice(itertools.cycle(list(batches)), TIMED + WARM_UP):
+        start = time.perf_counter()
+        outputs = predict(batch)
+        for value in outputs.values():
+            value.numpy()
+        seconds.append(time.perf_counter() - start)
+    found = {"ms_per_request": 1e3 * float(np.median(seconds[WARM_UP:]))}
+    return found | _multiply_adds(os.path.join(path, "assets.extra", "experiment.json"), ads)
+
+
+def _multiply_adds(experiment: str, ads: int) -> dict[str, float]:
+    if not tf.io.gfile.exists(experiment):
+        return {}
+    # Imported here: a model is built to be counted, which other users of this module do without.
+    from tfmtl.cost import cost_of, request_macs
+    from tfmtl.features.declare import FIRST
+    from tfmtl.features.layout import fixed_table_rows, has_ids
+    from tfmtl.model import MultiTaskModel
+
+    declared = ExperimentConfig.from_json(io_utils.read_string_file(experiment))
+    # Look-ups are free, so a vocabulary's size does not matter.
+    rows = {
+        f.name: fixed_table_rows(f) or FIRST + 1 for f in declared.problem.features if has_ids(f)
+    }
+    try:
+        cost = cost_of(MultiTaskModel.build_from(declared.problem, rows, declared.model))
+    except NotImplementedError as error:
+        logging.warning("Multiply-adds are not counted: %s", error)
+        return {}
+    found = {"macs_per_request": request_macs([cost], ads=ads)}
+    if cost.ad:
+        found["macs_per_request_cached"] = request_macs([cost], ads=ads, cached=1.0)
+    return found
