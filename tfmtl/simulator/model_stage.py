@@ -10,13 +10,16 @@ import numpy as np
 import tensorflow as tf
 
 from tfmtl.model import MultiTaskModel
+from tfmtl.problem import ProblemSpec
 from tfmtl.simulator.candidate_rows import early_columns
+from tfmtl.simulator.columns import user_fields
 from tfmtl.simulator.funnel import EarlyStage, auction_value
 from tfmtl.simulator.retrieval import Candidates
 from tfmtl.simulator.world import Floats, World
 from tfmtl.total_value import TotalValue
 
 PAIRS = 1 << 16
+AD_COLUMNS = ("ad_id", "category", "advertiser_id", "objective", "bid")
 
 Transform = Callable[[Mapping[str, object]], Mapping[str, tf.Tensor]]
 Predict = Callable[[Candidates], Mapping[str, Floats]]
@@ -65,7 +68,12 @@ def predictor(world: World, model: MultiTaskModel, transform: Transform) -> Pred
         world: Users and ads.
         model: A trained model, on the features of the simulator's early-stage logs.
         transform: Raw columns to packed tensors, such as a fitted `Preprocessor`.
+
+    Raises:
+        ValueError: A feature depends on the request or the pair, or is declared of another side:
+            packed once a user or an ad, it would be another's.
     """
+    _check_sides(world, model.problem)
     packed = _packed(world, transform)
     if model.backbone.tower_sides is not None:
         pairs = _by_vectors(model, packed)
@@ -87,6 +95,18 @@ def predictor(world: World, model: MultiTaskModel, transform: Transform) -> Pred
         return {t: np.concatenate(p).astype(np.float64).reshape(shape) for t, p in parts.items()}
 
     return predict
+
+
+def _check_sides(world: World, problem: ProblemSpec) -> None:
+    of_user = ("scene", *(name for name, _ in user_fields(world.constants)))
+    for feature in problem.features:
+        known = AD_COLUMNS if feature.side == "ad" else of_user
+        for column in feature.columns():
+            if column.name not in known:
+                raise ValueError(
+                    f"feature {feature.name!r} of side {feature.side!r} reads {column.name!r}; "
+                    f"users and ads are packed apart, so of {list(known)} would be right."
+                )
 
 
 def _packed(world: World, transform: Transform) -> dict[str, tf.Tensor]:
