@@ -232,7 +232,7 @@ def _baseline(
     models: list[types.Artifact], folder: str, table: pa.Table, experiment: ExperimentConfig
 ) -> tuple[Scores | None, str]:
     if not models:
-        return None, "There is no earlier blessed model to compare recall with."
+        return None, "There is no earlier blessed model to compare with."
     try:
         scores = _score(models[0], folder, table, experiment, "Replaying the last blessed model")
     except (OSError, TypeError, ValueError, tf.errors.OpError) as error:

@@ -40,7 +40,7 @@ def judge(
     replay: Replay,
     *,
     refused: bool = False,
-    without_baseline: str = "There is no earlier blessed model to compare recall with.",
+    without_baseline: str = "There is no earlier blessed model to compare with.",
 ) -> Verdict:
     """Judges a model by its consistency and how that differs from the last blessed one's.
 

@@ -115,7 +115,7 @@ def both(ranking: dict, consistency: dict) -> dict:
     return {
         "blessed": ranking["blessed"] and consistency["blessed"],
         "reasons": [*ranking["reasons"], *own],
-        "notes": [*ranking["notes"], *consistency["notes"]],
+        "notes": [*dict.fromkeys([*ranking["notes"], *consistency["notes"]])],
         "checks": ranking["checks"] + consistency["checks"] - repeated,
     }
 
@@ -206,9 +206,14 @@ def _next_commands(outcome: Outcome, experiment: ExperimentConfig, command: str)
     name, model = experiment.name, outcome.pushed or outcome.model
     show = f"saved_model_cli show --dir {shlex.quote(model)} --all"
     if outcome.pushed is None:
+        verdicts = [
+            shlex.quote(os.path.join(folder, VERDICT_FILE))
+            for folder in (outcome.evaluation, outcome.replayed)
+            if folder is not None
+        ]
         return [
             f"  {show}",
-            f"  python -m json.tool {shlex.quote(os.path.join(outcome.evaluation, VERDICT_FILE))}",
+            *(f"  python -m json.tool {verdict}" for verdict in verdicts),
             f"  {command}    # once the bounds or the model are changed",
         ]
     folder = shlex.quote(os.path.dirname(os.path.abspath(model)))
