@@ -293,6 +293,12 @@ def _check_labels(problem: ProblemSpec) -> None:
                 f"observed_if={space!r} could mean any of positive={sorted(map(str, values))}, "
                 "which are tasks of that one column. Give the sample space a 0/1 column of its own."
             )
+        rows = {t.labelled_if for t in owners if t.kind == "binary"}
+        if len(rows) > 1:
+            raise SpecError(
+                f"observed_if={space!r} could mean that label on the rows of any of labelled_if="
+                f"{sorted(map(str, rows))}. Give all tasks of the label the same labelled_if=."
+            )
     for field in ("scene", "request_id", "user_id", "time"):
         name = getattr(problem, field)
         if name is not None and name in labels:
