@@ -23,6 +23,8 @@ from tfmtl.problem import (
     regression,
 )
 
+CTR, CQS_TASK = early_stage.tasks(teacher="none")
+
 
 def assert_same(one, other):
     assert set(one) == set(other)
@@ -69,6 +71,15 @@ def test_the_click_of_an_impression_reaches_its_label_and_the_target_encoding():
 def test_an_impression_without_a_recorded_click_is_pseudo_labelled():
     packed = pack(log(click=np.where(np.arange(10) == 3, NAN, log()["click"])))
     assert packed[PSEUDO][3, 0] == 1 and packed[LABELS][3, 0] == E[3]
+
+
+def test_a_click_that_nobody_could_make_opens_no_conversion_space():
+    conversion = binary("cvr", label="conversion", observed_if="click")
+    converted = np.ones(10, np.float32)
+    packed = pack(log(conversion=converted), problem((CTR, conversion)))
+    np.testing.assert_array_equal(
+        packed[WEIGHTS][:, 1], np.isin(KIND, ["R1", "R2"]) & (log()["click"] == 1)
+    )
 
 
 def test_a_row_without_teacher_or_click_is_not_observed():
@@ -194,9 +205,6 @@ def test_a_pseudo_label_is_a_probability(value):
         check(log(final_pctr=np.where(np.arange(10) == 6, value, E)))
 
 
-CTR, CQS_TASK = early_stage.tasks(teacher="none")
-
-
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -223,6 +231,16 @@ CTR, CQS_TASK = early_stage.tasks(teacher="none")
         (
             lambda: problem((CTR, CQS_TASK, binary("t", label="e", head="cqs", served=False))),
             ["head='cqs' is no binary task", "['ctr']"],
+        ),
+        (
+            lambda: problem(
+                (
+                    CTR,
+                    binary("any_click", label="click"),
+                    binary("cvr", label="conversion", observed_if="click"),
+                )
+            ),
+            ["observed_if='click' could mean", "['None', 'is_impression']"],
         ),
         (
             lambda: problem((CTR, binary("t", label="e", head="crt", served=False))),
