@@ -11,7 +11,8 @@ Signatures, beside those of `tfmtl.serving`:
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -128,42 +129,53 @@ def _rank(model, value):
 
 def _needs(value: TotalValue, objective: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """`TotalValue.needs`, in a graph."""
-    known = list(value.actions)
-    unknown = tf.boolean_mask(objective, ~_one_of(objective, known))
-    refused = [
-        # Without quotation marks, which TensorFlow would escape.
-        "objective ",
-        tf.strings.reduce_join(unknown[:1]),
-        f" is none of {', '.join(known)} (of ",
-        tf.strings.as_string(tf.size(unknown)),
-        " rows); TotalValue(actions=...) says what each pays for.",
-    ]
-    objective = _where(tf.equal(tf.size(unknown), 0), objective, refused)
+    of_name = {name: tf.equal(objective, name) for name in value.actions}
+    known = _any(of_name.values(), objective)
+
+    def refused():
+        unknown = tf.boolean_mask(objective, ~known)
+        return [
+            # Without quotation marks, which TensorFlow would escape.
+            "objective ",
+            tf.strings.reduce_join(unknown[:1]),
+            f" is none of {', '.join(of_name)} (of ",
+            tf.strings.as_string(tf.size(unknown)),
+            " rows); TotalValue(actions=...) says what each pays for.",
+        ]
+
     clicks, converts = (
-        _one_of(objective, [name for name in known if ACTIONS[value.actions[name]][part]])
+        _any((found for n, found in of_name.items() if ACTIONS[value.actions[n]][part]), objective)
         for part in (0, 1)
     )
-    return clicks, converts
+    return _where(tf.reduce_all(known), clicks, refused), converts
 
 
-def _one_of(objective: tf.Tensor, names: Sequence[str]) -> tf.Tensor:
-    return tf.reduce_any(objective[:, tf.newaxis] == tf.constant(names, tf.string), axis=1)
+def _any(found: Iterable[tf.Tensor], like: tf.Tensor) -> tf.Tensor:
+    return functools.reduce(tf.logical_or, found, tf.zeros_like(like, tf.bool))
 
 
 def _one_or_each(user: tf.Tensor, ads: tf.Tensor) -> tf.Tensor:
     users, rows = tf.shape(user)[0], tf.shape(ads)[0]
-    refused = [
-        "rank: user has ",
-        tf.strings.as_string(users),
-        " rows for ",
-        tf.strings.as_string(rows),
-        " ads; one row for all ads, or one for each, would be right.",
-    ]
+
+    def refused():
+        return [
+            "rank: user has ",
+            tf.strings.as_string(users),
+            " rows for ",
+            tf.strings.as_string(rows),
+            " ads; one row for all ads, or one for each, would be right.",
+        ]
+
     return _where((users == 1) | (users == rows), user, refused)
 
 
-def _where(condition: tf.Tensor, tensor: tf.Tensor, refused: Sequence) -> tf.Tensor:
-    """The tensor, or a failing request with the sentence that `refused` joins to."""
-    # What reads the tensor waits; else TensorFlow's own error might come first.
-    with tf.control_dependencies([tf.debugging.Assert(condition, [tf.strings.join(refused)])]):
-        return tf.identity(tensor)
+def _where(condition: tf.Tensor, tensor: tf.Tensor, refused: Callable[[], list]) -> tf.Tensor:
+    """The tensor, or a failing request with the sentence that `refused` gives."""
+
+    def fail():
+        # What reads the tensor waits; else an error of TensorFlow's own might come first.
+        with tf.control_dependencies([tf.debugging.Assert(False, [tf.strings.join(refused())])]):
+            return tf.identity(tensor)
+
+    # A branch, for making the sentence takes longer than ranking a hundred ads.
+    return tf.cond(condition, lambda: tf.identity(tensor), fail)
