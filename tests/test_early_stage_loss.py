@@ -209,6 +209,17 @@ def test_the_teachers_weights_change_nothing_that_is_served(backbone):
     assert (model(batch)["teacher"].numpy() != taught).all()
 
 
+def test_a_teachers_head_is_not_computed_where_it_is_not_served(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("the teacher was asked")
+
+    model, batch = model_of(), pack(log())
+    monkeypatch.setattr(model.heads.logits["teacher"], "call", refuse)
+    model.predict_served(batch)
+    with pytest.raises(AssertionError, match="the teacher was asked"):
+        model(batch)
+
+
 def test_clicks_are_measured_on_the_impressions_that_were_asked_for_them():
     model = model_of()
     batch = pack(log())
