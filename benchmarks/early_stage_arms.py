@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tf_keras as keras
 from absl import logging
-from tfmtl.cost import Cost, cost_of, request_macs
 
 from tfmtl import early_stage
 from tfmtl.bootstrap import Ratio, paired_intervals
+from tfmtl.cost import Cost, cost_of, request_macs
 from tfmtl.experiment import ExperimentConfig, Model, Training
 from tfmtl.metrics import log_loss
 from tfmtl.model import MultiTaskModel
@@ -227,6 +227,7 @@ def study(
         first_request=after + 2 * sizes.test,
         day=TRAIN_DAYS + 2,
         seed=seed,
+        costs={arm: arm_macs(costs, arm) for arm in arms},
     )
     seconds["online"] = clock.lap()
     kinds = pc.value_counts(log["row_type"]).to_pylist()
@@ -284,8 +285,9 @@ def _train(recipe: Recipe, prepared: Prepared, seed: int, sizes: Sizes) -> Multi
 def _offline(model: Any, preprocessor: Any, test: pa.Table) -> dict[str, float]:
     """Normalised entropy on impressions and squared error of the score on final-stage rows.
 
-    Both are against what the simulator knows: clicks' true probabilities (the expectation of
-    the metric over clicks, with far less noise than one draw of them).
+    The entropy is against clicks' true probabilities: the expectation of the metric over clicks,
+    with far less noise than one draw of them. They are those in the position shown, of which no
+    model knows, the same for all arms.
     """
     found: dict[str, float] = {}
     packed = preprocessor(test.select([c for c in test.column_names if c in _columns(model)]))
@@ -362,15 +364,13 @@ def differences(found: Study, control: str, arm: str) -> dict[str, tuple[float, 
         sources = [ARMS[name].get(task, "") for name in (control, arm)]
         before, after = (found.offline.get(s, {}).get(metric, np.nan) for s in sources)
         figures[metric] = (after / before - 1, np.nan, np.nan)
-    before, after = (arm_macs(found, name) for name in (control, arm))
-    figures["macs@request"] = (after / before - 1, np.nan, np.nan)
     return figures
 
 
-def arm_macs(found: Study, arm: str) -> float:
+def arm_macs(costs: Mapping[str, Cost], arm: str) -> float:
     """Multiply-adds a request of all models an arm serves, without a cache of ad vectors."""
-    costs = [found.costs[name] for name in dict.fromkeys(ARMS[arm].values())]
-    return request_macs(costs, ads=Funnel().retrieved, cached=0.0)
+    models = [costs[name] for name in dict.fromkeys(ARMS[arm].values())]
+    return request_macs(models, ads=Funnel().retrieved, cached=0.0)
 
 
 class _Clock:

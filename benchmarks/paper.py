@@ -34,7 +34,9 @@ class Published:
             such cells are shown and not judged.
         printed: What is shown for the value, where the paper draws or describes it and prints no
             number; the value then gives the sign alone.
-        gate: Whether `--check` fails where ours does not agree.
+        gate: Whether `--check` fails where ours does not agree. A sign must then be that of
+            every seed, and each seed's figure at least `least` from zero.
+        least: As above.
         remark: Why we think that ours does not agree, shown where it does not.
 
     Raises:
@@ -52,6 +54,7 @@ class Published:
     not_comparable: str = ""
     printed: str = ""
     gate: bool = True
+    least: float = 0.0
     remark: str = ""
 
     def __post_init__(self) -> None:
@@ -198,7 +201,9 @@ class Comparison:
     @property
     def holds(self) -> bool | None:
         """As `reproduces`, for cells that `--check` minds."""
-        return self.reproduces if self.cell.gate else None
+        if not self.cell.gate or self.reproduces is None or self.cell.rule != "sign":
+            return self.reproduces if self.cell.gate else None
+        return self.reproduces and self._with_sign() == len(self.ours.values)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, in the fields of every benchmark and the paper's own."""
@@ -250,15 +255,23 @@ class Comparison:
     def _note(self) -> str:
         if self.reproduces is None and not self.cell.not_comparable:
             return "a sign needs an interval, and so two seeds or more"
-        return self.cell.not_comparable or (self.cell.remark if not self.reproduces else "")
+        if self.cell.not_comparable or self.reproduces:
+            return self.cell.not_comparable
+        interval = self.ours.confidence()
+        if self.cell.rule == "sign" and interval and interval[0] <= 0 <= interval[1]:
+            return "smaller than it varies between seeds"
+        return self.cell.remark or "disagrees, and we cannot say why"
 
     def _signs(self) -> str:
         """How many seeds have the printed sign, of how many."""
         values = self.ours.values
         if self.cell.rule != "sign" or not values:
             return ""
-        low, _ = self.cell.range
-        return f"{sum(value * low > 0 for value in values)}/{len(values)}"
+        return f"{self._with_sign()}/{len(values)}"
+
+    def _with_sign(self) -> int:
+        side = math.copysign(1.0, self.cell.range[0])
+        return sum(value * side > self.cell.least for value in self.ours.values)
 
 
 def compare(paper: Paper, options: argparse.Namespace) -> Iterator[Comparison]:

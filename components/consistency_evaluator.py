@@ -34,6 +34,7 @@ from tfmtl.blessing import Verdict
 from tfmtl.bootstrap import PairedInterval
 from tfmtl.errors import DataError
 from tfmtl.experiment import ExperimentConfig
+from tfmtl.metrics import normalized_entropy
 from tfmtl.recall import Ranking, rank
 from tfmtl.replay_columns import column
 from tfmtl.replay_report import (
@@ -98,10 +99,10 @@ class Executor(base_executor.BaseExecutor):
         if np.isfinite(scores.value).all():
             ranking = rank(log, scores.value)
             cost = _cost(model, folder, log)
-            candidate = _measure(log, ranking, scores.cqs, experiment, cost)
+            candidate = _measure(log, ranking, scores, experiment, cost)
             if other is not None:
                 other_ranking = rank(log, other.value)
-                before = _measure(log, other_ranking, other.cqs, experiment)
+                before = _measure(log, other_ranking, other, experiment)
                 difference = compare(log, other_ranking, ranking, _ks(experiment))
         verdict = judge(
             candidate,
@@ -174,10 +175,14 @@ class Scores(NamedTuple):
 
     Args:
         value: `[n]`, total values.
+        pctr: `[n]`, click-through rates.
+        clicks: `[n]`, whether the value needs them.
         cqs: `[n]`, consolidated quality scores; `None` where quality does not count.
     """
 
     value: np.ndarray
+    pctr: np.ndarray
+    clicks: np.ndarray
     cqs: np.ndarray | None
 
 
@@ -224,6 +229,8 @@ def _score(
             bid=columns[value.bid],
             objective=columns[value.objective],
         ),
+        predictions[value.ctr],
+        value.needs(np.asarray(columns[value.objective]))[0],
         quality,
     )
 
@@ -247,16 +254,22 @@ def _baseline(
 def _measure(
     log: replay.ReplayLog,
     ranking: Ranking,
-    cqs: np.ndarray | None,
+    scores: Scores,
     experiment: ExperimentConfig,
     cost: dict[str, float] | None = None,
 ) -> Consistency:
     quality: dict[str, Any] = {}
+    also = dict(cost or {})
+    if log.final_pctr is not None and scores.clicks.any():
+        # Impressions' clicks are the RankingEvaluator's; here every retrieved ad has a label.
+        asked = np.asarray(log.final_pctr)[scores.clicks], scores.pctr[scores.clicks]
+        also["ne_of_final@retrieved"] = normalized_entropy(*asked, name="ne_of_final@retrieved")
+    cqs = scores.cqs
     if cqs is not None and log.final_cqs is not None:
         # The log's own deviation: one unit for every model ever measured on it (our choice).
         std = float(np.std(log.final_cqs))
         quality = {"early_cqs": cqs, "cqs_std": std} if std > 0 else {}
-    return consistency_report(log, ranking, _ks(experiment), also=cost, **quality)
+    return consistency_report(log, ranking, _ks(experiment), also=also, **quality)
 
 
 def _cost(model: types.Artifact, folder: str, log: replay.ReplayLog) -> dict[str, float]:

@@ -60,6 +60,11 @@ def judge(
         reasons.append(_reason("early_value", math.nan, sentence))
         return _verdict(reasons, [], checks + 1)
     unmeasured = Interval(math.nan, math.nan, math.nan)
+    metric = f"soft_recall@{replay.k}"
+    checks += 1
+    if math.isnan(candidate.overall.metrics.get(metric, unmeasured).value):
+        sentence = f"{metric} is undefined: no golden set of the replay log is worth anything"
+        reasons.append(_reason(metric, math.nan, sentence))
     for bound in bounds(replay):
         checks += 1
         reason = _breaks(bound, candidate.overall.metrics.get(bound.metric, unmeasured))
@@ -68,7 +73,6 @@ def judge(
         notes.append(without_baseline)
     else:
         checks += 1
-        metric = f"soft_recall@{replay.k}"
         reason = _falls(metric, candidate, difference[metric].difference, replay.max_fall)
         reasons += [reason] if reason else []
     return _verdict(reasons, [*notes, *_counted(candidate, replay.k)], checks)
@@ -121,7 +125,7 @@ def _breaks(bound: Bound, found: Interval) -> Reason | None:
 
 def _falls(metric: str, candidate: Consistency, difference: Interval, most: float) -> Reason | None:
     value = candidate.overall.metrics[metric].value
-    # Undefined on one log is undefined for both models: no golden set is worth anything.
+    # Undefined on one log is undefined for both models.
     if math.isnan(difference.value) or -difference.value <= most + ROUNDING:
         return None
     before = value - difference.value

@@ -217,6 +217,7 @@ def replay_log(table: pa.Table, experiment: ExperimentConfig) -> replay.ReplayLo
         ad_id=declared.ad_id,
         final_value=declared.final_value,
         final_cqs=declared.final_cqs if value.cqs else None,
+        final_pctr=declared.final_pctr,
         slices=slice_columns(experiment),
     )
 
@@ -233,6 +234,8 @@ def _read(path: str, experiment: ExperimentConfig, source: Source) -> pa.Table:
     numbers = [declared.final_value, value.bid]
     if declared.final_cqs is not None and value.cqs is not None:
         numbers.append(declared.final_cqs)
+    if declared.final_pctr is not None:
+        numbers.append(declared.final_pctr)
     if any(ACTIONS[action][1] for action in value.actions.values()):
         numbers.append(value.rate)
     texts = [declared.request_id, declared.ad_id, value.objective, *slice_columns(experiment)]

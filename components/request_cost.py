@@ -28,8 +28,9 @@ def request_cost(path: str, predict: Predict, examples: str, *, ads: int) -> dic
         ads: Ads a request.
 
     Returns:
-        `ms_per_request`, the median time of `serving_default` from serialised tf.Examples on
-        this machine as it is, `macs_per_request`, and for a model of towers
+        `ms_per_request_by_pairs`, the median time of `serving_default`, which makes a user's
+        vector for each pair, from serialised tf.Examples on this machine as it is (for towers
+        apart see `benchmarks/towers.py`), `macs_per_request`, and for a model of towers
         `macs_per_request_cached`, where all ads' vectors are at hand.
     """
     seconds = []
@@ -40,7 +41,7 @@ def request_cost(path: str, predict: Predict, examples: str, *, ads: int) -> dic
         for value in outputs.values():
             value.numpy()
         seconds.append(time.perf_counter() - start)
-    found = {"ms_per_request": 1e3 * float(np.median(seconds[WARM_UP:]))}
+    found = {"ms_per_request_by_pairs": 1e3 * float(np.median(seconds[WARM_UP:]))}
     return found | _multiply_adds(os.path.join(path, "assets.extra", "experiment.json"), ads)
 
 

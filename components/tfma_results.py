@@ -67,8 +67,11 @@ def eval_config(
                 signature_name="serving_default",
                 is_baseline=name == BASELINE,
                 label_keys={t.name: t.label for t in problem.served},
+                # One column is all TFMA can take; whether a row has a label at all comes first.
                 example_weight_keys={
-                    t.name: t.observed_if for t in problem.served if t.observed_if is not None
+                    t.name: t.labelled_if or t.observed_if
+                    for t in problem.served
+                    if t.labelled_if or t.observed_if
                 },
             )
             for name in models

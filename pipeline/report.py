@@ -164,7 +164,7 @@ def _recall_table(consistency: Consistency, scene: str | None) -> Iterator[str]:
         yield (
             f"A request of {ads:,} ads takes {also['macs_per_request']:,.0f} multiply-adds"
             + (f", {cached:,.0f} with cached ads" if cached is not None else "")
-            + f", and {also['ms_per_request']:.1f} ms here."
+            + f", and {also['ms_per_request_by_pairs']:.1f} ms here, pair by pair."
         )
 
 

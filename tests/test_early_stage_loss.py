@@ -227,12 +227,12 @@ def test_clicks_are_measured_on_the_impressions_that_were_asked_for_them():
     seen = KIND == "R1"
     p, y = model(batch)["ctr"].numpy()[seen].astype(np.float64), CLICK[seen]
     pairs = p[y == 1][:, None] - p[y == 0]
-    assert found["ctr/auc@ctr_traffic"] == ((pairs > 0) + 0.5 * (pairs == 0)).mean()
+    assert found["ctr/auc@ctr_traffic&is_impression"] == ((pairs > 0) + 0.5 * (pairs == 0)).mean()
     entropy = np.mean(-y * np.log(p) - (1 - y) * np.log(1 - p))
     rate = y.mean()
     base = -rate * np.log(rate) - (1 - rate) * np.log(1 - rate)
-    assert found["ctr/ne@ctr_traffic"] == pytest.approx(entropy / base, rel=1e-6)
-    assert found["mean_auc"] == found["ctr/auc@ctr_traffic"]
+    assert found["ctr/ne@ctr_traffic&is_impression"] == pytest.approx(entropy / base, rel=1e-6)
+    assert found["mean_auc"] == found["ctr/auc@ctr_traffic&is_impression"]
     error = model(batch)["cqs"].numpy() - batch[LABELS][:, 1]
     assert found["cqs/mse@imp"] == pytest.approx(np.mean(error**2), rel=1e-5)
 

@@ -31,7 +31,7 @@ def run(logs, *arguments, replay="replay.csv", output="output"):
     command = [
         *(sys.executable, "-m", "pipeline.local_runner", "--config", "early_stage"),
         *("--data", str(logs / "log"), "--output", str(logs / output), "--epochs", "1"),
-        *("--set", 'evaluation.bounds={"ctr/auc@ctr_traffic": 0.2}'),
+        *("--set", 'evaluation.bounds={"ctr/auc@ctr_traffic&is_impression": 0.2}'),
         *(("--replay", str(logs / replay)) if replay else ()),
         *arguments,
     ]

@@ -14,9 +14,9 @@ from tfmtl.sliced_metrics import SlicedMetrics
 
 EXPERIMENT = load("early_stage").experiment
 METRICS = {
-    "ctr/rows@ctr_traffic": 900.0,
-    "ctr/positives@ctr_traffic": 90.0,
-    "ctr/auc@ctr_traffic": 0.5,
+    "ctr/rows@ctr_traffic&is_impression": 900.0,
+    "ctr/positives@ctr_traffic&is_impression": 90.0,
+    "ctr/auc@ctr_traffic&is_impression": 0.5,
     "cqs/rows@imp": 900.0,
     "cqs/mae@imp": 0.1,
     "cqs/r2@imp": 0.2,
@@ -36,7 +36,11 @@ def consistency():
     )
     # By chance: soft recall at 20 of 60 is some 0.6, below the configuration's bound.
     early = rank(log, rng.random(len(request)))
-    cost = {"macs_per_request": 2e6, "macs_per_request_cached": 5e5, "ms_per_request": 3.21}
+    cost = {
+        "macs_per_request": 2e6,
+        "macs_per_request_cached": 5e5,
+        "ms_per_request_by_pairs": 3.21,
+    }
     return consistency_report(log, early, (5, 20), also=cost)
 
 
@@ -76,7 +80,7 @@ def test_both_verdicts_are_told_as_one_and_nothing_twice(tmp_path, consistency):
     assert text.count("\n- ") == 2
     recall = consistency.overall.metrics["soft_recall@20"]
     assert f"soft_recall@20 is {recall:.4f}, below its bound 0.7000" in text
-    assert "ctr/auc@ctr_traffic is 0.5000, below its bound 0.5500" in text
+    assert "ctr/auc@ctr_traffic&is_impression is 0.5000, below its bound 0.5500" in text
     assert "the RankingEvaluator did not bless" not in text
     assert text.count("There is no earlier blessed model") == 1
     # AUC and R2 of the first, the bound of the second.

@@ -157,11 +157,10 @@ def logit_matrix(model, task):
 @pytest.mark.parametrize("task", ["ctr", "cqs"])
 def test_a_logit_of_dot_is_an_inner_product_of_the_vectors_and_a_bias(task):
     model = model_of(interaction="dot")
-    index = model.problem.task_names.index(task)
     logit = model.heads.logits[task]
     # The head's kernel goes into the user's matrix, so that an index needs no more than a dot.
-    of_user = model.backbone.user_kernel[index].numpy() * logit.kernel.numpy().T
-    of_ad = model.backbone.ad_kernel[index].numpy()
+    of_user = model.backbone.user_kernels[task].numpy() * logit.kernel.numpy().T
+    of_ad = model.backbone.ad_kernels[task].numpy()
     found = (vector(model, "user") @ of_user) @ (vector(model, "ad") @ of_ad).T
     found = found + logit.bias.numpy()
     np.testing.assert_allclose(logit_matrix(model, task), found, rtol=1e-4, atol=1e-5)
@@ -181,8 +180,8 @@ def test_an_index_can_serve_dot_and_not_the_joint_towers():
 def test_tasks_of_dot_have_matrices_of_their_own():
     model = model_of(interaction="dot")
     before = {t: v.numpy() for t, v in model(PACKED).items()}
-    kernel = model.backbone.user_kernel
-    kernel.assign(kernel * tf.constant([1.0, 2.0])[:, None, None])
+    kernel = model.backbone.user_kernels["cqs"]
+    kernel.assign(2.0 * kernel)
     after = model(PACKED)
     np.testing.assert_array_equal(after["ctr"], before["ctr"])
     assert (after["cqs"].numpy() != before["cqs"]).all()
@@ -250,11 +249,14 @@ def test_a_problem_without_features_for_a_tower_is_refused(side, tower):
 
 def test_a_context_is_enough_for_the_users_tower():
     features = tuple(f for f in PROBLEM.features if f.side != "user")
-    TwoTower.check_problem(ProblemSpec(features=features, tasks=TASKS))
+    problem = ProblemSpec(features=features, tasks=TASKS)
+    TwoTower(["ctr"]).check(problem, (32,))
 
 
 def test_what_makes_no_tower_is_refused():
     with pytest.raises(SpecError, match="Did you mean 'joint'"):
         TwoTower(["ctr"], interaction="jiont")
+    with pytest.raises(SpecError, match="no dot product any more"):
+        TwoTower(["ctr"], interaction="dot").check(PROBLEM, (8,))
     with pytest.raises(SpecError, match="width=0"):
         TwoTower(["ctr"], width=0)

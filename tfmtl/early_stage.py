@@ -44,7 +44,10 @@ def tasks(
     *,
     teacher: str = "separate",
     pseudo_labels: bool = True,
+    pseudo_weight: float = 1.0,
+    weight: str | None = None,
     cqs_loss: str = "squared",
+    cqs_delta: float = 1.0,
     click: str = "click",
     final_pctr: str = "final_pctr",
     final_cqs: str = "final_cqs",
@@ -59,7 +62,10 @@ def tasks(
             `shared`, the CTR head itself, as the equation's legend says, which then settles
             between clicks and teacher; `both`; or `none`.
         pseudo_labels: Whether the CTR task learns from rows that were not shown.
-        cqs_loss: As in `regression`; the paper's is squared (eq. 3).
+        pseudo_weight: What such a row weighs in the CTR loss.
+        weight: Column with the rows' weights in all losses, for a log that re-weighs its sample.
+        cqs_loss: As `loss` in `regression`; the paper's is squared (eq. 3).
+        cqs_delta: As `delta` in `regression`.
         click: Column with the click.
         final_pctr: Column with the final stage's click-through rate.
         final_cqs: Column with its consolidated quality score.
@@ -78,8 +84,10 @@ def tasks(
             observed_if=ctr_traffic,
             labelled_if=is_impression,
             pseudo_label=pseudo,
+            pseudo_weight=pseudo_weight,
+            weight=weight,
         ),
-        regression("cqs", label=final_cqs, loss=cqs_loss),
+        regression("cqs", label=final_cqs, loss=cqs_loss, delta=cqs_delta, weight=weight),
     ]
     for name, head in (("teacher", None), ("teacher_on_ctr", "ctr")):
         mode = "separate" if head is None else "shared"
@@ -92,6 +100,7 @@ def tasks(
                     soft=True,
                     head=head,
                     served=False,
+                    weight=weight,
                 )
             )
     return tuple(found)

@@ -153,6 +153,8 @@ class Replay:
         ad_id: Column with the ad.
         final_value: Column with the final stage's total value.
         final_cqs: Column with its consolidated quality score, where the log has it.
+        final_pctr: Column with its click-through rate, where the log has it: the model's
+            normalised entropy against it is then reported, on all that was retrieved.
         slices: Columns to slice by, one value a request, besides the scene.
         bounds: Least or most values that must hold, such as `{"soft_recall@20": 0.6}`; a number
             is a lower bound for recalls and an upper bound for `tvd` and errors.
@@ -165,6 +167,7 @@ class Replay:
     ad_id: str = "ad_id"
     final_value: str = "final_tv"
     final_cqs: str | None = "final_cqs"
+    final_pctr: str | None = None
     slices: Sequence[str] = ()
     bounds: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     max_fall: float = 0.01

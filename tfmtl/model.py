@@ -89,6 +89,8 @@ class MultiTaskModel(tfrs.Model):
         check_semantics(problem, semantics)
         tasks = direct_tasks(problem, semantics)
         backbone = registry.build("backbone", config.backbone, tasks)
+        units = backbone.tower_units if config.tower_units is None else config.tower_units
+        backbone.check(problem, units)
 
         def embedding(name: str, sides: tuple[str, ...] = SIDES) -> Embedding:
             return Embedding(
@@ -103,13 +105,11 @@ class MultiTaskModel(tfrs.Model):
 
         own: Embedding | dict[str, Embedding]
         if part.tower_sides is not None:
-            part.check_problem(problem)
             own = {t: embedding(f"embedding_{t}", sides) for t, sides in part.tower_sides.items()}
         elif part.separate_embeddings:
             own = {t: embedding(f"embedding_{t}") for t in tasks}
         else:
             own = embedding("embedding")
-        units = backbone.tower_units if config.tower_units is None else config.tower_units
         trained = trained_tasks(problem, semantics)
         kinds = [problem.task(t).kind for t in trained]
         everywhere = impression_tasks(problem, semantics)
@@ -175,7 +175,8 @@ class MultiTaskModel(tfrs.Model):
     def predict_served(self, packed: Packed) -> dict[str, tf.Tensor]:
         """Returns `{task: prediction [batch]}` of the served tasks; the others are not computed."""
         fields, _ = self._fields(packed)
-        outputs = self.heads(self.backbone(fields, training=False), served_only=True)
+        representations = self.backbone.represent(fields, self.heads.served_tasks())
+        outputs = self.heads(representations, served_only=True)
         return {task: output["prediction"] for task, output in outputs.items()}
 
     def forward(self, packed: Packed, training: bool = False):

@@ -127,9 +127,14 @@ class ProblemSpec:
         raise SpecError(f"no task {name!r}; tasks are {list(known)}.{did_you_mean(name, known)}")
 
     def space_of(self, task: Task | str) -> str:
-        """The sample space of a task: `click` for rows with a click, else `self.space`."""
+        """The rows a task is measured on: `click` for rows with a click, else `self.space`.
+
+        Where only some rows of a space have a label, as impressions do, both are named:
+        `ctr_traffic&is_impression`.
+        """
         task = self.task(task) if isinstance(task, str) else task
-        return task.observed_if or self.space
+        parts = [part for part in (task.observed_if, task.labelled_if) if part]
+        return "&".join(parts) or self.space
 
     def metric_name(self, task: Task | str, metric: str) -> str:
         """The full name of a metric, as `cvr/auc@click`."""

@@ -63,7 +63,8 @@ def tower_vector(model: MultiTaskModel, tower: str, packed: Packed) -> tf.Tensor
 
 def join_vectors(model: MultiTaskModel, user: tf.Tensor, ads: tf.Tensor) -> dict[str, tf.Tensor]:
     """Served tasks' predictions `[n]` of users `[1 or n, width]` and ads `[n, width]`."""
-    outputs = model.heads(model.backbone.join(user, ads), training=False, served_only=True)
+    joined = model.backbone.join(user, ads, tasks=model.heads.served_tasks())
+    outputs = model.heads(joined, training=False, served_only=True)
     return {task: output["prediction"] for task, output in outputs.items()}
 
 

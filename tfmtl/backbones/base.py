@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.problem import ProblemSpec
+
 
 class Backbone(keras.layers.Layer, abc.ABC):
     """Maps field embeddings `[batch, fields, dim]` to `{task: [batch, width]}`.
@@ -36,6 +38,28 @@ class Backbone(keras.layers.Layer, abc.ABC):
     def __init__(self, tasks: Sequence[str], **kwargs):
         super().__init__(**kwargs)
         self.tasks = tuple(tasks)
+
+    def check(self, problem: ProblemSpec, tower_units: Sequence[int]) -> None:
+        """Refuses what does not fit together, before anything is built; nothing by default.
+
+        Args:
+            problem: The declaration.
+            tower_units: Widths of the towers above.
+        """
+
+    def represent(self, fields, tasks: Sequence[str]) -> dict[str, tf.Tensor]:
+        """Returns `{task: [batch, width]}` of some tasks, for serving.
+
+        By default all are computed: where tasks share one product, as the gates of MMoE do, a
+        part of one cannot be left out. A backbone whose tasks lie apart overrides this and
+        `served_parts`.
+        """
+        representations = self(fields, training=False)
+        return {task: representations[task] for task in tasks}
+
+    def served_parts(self, tasks: Sequence[str]) -> list[keras.layers.Layer | tf.Variable]:
+        """What `represent` of these tasks is made with; the whole backbone by default."""
+        return [self]
 
     @abc.abstractmethod
     def call(self, fields, training=False):

@@ -84,14 +84,19 @@ class TwoTower(Backbone):
         self.user = Tower(user_units, width, name="user", **more)
         self.ad = Tower(ad_units, width, name="ad", **more)
 
-    @classmethod
-    def check_problem(cls, problem: ProblemSpec) -> None:
-        """Refuses a problem without features for one of the towers.
+    def check(self, problem: ProblemSpec, tower_units: Sequence[int]) -> None:
+        """Refuses a tower that would read nothing, and layers above a dot product.
 
         Raises:
-            SpecError: A tower would read nothing.
+            SpecError: No feature is of a tower's sides, or `interaction="dot"` has layers above.
         """
-        for tower, sides in cls.tower_sides.items():
+        if self.interaction == "dot" and tower_units:
+            raise SpecError(
+                f"two_tower: interaction='dot' with tower_units={tuple(tower_units)}: a logit "
+                "above further layers is no dot product any more. Leave tower_units out, or use "
+                "interaction='joint'."
+            )
+        for tower, sides in self.tower_sides.items():
             if not any(feature.side in sides for feature in problem.features):
                 raise SpecError(
                     f"two_tower: no feature is of side {' or '.join(map(repr, sides))}, so the "
@@ -101,10 +106,10 @@ class TwoTower(Backbone):
 
     def build(self, input_shape: Any) -> None:
         if self.interaction == "dot":
-            shape = [len(self.tasks), self.width, self.width]
-            self.user_kernel, self.ad_kernel = (
-                self.add_weight(name=name, shape=shape, initializer="glorot_uniform")
-                for name in ("user_kernel", "ad_kernel")
+            # Apart by task: one that is not served leaves nothing in what is exported.
+            self.user_kernels, self.ad_kernels = (
+                {t: self._kernel(f"{side}_kernel_{t}") for t in self.tasks}
+                for side in ("user", "ad")
             )
         super().build(input_shape)
 
@@ -113,17 +118,47 @@ class TwoTower(Backbone):
             self.user(fields["user"], training=training), self.ad(fields["ad"], training=training)
         )
 
-    def join(self, user: tf.Tensor, ad: tf.Tensor) -> dict[str, tf.Tensor]:
-        """What each task reads of vectors `[batch, width]`, either of which may be `[1, width]`."""
+    def represent(self, fields, tasks):
+        return self.join(
+            self.user(fields["user"], training=False),
+            self.ad(fields["ad"], training=False),
+            tasks=tasks,
+        )
+
+    def served_parts(self, tasks):
+        parts = [self.user, self.ad]
         if self.interaction == "dot":
-            crossed = tf.einsum("bd,tde->tbe", user, self.user_kernel) * tf.einsum(
-                "bd,tde->tbe", ad, self.ad_kernel
-            )
-            return dict(zip(self.tasks, tf.unstack(crossed), strict=True))
+            parts += [of_side[t] for of_side in (self.user_kernels, self.ad_kernels) for t in tasks]
+        return parts
+
+    def join(
+        self, user: tf.Tensor, ad: tf.Tensor, *, tasks: Sequence[str] | None = None
+    ) -> dict[str, tf.Tensor]:
+        """What tasks read of vectors `[batch, width]`, either of which may be `[1, width]`.
+
+        Args:
+            user: Users' vectors.
+            ad: Ads' vectors.
+            tasks: Which tasks; all by default.
+        """
+        tasks = self.tasks if tasks is None else tuple(tasks)
+        if self.interaction == "dot":
+            # One product a side for all tasks.
+            users = self._crossed(user, self.user_kernels, tasks)
+            ads = self._crossed(ad, self.ad_kernels, tasks)
+            return dict(zip(tasks, tf.unstack(users * ads, axis=1), strict=True))
         product = user * ad
         both = [product, user + tf.zeros_like(product), ad + tf.zeros_like(product)]
         joint = tf.concat(both, axis=1)
-        return {t: joint for t in self.tasks}
+        return {t: joint for t in tasks}
+
+    def _kernel(self, name):
+        shape = [self.width, self.width]
+        return self.add_weight(name=name, shape=shape, initializer="glorot_uniform")
+
+    def _crossed(self, vectors, kernels, tasks):
+        crossed = tf.matmul(vectors, tf.concat([kernels[t] for t in tasks], axis=1))
+        return tf.reshape(crossed, [-1, len(tasks), self.width])
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""

@@ -7,7 +7,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfmtl.data.hashing import hash_text
-from tfmtl.data.labels import label_values, numbers, observed, rows_to_keep, without
+from tfmtl.data.labels import (
+    in_space,
+    label_values,
+    numbers,
+    observed,
+    rows_to_keep,
+    without,
+)
 from tfmtl.data.leaks import EqualColumns, strongest_features
 from tfmtl.data.report import Report
 from tfmtl.data.sampling import IdSet, RowSample
@@ -156,6 +163,9 @@ class Checks:
             bad = (pseudo < 0) | (pseudo > 1)
             what = "values lie outside [0, 1]"
             self._oddities.note("error", where, what, bad, row_numbers, pseudo)
+            neither = in_space(self.problem, task, batch) & np.isnan(values) & np.isnan(pseudo)
+            what = "rows of its space have neither a label nor a pseudo-label"
+            self._oddities.note("warning", f"task {task.name!r}", what, neither, row_numbers)
         if task.weight is not None:
             weights = numbers(batch.column(batch.schema.names.index(task.weight)))
             where = f"weight {task.weight!r} of task {task.name!r}"

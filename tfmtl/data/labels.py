@@ -50,9 +50,14 @@ def observed(
     seen = ~np.isnan(values)
     if task.weight is not None:
         seen &= numbers(rows.column(rows.schema.names.index(task.weight))) > 0
-    if task.observed_if is not None:
-        seen &= positive(problem, task.observed_if, rows)
-    return seen
+    return seen & in_space(problem, task, rows)
+
+
+def in_space(problem: ProblemSpec, task: Task, rows: pa.RecordBatch | pa.Table) -> np.ndarray:
+    """Rows on which `observed_if` is positive, bool `[rows]`; all without one."""
+    if task.observed_if is None:
+        return np.ones(rows.num_rows, bool)
+    return positive(problem, task.observed_if, rows)
 
 
 def without(problem: ProblemSpec, first: str, second: str, rows: pa.RecordBatch) -> np.ndarray:

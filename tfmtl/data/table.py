@@ -4,12 +4,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from absl import logging
 
 from tfmtl.data.checks import Checks
 from tfmtl.data.labels import rows_to_keep
 from tfmtl.data.readers import Source, open_table
-from tfmtl.data.splits import assign, columns_to_read, default_split, folds, sampled
+from tfmtl.data.splits import as_text, assign, columns_to_read, default_split, folds, sampled
+from tfmtl.errors import DataError
 from tfmtl.features.declare import FOLD
 from tfmtl.partition import SPLITS, Sampling, Split
 from tfmtl.problem import ProblemSpec
@@ -75,10 +77,14 @@ def split_batches(
         A batch with `_fold`, and the index of each row's split in `SPLITS`.
     """
     columns = columns_to_read(problem, split, slices, sampling)
+    seen: set[str | None] = set()
     for batch in open_table(path, columns, source):
         first_row = checks.rows_seen
         split_ids = assign(split, batch, first_row)
-        left_out = None if sampling is None else ~sampled(sampling, batch, split_ids, first_row)
+        left_out = None
+        if sampling is not None:
+            left_out = ~sampled(sampling, batch, split_ids, first_row)
+            seen |= set(pc.unique(as_text(batch.column(sampling.column))).to_pylist())
         checks.update(batch, split_ids, left_out)
         fold = folds(problem, batch, split_ids, first_row)
         batch = pa.RecordBatch.from_arrays([*batch.columns, fold], [*batch.schema.names, FOLD])
@@ -88,3 +94,8 @@ def split_batches(
         if keep is not None:
             batch, split_ids = batch.filter(pa.array(keep)), split_ids[keep]
         yield batch, split_ids
+    if sampling is not None and not seen & set(sampling.rates):
+        raise DataError(
+            f"sampling: no row has any of {sorted(sampling.rates)} in column {sampling.column!r}, "
+            f"so nothing would be left out; its values are {sorted(map(str, seen))[:20]}."
+        )

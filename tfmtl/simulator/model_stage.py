@@ -17,6 +17,7 @@ from tfmtl.simulator.funnel import EarlyStage, auction_value
 from tfmtl.simulator.retrieval import Candidates
 from tfmtl.simulator.world import Floats, World
 from tfmtl.total_value import TotalValue
+from tfmtl.tower_serving import join_vectors
 
 PAIRS = 1 << 16
 AD_COLUMNS = ("ad_id", "category", "advertiser_id", "objective", "bid")
@@ -160,9 +161,7 @@ def _by_vectors(model: MultiTaskModel, packed: Mapping[str, tf.Tensor]):
 
     @tf.function(reduce_retracing=True)
     def pairs(user, ad):
-        joint = backbone.join(tf.gather(user_vectors, user), tf.gather(ad_vectors, ad))
-        outputs = model.heads(joint, served_only=True)
-        return {task: output["prediction"] for task, output in outputs.items()}
+        return join_vectors(model, tf.gather(user_vectors, user), tf.gather(ad_vectors, ad))
 
     return pairs
 

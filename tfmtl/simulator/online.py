@@ -30,12 +30,14 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "spend@request": ("spend", "requests"),
     "impressions@request": ("impressions", "requests"),
     "tvd@final": ("divergence", "final_value"),
+    "macs@request": ("macs", "costed"),
     "sampled/ctr@imp": ("sampled_clicks", "impressions"),
     "sampled/cvr@click": ("sampled_conversions", "sampled_clicks"),
     "sampled/xout_rate@imp": ("sampled_xouts", "impressions"),
     "sampled/survey_score@asked": ("sampled_good_surveys", "sampled_surveys"),
 }
-"""What each metric is a ratio of; its name says over what."""
+"""What each metric is a ratio of; its name says over what. `macs` are the early stage's
+multiply-adds, NaN where they are not given; `spend` is the advertisers'."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,6 +89,7 @@ def run_online(
     day: int = 0,
     seed: int = 0,
     samples: int = 1000,
+    costs: Mapping[str, float] | None = None,
     progress: bool = False,
 ) -> OnlineTest:
     """Serves a stream of requests by every arm.
@@ -100,6 +103,7 @@ def run_online(
         day: The day of the requests.
         seed: Of requests, ads, the final stage's error and outcomes.
         samples: Resamples of the intervals.
+        costs: Multiply-adds of a request by arm; see `tfmtl.cost.request_macs`.
         progress: Whether to show a progress bar on stderr.
 
     Raises:
@@ -124,6 +128,11 @@ def run_online(
                 parts[name].append(request_sums(done, early))
                 bar.update(len(candidates))
     joined = {name: _joined(found) for name, found in parts.items()}
+    for name, sums in joined.items():
+        # A ratio of 0 to 0 is NaN, as a cost that nobody gave should be.
+        known = name in (costs or {})
+        sums["macs"] = np.full(requests, costs[name] if costs and known else 0.0)
+        sums["costed"] = np.full(requests, float(known))
     return OnlineTest(sums=joined, samples=samples, seed=seed)
 
 

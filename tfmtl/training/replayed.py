@@ -17,6 +17,8 @@ from tfmtl.inputs import READ_ROWS, ArrayRows
 from tfmtl.model import MultiTaskModel
 from tfmtl.recall import divergence_at, rank, recall_at
 from tfmtl.replay import ReplayLog
+from tfmtl.replay_columns import column
+from tfmtl.total_value import ACTIONS
 from tfmtl.training.fit import Validate
 
 Transform = Callable[[pa.Table], Mapping[str, tf.Tensor]]
@@ -53,9 +55,12 @@ def replay_validation(
     features = [name for name in table.column_names if name in experiment.problem.feature_columns()]
     packed = transform(table.select(features))
     rows = ArrayRows({name: x for name, x in packed.items() if name != GROUP})
-    bid, objective, rate = (
-        np.asarray(table[name]) for name in (value.bid, value.objective, value.rate)
-    )
+    bid = column(table, value.bid, "the replay log")
+    objective = column(table, value.objective, "the replay log")
+    # Without a conversion among the objectives no rate is read.
+    rate = np.full(len(log), np.nan)
+    if value.rate in table.column_names or any(ACTIONS[a][1] for a in value.actions.values()):
+        rate = column(table, value.rate, "the replay log")
     ks = sorted({replay.k, *replay.ks})
 
     def validate(model: MultiTaskModel) -> dict[str, float]:

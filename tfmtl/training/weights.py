@@ -1,6 +1,7 @@
 """The search for an early-stage model's loss weights (Wang et al., AdKDD 2023, §3.2.3)."""
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -52,13 +53,15 @@ def tune_loss_weights(
     Every pair of weights is trained and judged on validation rows; chosen is the best recall
     among those whose normalised entropy of clicks is at most `1 + worse_ne` times that of a
     dedicated click model (the same model with the quality task at weight 0, whose clicks never
-    hear of quality). Trials lie in `directory`; a search that was stopped goes on.
+    hear of quality). Recall is then that of the best of many, so report it on other requests.
+    Trials lie in `directory`; a search that was stopped goes on.
 
     Args:
         experiment: With `value`, `replay` and the balancer `fixed`.
         data: Training and validation rows.
         validate: Gives recall, from `replay_validation`.
-        directory: Where trials are kept.
+        directory: Where trials are kept, in a folder for each experiment. Other rows need
+            another directory.
         recall: The metric to choose by, `soft_recall@K` at the experiment's `replay.k` by default.
         candidates: Weights to try, by task; by default 0.25 to 2 for the value's quality task and
             0 to 4 for the task `teacher`, where there is one.
@@ -74,6 +77,9 @@ def tune_loss_weights(
     assert value is not None and value.cqs is not None
     ne = experiment.problem.metric_name(value.ctr, "ne")
     experiment = _with_weights(experiment, candidates)
+    # Another experiment's trials are not this one's, though they share the folder.
+    key = hashlib.sha256(json.dumps([experiment.to_json(), candidates, recall]).encode())
+    directory = os.path.join(directory, key.hexdigest()[:16])
     monitored = experiment.replace_path("training.monitor", recall)
     tuning = Tuning(
         space={f"{PATH}.{task}": list(values) for task, values in candidates.items()},
