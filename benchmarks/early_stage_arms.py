@@ -90,10 +90,9 @@ RECIPES: Mapping[str, Recipe] = {
     "mt_early_only": _multi_task(rows=EARLY_ONLY),
     "dedicated_ctr": Recipe(tasks=_only(["ctr", "teacher"]), weights={"teacher": 2.0}),
     "dedicated_cqs": Recipe(tasks=_only(["cqs"])),
-    # As before the framework: clicks on impressions, without a teacher.
+    # As before the framework, with which augmentation and teacher came (§3.2): impressions alone.
     "production_ctr": Recipe(tasks=_only(["ctr"]), rows=SHOWN),
-    # "Can be easily logged … during the ads auction": the rows that took part in one.
-    "auction_cqs": Recipe(tasks=_only(["cqs"]), rows=AUCTION),
+    "production_cqs": Recipe(tasks=_only(["cqs"]), rows=SHOWN),
     "xout": Recipe(tasks=(binary("xout", label="xout"),), rows=SHOWN),
     "hide": Recipe(tasks=(binary("hide", label="hide"),), rows=SHOWN),
 }
@@ -106,7 +105,7 @@ ARMS: Mapping[str, Mapping[str, str]] = {
     "mt_final_only": {"ctr": "mt_final_only", "cqs": "mt_final_only"},
     "mt_early_only": {"ctr": "mt_early_only", "cqs": "mt_early_only"},
     "dedicated": {"ctr": "dedicated_ctr", "cqs": "dedicated_cqs"},
-    "ctr_and_cqs": {"ctr": "production_ctr", "cqs": "auction_cqs"},
+    "ctr_and_cqs": {"ctr": "production_ctr", "cqs": "production_cqs"},
     "ctr_and_events": {"ctr": "production_ctr", "xout": "xout", "hide": "hide"},
 }
 """Which recipe predicts what, by arm. Events are weighed with their scalars into the score."""
