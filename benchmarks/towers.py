@@ -135,7 +135,8 @@ class _Network(tf.Module):
 
     def __init__(self, model: MultiTaskModel):
         super().__init__()
-        self.parts = [model.embedding, model.backbone, *model.heads.served_parts()]
+        own = model.backbone.served_parts(model.heads.served_tasks())
+        self.parts = [model.embedding, *own, *model.heads.served_parts()]
 
 
 def _export(

@@ -59,8 +59,8 @@ def test_numbers_as_fields_cost_a_product_each_and_are_fields_more():
 
 
 def test_a_dot_interaction_s_projection_of_the_user_is_made_once_a_request():
-    found = cost_of(build({**TWO_TOWER, "interaction": "dot"}, (CTR, CQS), tower_units=None))
-    # Of each task: W_a h_a, the product, the logit's one layer.
+    found = cost_of(build({**TWO_TOWER, "interaction": "dot"}, tower_units=None))
+    # Of each served task: W_a h_a, the product, the logit's one layer.
     assert found == Cost(user=USER + 2 * 9, ad=AD, pair=2 * (9 + 3 + 3) + UNIT)
 
 

@@ -80,11 +80,11 @@ def preprocessor():
     return fitted
 
 
-def build(preprocessor, name="two_tower", **changes):
+def build(preprocessor, name="two_tower", tower_units=(8,), **changes):
     model = MultiTaskModel.build_from(
         PROBLEM,
         preprocessor.table_rows(),
-        Model(backbone={"name": name, **SMALL[name], **changes}, dim=8, tower_units=(8,)),
+        Model(backbone={"name": name, **SMALL[name], **changes}, dim=8, tower_units=tower_units),
     )
     model(preprocessor(raw_rows()))
     for variable in model.trainable_variables:
@@ -167,7 +167,7 @@ def test_rank_on_the_towers_vectors_is_predict_on_joined_rows(signatures):
 
 
 def test_so_it_is_with_an_interaction_that_an_index_can_serve(preprocessor):
-    model = build(preprocessor, interaction="dot")
+    model = build(preprocessor, tower_units=None, interaction="dot")
     signatures = tower_signatures(model, preprocessor, VALUE)
     ranked = rank(signatures, *vectors(signatures))
     for task, predicted in model.predict_served(preprocessor(raw_rows())).items():
