@@ -61,10 +61,10 @@ def judge(
         return _verdict(reasons, [], checks + 1)
     unmeasured = Interval(math.nan, math.nan, math.nan)
     metric = f"soft_recall@{replay.k}"
-    checks += 1
     if math.isnan(candidate.overall.metrics.get(metric, unmeasured).value):
         sentence = f"{metric} is undefined: no golden set of the replay log is worth anything"
         reasons.append(_reason(metric, math.nan, sentence))
+        checks += 1
     for bound in bounds(replay):
         checks += 1
         reason = _breaks(bound, candidate.overall.metrics.get(bound.metric, unmeasured))

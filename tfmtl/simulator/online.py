@@ -30,14 +30,14 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "spend@request": ("spend", "requests"),
     "impressions@request": ("impressions", "requests"),
     "tvd@final": ("divergence", "final_value"),
-    "macs@request": ("macs", "costed"),
+    "macs@request": ("macs", "requests"),
     "sampled/ctr@imp": ("sampled_clicks", "impressions"),
     "sampled/cvr@click": ("sampled_conversions", "sampled_clicks"),
     "sampled/xout_rate@imp": ("sampled_xouts", "impressions"),
     "sampled/survey_score@asked": ("sampled_good_surveys", "sampled_surveys"),
 }
 """What each metric is a ratio of; its name says over what. `macs` are the early stage's
-multiply-adds, NaN where they are not given; `spend` is the advertisers'."""
+multiply-adds, where they are given; `spend` is the advertisers'."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,17 +62,23 @@ class OnlineTest:
     def values(self, arm: str) -> dict[str, Interval]:
         """An arm's metrics, by `METRICS`, with 95 % bootstrap intervals over requests."""
         found = intervals(self._ratios(arm), samples=self.samples, seed=self.seed)
-        return dict(zip(METRICS, found, strict=True))
+        return dict(zip(self._metrics, found, strict=True))
 
     def compare(self, control: str, arm: str) -> dict[str, PairedInterval]:
         """How far an arm differs from another on the same requests, with paired intervals."""
         pair = (self._ratios(control), self._ratios(arm))
         found = paired_intervals(*pair, samples=self.samples, seed=self.seed)
-        return dict(zip(METRICS, found, strict=True))
+        return dict(zip(self._metrics, found, strict=True))
+
+    @property
+    def _metrics(self) -> dict[str, tuple[str, str]]:
+        # A cost that nobody gave is no metric.
+        given = next(iter(self.sums.values()))
+        return {name: parts for name, parts in METRICS.items() if set(parts) <= set(given)}
 
     def _ratios(self, arm: str) -> Ratio:
         sums = self.sums[arm]
-        numerators, denominators = zip(*METRICS.values(), strict=True)
+        numerators, denominators = zip(*self._metrics.values(), strict=True)
         return Ratio(
             np.stack([sums[name] for name in numerators], axis=1),
             np.stack([sums[name] for name in denominators], axis=1),
@@ -103,12 +109,15 @@ def run_online(
         day: The day of the requests.
         seed: Of requests, ads, the final stage's error and outcomes.
         samples: Resamples of the intervals.
-        costs: Multiply-adds of a request by arm; see `tfmtl.cost.request_macs`.
+        costs: Multiply-adds of a request by arm, of all arms or of none; see
+            `tfmtl.cost.request_macs`.
         progress: Whether to show a progress bar on stderr.
 
     Raises:
         ValueError: There are no arms, or an arm's early values do not fit the candidates.
     """
+    if costs is not None and set(costs) != set(arms):
+        raise ValueError(f"costs are of {sorted(costs)}, but arms are {sorted(arms)}.")
     if not arms:
         raise ValueError("an A/B test needs at least one arm; got none.")
     parts: dict[str, list[dict[str, Floats]]] = {name: [] for name in arms}
@@ -128,11 +137,8 @@ def run_online(
                 parts[name].append(request_sums(done, early))
                 bar.update(len(candidates))
     joined = {name: _joined(found) for name, found in parts.items()}
-    for name, sums in joined.items():
-        # A ratio of 0 to 0 is NaN, as a cost that nobody gave should be.
-        known = name in (costs or {})
-        sums["macs"] = np.full(requests, costs[name] if costs and known else 0.0)
-        sums["costed"] = np.full(requests, float(known))
+    for name, cost in (costs or {}).items():
+        joined[name]["macs"] = np.full(requests, float(cost))
     return OnlineTest(sums=joined, samples=samples, seed=seed)
 
 
