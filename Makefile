@@ -2,6 +2,7 @@
 
 CONFIG ?= simulated_ads
 DATA ?=
+REPLAY ?=
 ENVIRONMENT := $(or $(UV_PROJECT_ENVIRONMENT),.venv)
 PY := $(ENVIRONMENT)/bin/python
 # Every command of benchmarks/; `reproduce` wants a paper's name, so it runs by hand.
@@ -31,8 +32,9 @@ help:  ## This list
 setup:  ## Find a Python, make the environment (nothing to do the second time)
 	@$(FIND_PYTHON) "$$python" tools/bootstrap.py $(if $(TFMTL_PYTHON),--python "$(TFMTL_PYTHON)")
 
-demo: setup  ## Run the main job: CONFIG=simulated_ads by default, DATA=its folder or file
-	@"$(PY)" -m pipeline.local_runner --config "$(CONFIG)" $(if $(DATA),--data "$(DATA)")
+demo: setup  ## Run the main job: CONFIG=simulated_ads by default, DATA= and REPLAY= its folders
+	@"$(PY)" -m pipeline.local_runner --config "$(CONFIG)" $(if $(DATA),--data "$(DATA)") \
+		$(if $(REPLAY),--replay "$(REPLAY)")
 
 test: lint  ## All checks: ruff, mypy, tests and doctests (without the slow ones)
 	@"$(PY)" -m pytest -m "not slow"
