@@ -17,9 +17,9 @@ METRICS = {
     "ctr/rows@ctr_traffic&is_impression": 900.0,
     "ctr/positives@ctr_traffic&is_impression": 90.0,
     "ctr/auc@ctr_traffic&is_impression": 0.5,
-    "cqs/rows@imp": 900.0,
-    "cqs/mae@imp": 0.1,
-    "cqs/r2@imp": 0.2,
+    "cqs/rows@candidate": 900.0,
+    "cqs/mae@candidate": 0.1,
+    "cqs/r2@candidate": 0.2,
 }
 
 
@@ -68,7 +68,7 @@ def test_recall_stands_below_the_metrics_with_its_intervals(tmp_path, consistenc
     interval = consistency.overall.metrics["hard_recall@20"]
     expected = f"{interval.value:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
     assert expected in text
-    assert text.index("cqs@imp") < text.index("overall (40)") < text.index("scene=search (10)")
+    assert text.index("cqs@candidate") < text.index("overall (40)") < text.index("scene=search (10)")
     assert "2,000,000 multiply-adds, 500,000 with cached ads, and 3.2 ms" in text
     assert f"Its curve is   {tmp_path / 'replayed' / 'recall_curve.png'}" in text
 

@@ -39,6 +39,8 @@ PROBLEM = ProblemSpec(
     request_id="request_id",
     user_id="user_id",
     time="day",
+    # A row is an ad that the funnel held for a request, shown or not.
+    space="candidate",
 )
 
 EXPERIMENT = ExperimentConfig(
