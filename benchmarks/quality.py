@@ -30,7 +30,7 @@ from tfmtl.metrics import auc, calibration, log_loss
 from tfmtl.preparation import prepare
 from tfmtl.training import train
 
-FOLDERS = ("data", "../data", "../shared/data")
+FOLDERS = ("data", "../data")
 TARGETS = {
     "census_income": {"income50k/auc@person": 0.945, "never_married/auc@person": 0.990},
     "hillstrom": {"visit/auc@customer": 0.630},
