@@ -1,6 +1,7 @@
 """The arms of the early-stage tables: what each is trained on, and how one seed is measured.
 
-One world, one log and one set of constants for all arms of a seed; nothing is tuned an arm. All
+One world, one log and one set of constants for all arms of a seed; nothing is tuned an arm.
+Features, network and training are those of the configuration `early_stage`. All
 train for the same number of epochs at a falling rate, and keep the epoch with the least loss on
 the log's last day.
 """
@@ -16,15 +17,14 @@ import pyarrow.compute as pc
 import tf_keras as keras
 from absl import logging
 
+from pipeline.configs.early_stage import EXPERIMENT
 from tfmtl import early_stage
 from tfmtl.bootstrap import Ratio, paired_intervals
 from tfmtl.cost import Cost, cost_of, request_macs
-from tfmtl.experiment import ExperimentConfig, Model, Training
 from tfmtl.metrics import log_loss
 from tfmtl.model import MultiTaskModel
-from tfmtl.partition import by_column
 from tfmtl.preparation import Prepared, prepare
-from tfmtl.problem import Feature, ProblemSpec, Task, binary, categorical, numerical
+from tfmtl.problem import ProblemSpec, Task, binary
 from tfmtl.recall import divergence_at, recall_at
 from tfmtl.replay import ReplayLog
 from tfmtl.simulator.constants import Constants, Funnel, funnel_constants
@@ -36,19 +36,7 @@ from tfmtl.simulator.retrieval import Candidates, retrieve
 from tfmtl.simulator.world import World, draw_world
 from tfmtl.training import train
 
-LATENT = 8
 TRAIN_DAYS, DAYS = 9, 12  # Training, validation on the next, test and A/B on the ones after.
-FEATURES: tuple[Feature, ...] = (
-    categorical("user_id", dtype="int64", side="user"),
-    categorical("segment", side="user"),
-    categorical("interests", side="user", max_values=3),
-    numerical("age", side="user"),
-    *(numerical(f"user_dense_{i}", side="user") for i in range(LATENT)),
-    categorical("ad_id", dtype="int64", side="ad"),
-    categorical("advertiser_id", dtype="int64", side="ad"),
-    categorical("category", side="ad"),
-    categorical("objective", side="ad"),
-)
 SHOWN, AUCTION, ALL = ("R1", "R2"), ("R1", "R2", "R3"), ("R1", "R2", "R3", "R4")
 FINAL_ONLY, EARLY_ONLY = AUCTION, ("R1", "R2", "R4")
 
@@ -252,29 +240,26 @@ def _prepare(log: pa.Table, recipe: Recipe) -> Prepared:
 
 
 def _problem(recipe: Recipe) -> ProblemSpec:
-    return ProblemSpec(features=FEATURES, tasks=recipe.tasks, indicators=early_stage.INDICATORS)
+    return ProblemSpec(
+        features=EXPERIMENT.problem.features,
+        tasks=recipe.tasks,
+        indicators=EXPERIMENT.problem.indicators,
+    )
 
 
 def _train(recipe: Recipe, prepared: Prepared, seed: int, sizes: Sizes) -> MultiTaskModel:
-    experiment = ExperimentConfig(
-        name="early_stage",
+    balancer = {**EXPERIMENT.model.balancer, "task_weights": dict(recipe.weights)}
+    experiment = dataclasses.replace(
+        EXPERIMENT,
         problem=_problem(recipe),
-        split=by_column("split"),
-        model=Model(
-            backbone={"name": "two_tower"},
-            dim=16,
-            numeric_units=(32,),
-            balancer={"name": "fixed", "task_weights": dict(recipe.weights), "reduction": "sum"},
+        model=dataclasses.replace(EXPERIMENT.model, balancer=balancer),
+        # Every arm is trained to the end: no arm stops because another task does.
+        training=dataclasses.replace(
+            EXPERIMENT.training, epochs=sizes.epochs, patience=sizes.epochs, seed=seed
         ),
-        training=Training(
-            epochs=sizes.epochs,
-            batch_size=1024,
-            learning_rate=2e-3,
-            decay="cosine",
-            patience=sizes.epochs,
-            monitor="loss",
-            seed=seed,
-        ),
+        # One model's predictions alone may make no value.
+        value=None,
+        replay=None,
     )
     # Keras keeps every graph it has built.
     keras.backend.clear_session()

@@ -93,9 +93,31 @@ class Measured:
         """The 95 % interval of the mean, by Student's t; `None` for a single seed."""
         if self.interval is not None or len(self.values) < 2:
             return self.interval
-        error = statistics.stdev(self.values) / math.sqrt(len(self.values))
+        error = self.spread() / math.sqrt(len(self.values))
         reach = float(stats.t.ppf(0.975, len(self.values) - 1)) * error
         return self.mean() - reach, self.mean() + reach
+
+    def spread(self) -> float:
+        """The standard deviation over seeds; NaN for less than two."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields that every row of ours has."""
+        return {
+            "ours": self.mean(),
+            "interval": self.confidence(),
+            "value": self.mean(),
+            "spread": self.spread(),
+            "runs": len(self.values),
+        }
+
+    def cells(self) -> dict[str, str]:
+        """The columns that every row of ours has."""
+        interval = self.confidence()
+        return {
+            "ours": number(self.mean()),
+            "interval": "" if interval is None else f"[{', '.join(map(number, interval))}]",
+        }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -115,28 +137,11 @@ class Further:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, in the fields of every benchmark."""
-        values = self.ours.values
-        return {
-            "name": self.name,
-            "ours": self.ours.mean(),
-            "interval": self.ours.confidence(),
-            "value": self.ours.mean(),
-            "holds": None,
-            "spread": statistics.stdev(values) if len(values) > 1 else None,
-            "runs": len(values),
-            "note": self.note,
-        }
+        return {"name": self.name, **self.ours.to_json(), "holds": None, "note": self.note}
 
     def cells(self) -> dict[str, str]:
         """The row of the table."""
-        interval = self.ours.confidence()
-        return {
-            "name": self.name,
-            "published": "",
-            "ours": number(self.ours.mean()),
-            "interval": "" if interval is None else f"[{', '.join(map(number, interval))}]",
-            "note": self.note,
-        }
+        return {"name": self.name, "published": "", **self.ours.cells(), "note": self.note}
 
 
 Measure = Callable[[Mapping[str, Any], argparse.Namespace], Mapping[str, Measured]]
@@ -207,39 +212,33 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, in the fields of every benchmark and the paper's own."""
-        cell, values = self.cell, self.ours.values
+        cell = self.cell
         return {
             "name": cell.name,
             "metric": cell.metric,
             "published": cell.printed or cell.value,
-            "ours": self.ours.mean(),
-            "interval": self.ours.confidence(),
+            **self.ours.to_json(),
             "reproduces": self.reproduces,
             "comparable": not cell.not_comparable,
             "rule": cell.rule,
             "tolerance": cell.tolerance,
             "source": cell.source,
-            "value": self.ours.mean(),
             "unit": cell.unit,
             "target": cell.printed or cell.value,
             "seeds_with_the_sign": self._signs(),
             "holds": self.holds,
-            "spread": statistics.stdev(values) if len(values) > 1 else None,
-            "runs": len(values),
             "note": self._note(),
         }
 
     def cells(self) -> dict[str, str]:
         """The row of the table."""
-        interval = self.ours.confidence()
         low, high = self.cell.range
         return {
             "name": self.name,
             "metric": self.cell.metric,
             "published": self.cell.printed
             or (number(low) if low == high else f"{number(low)} … {number(high)}"),
-            "ours": number(self.ours.mean()),
-            "interval": "" if interval is None else f"[{', '.join(map(number, interval))}]",
+            **self.ours.cells(),
             "unit": self.cell.unit,
             "reproduces": self._verdict(),
             "seeds": self._signs(),

@@ -6,7 +6,6 @@ as it is served, and the ads it would pass on are held against those the final s
 """
 
 import dataclasses
-import io
 import json
 import os
 from typing import Any, NamedTuple
@@ -21,11 +20,11 @@ from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
 from tfx.types.system_executions import Evaluate
-from tfx.utils import io_utils, path_utils
+from tfx.utils import io_utils
 from tqdm import tqdm
 
 from components.consistency_verdict import bounds, judge
-from components.evaluator import load_predict, read_examples
+from components.evaluator import load_predict, read_examples, saved_model_path, write_figure
 from components.model_blessing import mark
 from components.replay_gen import EXAMPLES_FILE, ReplayLog, parts_of, read_replay
 from components.request_cost import request_cost
@@ -197,7 +196,7 @@ def _score(
 ) -> Scores:
     _, value = parts_of(experiment)
     tasks = [value.ctr, *([value.cqs] if value.cqs else [])]
-    path = _saved_model(model)
+    path = saved_model_path(model)
     predict = load_predict(path)
     parts: dict[str, list[np.ndarray]] = {task: [] for task in tasks}
     # disable=None: no bar where the output is a file.
@@ -220,18 +219,11 @@ def _score(
         for name in (value.bid, value.objective, value.rate)
         if name in table.column_names
     }
-    quality = predictions.get(value.cqs or "")
     return Scores(
-        value(
-            pctr=predictions[value.ctr],
-            rate=columns.get(value.rate, np.nan),
-            cqs=0.0 if quality is None else quality,
-            bid=columns[value.bid],
-            objective=columns[value.objective],
-        ),
+        value.of_rows(predictions, columns),
         predictions[value.ctr],
         value.needs(np.asarray(columns[value.objective]))[0],
-        quality,
+        predictions.get(value.cqs or ""),
     )
 
 
@@ -273,13 +265,9 @@ def _measure(
 
 
 def _cost(model: types.Artifact, folder: str, log: replay.ReplayLog) -> dict[str, float]:
-    path = _saved_model(model)
+    path = saved_model_path(model)
     ads = round(len(log) / len(log.requests))
     return request_cost(path, load_predict(path), os.path.join(folder, EXAMPLES_FILE), ads=ads)
-
-
-def _saved_model(model: types.Artifact) -> str:
-    return path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model))
 
 
 def _ks(experiment: ExperimentConfig) -> list[int]:
@@ -308,7 +296,4 @@ def _write(
         io_utils.write_string_file(os.path.join(folder, name), text)
     measured = {name: arm for name, arm in arms.items() if arm is not None}
     if measured:
-        image = io.BytesIO()
-        recall_curve.draw(measured).savefig(image, format="png", dpi=120)
-        with tf.io.gfile.GFile(os.path.join(folder, CURVE_FILE), "wb") as file:
-            file.write(image.getvalue())
+        write_figure(recall_curve.draw(measured), os.path.join(folder, CURVE_FILE))

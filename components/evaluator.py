@@ -18,7 +18,6 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 from tfx import types
-from tfx.components.evaluator import constants
 from tfx.dsl.components.base import base_component, base_executor, executor_spec
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionParameter
@@ -27,6 +26,7 @@ from tfx.utils import io_utils, path_utils
 from tqdm import tqdm
 
 from components import tfma_results
+from components.model_blessing import mark
 from tfmtl import reliability
 from tfmtl.blessing import Verdict, bless, bounds
 from tfmtl.errors import DataError
@@ -112,7 +112,13 @@ class Executor(base_executor.BaseExecutor):
             models=locations,
         )
         _write_own(folder, experiment, rows, candidate, baseline, verdict)
-        _mark(output_dict["blessing"], model, baselines, verdict, exec_properties)
+        mark(
+            artifact_utils.get_single_instance(output_dict["blessing"]),
+            blessed=verdict.blessed,
+            model=model,
+            baseline=baselines[0] if baselines else None,
+            component=exec_properties.get("current_component_id", ""),
+        )
         logging.info("Metrics on %s:\n%s", "+".join(splits), format_table(candidate))
         log = logging.info if verdict.blessed else logging.warning
         log("%s", verdict.describe())
@@ -194,6 +200,11 @@ def load_predict(path: str) -> Predict:
     return lambda batch: model.signatures["serving_default"](**{name: batch})
 
 
+def saved_model_path(model: types.Artifact) -> str:
+    """Folder of the SavedModel that serves, in a Model artifact."""
+    return path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model))
+
+
 def _collect(
     model: types.Artifact,
     files: list[str],
@@ -202,9 +213,8 @@ def _collect(
     *,
     partial: bool = False,
 ) -> Rows:
-    path = path_utils.serving_model_path(model.uri, path_utils.is_old_model_artifact(model))
     return collect(
-        load_predict(path),
+        load_predict(saved_model_path(model)),
         _with_progress(read_examples(files), title),
         experiment.problem,
         experiment.evaluation,
@@ -254,35 +264,12 @@ def _write_own(
         io_utils.write_string_file(os.path.join(folder, name), text)
     figure = reliability.draw(rows, experiment.problem)
     if figure is not None:
-        image = io.BytesIO()
-        figure.savefig(image, format="png", dpi=120)
-        with tf.io.gfile.GFile(os.path.join(folder, RELIABILITY_FILE), "wb") as file:
-            file.write(image.getvalue())
+        write_figure(figure, os.path.join(folder, RELIABILITY_FILE))
 
 
-def _mark(
-    blessings: list[types.Artifact],
-    model: types.Artifact,
-    baselines: list[types.Artifact],
-    verdict: Verdict,
-    exec_properties: dict[str, Any],
-) -> None:
-    blessing = artifact_utils.get_single_instance(blessings)
-    blessing.set_string_custom_property(
-        constants.ARTIFACT_PROPERTY_CURRENT_MODEL_URI_KEY, model.uri
-    )
-    blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY, model.id)
-    if baselines:
-        blessing.set_string_custom_property(
-            constants.ARTIFACT_PROPERTY_BASELINE_MODEL_URI_KEY, baselines[0].uri
-        )
-        blessing.set_int_custom_property(
-            constants.ARTIFACT_PROPERTY_BASELINE_MODEL_ID_KEY, baselines[0].id
-        )
-    if "current_component_id" in exec_properties:
-        blessing.set_string_custom_property("component_id", exec_properties["current_component_id"])
-    name, value = constants.NOT_BLESSED_FILE_NAME, constants.NOT_BLESSED_VALUE
-    if verdict.blessed:
-        name, value = constants.BLESSED_FILE_NAME, constants.BLESSED_VALUE
-    io_utils.write_string_file(os.path.join(blessing.uri, name), "")
-    blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY, value)
+def write_figure(figure: Any, path: str) -> None:
+    """Writes a matplotlib figure as a PNG image, on whatever file system TensorFlow knows."""
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=120)
+    with tf.io.gfile.GFile(path, "wb") as file:
+        file.write(image.getvalue())

@@ -25,7 +25,7 @@ def mark(
         blessed: Whether the model may be pushed.
         model: The model.
         baseline: The model it was compared with.
-        component: The component that judged.
+        component: The component that judged; empty where TFX does not say.
     """
     for judged, uri, identity in (
         (
@@ -42,7 +42,8 @@ def mark(
         if judged is not None:
             blessing.set_string_custom_property(uri, judged.uri)
             blessing.set_int_custom_property(identity, judged.id)
-    blessing.set_string_custom_property(COMPONENT, component)
+    if component:
+        blessing.set_string_custom_property(COMPONENT, component)
     name, value = constants.NOT_BLESSED_FILE_NAME, constants.NOT_BLESSED_VALUE
     if blessed:
         name, value = constants.BLESSED_FILE_NAME, constants.BLESSED_VALUE

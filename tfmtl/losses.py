@@ -61,10 +61,7 @@ def huber(
         delta: Residual at which outliers start, positive.
         mask: `[B]`, true where the task is observed.
     """
-    if not delta > 0:
-        raise ValueError(f"delta must be positive; got {delta}.")
-    labels, predictions = _inputs(labels, predictions, mask)
-    size = tf.abs(labels - predictions)
+    size = _residual(labels, predictions, delta, mask)
     inner = tf.minimum(size, tf.cast(delta, size.dtype))
     return inner * (size - 0.5 * inner)
 
@@ -77,10 +74,7 @@ def pseudo_huber(
     mask: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """`δ² (√(1 + (r/δ)²) − 1)`, `[B]`: as `huber`, but smooth (Hartley and Zisserman, 2003)."""
-    if not delta > 0:
-        raise ValueError(f"delta must be positive; got {delta}.")
-    labels, predictions = _inputs(labels, predictions, mask)
-    size = tf.abs(labels - predictions)
+    size = _residual(labels, predictions, delta, mask)
     # Neither a difference of near numbers, which loses all digits of a small residual, nor a
     # square of a large one, which overflows.
     unit = tf.stop_gradient(tf.maximum(size, delta))
@@ -96,10 +90,7 @@ def log_cosh(
     mask: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """`δ² log cosh(r/δ)`, `[B]`: half the square near zero and `δ|r|` less a constant beyond."""
-    if not delta > 0:
-        raise ValueError(f"delta must be positive; got {delta}.")
-    labels, predictions = _inputs(labels, predictions, mask)
-    size = tf.abs(labels - predictions) / delta
+    size = _residual(labels, predictions, delta, mask) / delta
     # Near 0 as log(1 + sinh²)/2, for the other form loses all digits there; cosh and sinh
     # overflow beyond.
     near = size < 1.0
@@ -196,6 +187,16 @@ def _inputs(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     _check_shapes(labels=labels, predictions=predictions)
     return hide(tf.cast(labels, predictions.dtype), mask), hide(predictions, mask)
+
+
+def _residual(
+    labels: tf.Tensor, predictions: tf.Tensor, delta: float, mask: tf.Tensor | None
+) -> tf.Tensor:
+    """The absolute residual of a robust loss, `[B]`."""
+    if not delta > 0:
+        raise ValueError(f"delta must be positive; got {delta}.")
+    labels, predictions = _inputs(labels, predictions, mask)
+    return tf.abs(labels - predictions)
 
 
 def _check_shapes(**tensors: tf.Tensor) -> None:

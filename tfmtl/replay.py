@@ -18,11 +18,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from tfmtl.errors import DataError, did_you_mean
 from tfmtl.replay_columns import Table, as_numbers, column, item, plain_array, sorted_codes
+from tfmtl.sliced_metrics import MISSING
 
 Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
-
-MISSING = "(missing)"
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=True)

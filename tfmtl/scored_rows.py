@@ -13,8 +13,7 @@ from tfmtl.experiment import Evaluation
 from tfmtl.features import raw
 from tfmtl.features.declare import Column
 from tfmtl.problem import ProblemSpec
-
-MISSING = "(missing)"
+from tfmtl.sliced_metrics import MISSING
 
 Predict = Callable[[tf.Tensor], Mapping[str, Any]]
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+MISSING = "(missing)"
+"""What a slice is called whose rows have no value."""
 Slice = tuple[tuple[str, str | int | float], ...]
 
 # Heading, metric and how it is written; the block of a kind of task.

@@ -119,6 +119,23 @@ class TotalValue:
         pctr, rate, cqs, bid = (np.asarray(x, np.float64) for x in (pctr, rate, cqs, bid))
         return self.combine(pctr, rate, cqs, bid, clicks, converts, xp=np)
 
+    def of_rows(
+        self, predictions: Mapping[str, ArrayLike], columns: Mapping[str, ArrayLike]
+    ) -> NDArray[np.float64]:
+        """The total value of a table's rows.
+
+        Args:
+            predictions: `[n]` by task.
+            columns: `[n]` by name: bid, objective, and the rate where an objective needs it.
+        """
+        return self(
+            pctr=predictions[self.ctr],
+            rate=columns.get(self.rate, np.nan),
+            cqs=predictions[self.cqs] if self.cqs else 0.0,
+            bid=columns[self.bid],
+            objective=columns[self.objective],
+        )
+
     def needs(self, objective: NDArray) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Whether each objective needs a click, and whether a conversion.
 

@@ -18,7 +18,6 @@ before; one set of constants serves all, and none is tuned for a cell.
 
 import argparse
 import functools
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -28,6 +27,10 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.paper import Further, Measured, Paper, Published
+from pipeline.fingerprint import code_hash
+
+# Figures of other code are not taken for these.
+CODE = ("tfmtl", "benchmarks", "pipeline/configs/early_stage.py")
 
 RECALL, TVD = "soft_recall@20", "tvd@final"
 XOUT, ASQ, CTR, CVR = "xout_rate@imp", "survey_score@imp", "ctr@imp", "cvr@click"
@@ -113,7 +116,7 @@ def _figures(seed: int, requests: int, clickbait: float | None, keep: str | None
     if keep is not None:
         os.makedirs(keep, exist_ok=True)
         dial = "" if clickbait is None else f"-clickbait{clickbait:g}"
-        path = os.path.join(keep, f"early_stage-{_code()}-{requests}-seed{seed}{dial}.json")
+        path = os.path.join(keep, f"early_stage-{code_hash(CODE)}-{requests}-seed{seed}{dial}.json")
         if os.path.exists(path):
             with open(path, encoding="utf-8") as file:
                 return json.load(file)
@@ -142,19 +145,6 @@ def _figures(seed: int, requests: int, clickbait: float | None, keep: str | None
             json.dump(figures, file)
         os.replace(f"{path}.building", path)
     return figures
-
-
-def _code() -> str:
-    """A hash of what the figures depend on, so that those of other code are not taken for ours."""
-    digest = hashlib.sha256()
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    for folder in ("tfmtl", "benchmarks"):
-        for base, _, names in sorted(os.walk(os.path.join(root, folder))):
-            for name in sorted(names):
-                if name.endswith(".py"):
-                    with open(os.path.join(base, name), "rb") as file:
-                        digest.update(name.encode() + file.read())
-    return digest.hexdigest()[:12]
 
 
 def _cell(

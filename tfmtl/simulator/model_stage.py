@@ -4,6 +4,7 @@ A world has few users and ads, so each is packed once and pairs are put together
 model of two towers computes each vector once, as it would when serving.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -17,7 +18,7 @@ from tfmtl.simulator.funnel import EarlyStage, auction_value
 from tfmtl.simulator.retrieval import Candidates
 from tfmtl.simulator.world import Floats, World
 from tfmtl.total_value import TotalValue
-from tfmtl.tower_serving import join_vectors
+from tfmtl.tower_serving import join_vectors, tower_vector
 
 PAIRS = 1 << 16
 AD_COLUMNS = ("ad_id", "category", "advertiser_id", "objective", "bid")
@@ -153,11 +154,10 @@ def _by_rows(model: MultiTaskModel, packed: Mapping[str, tf.Tensor]):
 
 
 def _by_vectors(model: MultiTaskModel, packed: Mapping[str, tf.Tensor]):
-    backbone, embedding = model.backbone, model.embedding
-    user_vectors = _batched(
-        lambda p: backbone.user(embedding["user"](p)), packed, ("user", "context")
+    user_vectors, ad_vectors = (
+        _batched(functools.partial(tower_vector, model, tower), packed, sides)
+        for tower, sides in model.backbone.tower_sides.items()
     )
-    ad_vectors = _batched(lambda p: backbone.ad(embedding["ad"](p)), packed, ("ad",))
 
     @tf.function(reduce_retracing=True)
     def pairs(user, ad):

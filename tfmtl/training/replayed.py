@@ -55,24 +55,15 @@ def replay_validation(
     features = [name for name in table.column_names if name in experiment.problem.feature_columns()]
     packed = transform(table.select(features))
     rows = ArrayRows({name: x for name, x in packed.items() if name != GROUP})
-    bid = column(table, value.bid, "the replay log")
-    objective = column(table, value.objective, "the replay log")
+    names = [value.bid, value.objective]
     # Without a conversion among the objectives no rate is read.
-    rate = np.full(len(log), np.nan)
     if value.rate in table.column_names or any(ACTIONS[a][1] for a in value.actions.values()):
-        rate = column(table, value.rate, "the replay log")
+        names.append(value.rate)
+    columns = {name: column(table, name, "the replay log") for name in names}
     ks = sorted({replay.k, *replay.ks})
 
     def validate(model: MultiTaskModel) -> dict[str, float]:
-        found = predicted(model, rows)
-        early = value(
-            pctr=found[value.ctr],
-            rate=rate,
-            cqs=found[value.cqs] if value.cqs else np.zeros(len(rate)),
-            bid=bid,
-            objective=objective,
-        )
-        ranking = rank(log, early)
+        ranking = rank(log, value.of_rows(predicted(model, rows), columns))
         recall = recall_at(log, ranking, ks).values()
         metrics = {}
         for i, k in enumerate(ks):

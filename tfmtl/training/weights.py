@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 
@@ -84,7 +85,7 @@ def tune_loss_weights(
     tuning = Tuning(
         space={f"{PATH}.{task}": list(values) for task, values in candidates.items()},
         algorithm="grid",
-        trials=_count(candidates),
+        trials=math.prod(map(len, candidates.values())),
         epochs=experiment.training.epochs,
     )
     dedicated = _dedicated(monitored, data, validate, directory, value.cqs, verbose)
@@ -147,13 +148,6 @@ def _with_weights(experiment, candidates):
     balancer = dict(experiment.model.balancer)
     balancer["task_weights"] = {**dict.fromkeys(candidates, 1.0), **weights}
     return experiment.replace_path("model.balancer", balancer)
-
-
-def _count(candidates: Mapping[str, Sequence[float]]) -> int:
-    count = 1
-    for values in candidates.values():
-        count *= len(values)
-    return count
 
 
 def _dedicated(experiment, data, validate, directory, cqs, verbose) -> dict[str, float]:
