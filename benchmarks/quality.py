@@ -82,8 +82,8 @@ def train_and_test(
     prepared = prepare(experiment.problem, tables)
     trained = train(experiment, prepared.data, verbose=0)
     metrics = trained.model.evaluate(prepared.test.batches(1 << 14))
-    predictions, labels, weights, _ = trained.model.predict_rows(prepared.test.batches(1 << 14))
-    return metrics, Scores(predictions, labels, weights)
+    rows = trained.model.predict_rows(prepared.test.batches(1 << 14))
+    return metrics, Scores(rows.predictions, rows.labels, rows.weights)
 
 
 def run(options: argparse.Namespace) -> Iterator[Result]:

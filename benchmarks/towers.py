@@ -109,12 +109,12 @@ def _quality(
 ) -> Iterator[Result]:
     entropies: dict[str, float] = {}
     for name, model in models.items():
-        predictions, labels, weights, _ = model.predict_rows(prepared.test.batches(1 << 14))
+        rows = model.predict_rows(prepared.test.batches(1 << 14))
         of_task = model.problem.task_names.index("ctr")
         asked = prepared.test.tensors["label_weights"].numpy()[:, of_task] > 0
-        clicked = weights[:, of_task] > 0
+        clicked = rows.weights[:, of_task] > 0
         bound = SIMILAR * entropies["mmoe"] if "mmoe" in entropies else None
-        entropies[name] = normalized_entropy(truth[asked], predictions["ctr"][asked])
+        entropies[name] = normalized_entropy(truth[asked], rows.predictions["ctr"][asked])
         yield Result(
             f"towers/{name}/ctr_ne",
             entropies[name],
@@ -124,9 +124,9 @@ def _quality(
         )
         yield Result(
             f"towers/{name}/ctr_auc",
-            auc(labels[clicked, of_task], predictions["ctr"][clicked]),
-            note=f"{int(labels[clicked, of_task].sum()):,} clicks; of the truth "
-            f"{auc(labels[clicked, of_task], truth[clicked]):.4f}",
+            auc(rows.labels[clicked, of_task], rows.predictions["ctr"][clicked]),
+            note=f"{int(rows.labels[clicked, of_task].sum()):,} clicks; of the truth "
+            f"{auc(rows.labels[clicked, of_task], truth[clicked]):.4f}",
         )
 
 

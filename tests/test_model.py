@@ -101,7 +101,7 @@ def test_esmm_with_a_click_rate_of_zero_teaches_the_conversion_tower_nothing():
     assert all(np.abs(g).max() < 1e-12 for g in found)
 
 
-@pytest.mark.parametrize("semantics", ["cvr_click", "esmm"])
+@pytest.mark.parametrize("semantics", ["cvr_click", "esmm", "mtms", "mtms_literal"])
 def test_a_product_is_the_product_and_never_above_its_factors(semantics):
     model = model_of(conv_semantics=semantics)
     out = {task: p.numpy() for task, p in model(BATCH).items()}
@@ -125,6 +125,18 @@ def test_in_cvr_click_the_product_has_no_loss():
         gradients(model, BATCH, variables), gradients(model, flipped, variables), strict=True
     ):
         np.testing.assert_array_equal(one, other)
+
+
+def test_in_mtms_the_conversion_head_learns_from_clicks_and_in_its_literal_form_from_all_rows():
+    unclicked = BATCH[WEIGHTS][:, 1] == 0
+    for semantics, reaches in (("mtms", False), ("mtms_literal", True)):
+        model = model_of(conv_semantics=semantics, l2=0.0)
+        assert model.heads.trained == ("ctr", "cvr", "ctcvr", "cqs")
+        # One batch of rows without a click, on which only ctr and the product are observed: the
+        # literal form adds the conversion head's own loss on them.
+        rows = {name: tf.boolean_mask(value, unclicked) for name, value in BATCH.items()}
+        _, per_task = model.compute_loss(rows)
+        assert (float(per_task[1]) > 0) == reaches
 
 
 def test_esmm_without_a_funnel_is_refused_with_the_three_tasks_it_needs():
@@ -192,9 +204,9 @@ def test_heads_start_at_the_base_rate_and_a_regression_in_its_own_unit():
 def test_exact_metrics_are_on_each_tasks_own_space():
     model = model_of()
     metrics = model.evaluate(DATA.validation.batches(100))
-    predictions, labels, weights, _ = model.predict_rows(DATA.validation.batches(77))
-    clicked = weights[:, 1] > 0
-    p, y = predictions["cvr"][clicked], labels[clicked, 1]
+    rows = model.predict_rows(DATA.validation.batches(77))
+    clicked = rows.weights[:, 1] > 0
+    p, y = rows.predictions["cvr"][clicked], rows.labels[clicked, 1]
     above = (p[y == 1][:, None] > p[y == 0]).mean() + 0.5 * (p[y == 1][:, None] == p[y == 0]).mean()
     assert metrics["cvr/auc@click"] == pytest.approx(above, abs=1e-9)
     assert {"ctr/gauc@imp", "ctcvr/ne@imp", "cqs/mae@imp", "mean_auc"} <= set(metrics)

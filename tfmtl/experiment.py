@@ -27,8 +27,8 @@ class Model:
         numeric_units: Widths of ReLU layers below the joint field; none by default.
         tower_units: Widths of each task's tower; the backbone's own default if not given.
         tower_dropout: Share dropped in the towers.
-        conv_semantics: `ctcvr_direct`, `cvr_click` or `esmm`; the backbone's default if not
-            given. See `Heads`.
+        conv_semantics: `ctcvr_direct`, `cvr_click`, `esmm`, `mtms` or `mtms_literal`; the
+            backbone's default if not given. See `Heads`.
         balancer: Registered balancer and its arguments.
         terms: Further batch-level loss terms; the backbone's own are added by itself.
         l2: Weight of `½‖w‖²` over dense kernels and looked-up rows, the latter divided by the

@@ -10,7 +10,7 @@ from tfmtl.losses import log1mexp, product_log_prob
 from tfmtl.problem import ProblemSpec
 from tfmtl.tasks import Task
 
-CONV_SEMANTICS = ("ctcvr_direct", "cvr_click", "esmm")
+CONV_SEMANTICS = ("ctcvr_direct", "cvr_click", "esmm", "mtms", "mtms_literal")
 
 Outputs = dict[str, dict[str, tf.Tensor]]
 
@@ -26,6 +26,13 @@ class Heads(keras.layers.Layer):
     | `ctcvr_direct` | a head of its own (AITM, MTReclib) | every task on its own space |
     | `cvr_click` | pCTR·pCVR, without a loss of its own (classic CVR) | ctr, cvr on clicks |
     | `esmm` | pCTR·pCVR (Ma et al., SIGIR 2018, eq. 1) | ctr and ctcvr on all rows, not cvr |
+    | `mtms` | pCTR·pCVR (Tan et al., MTMS, eq. 2) | every task on its own space |
+    | `mtms_literal` | the same | the same, but cvr on all rows |
+
+    MTMS prints the loss of its second term over all impressions, which would teach the conversion
+    head the rate of clicks with a conversion and make the product too small by a click-through
+    rate; its text gives click-to-conversion data to that head. `mtms` is the text,
+    `mtms_literal` the print.
 
     Products are taken in log space, where small probabilities keep their gradients.
 
@@ -96,6 +103,13 @@ class Heads(keras.layers.Layer):
         wanted = self.problem.served if served_only else self.problem.tasks
         return {task.name: outputs[task.head or task.name] for task in wanted}
 
+    def labels_of(self, task: str) -> str:
+        """The task whose labels and sample space train a task's logit: its own, but for one."""
+        funnel = self.problem.funnel()
+        if self.conv_semantics == "mtms_literal" and funnel is not None and task == funnel[1]:
+            return funnel[2]
+        return task
+
     def served_tasks(self) -> tuple[str, ...]:
         """Tasks whose own logits the served predictions need, in order."""
         needed = {task.name for task in self.problem.served}
@@ -155,7 +169,7 @@ def direct_tasks(problem: ProblemSpec, conv_semantics: str) -> tuple[str, ...]:
 def trained_tasks(problem: ProblemSpec, conv_semantics: str) -> tuple[str, ...]:
     """Tasks with a loss of their own, in order."""
     funnel = problem.funnel()
-    without = {"ctcvr_direct": None, "cvr_click": 2, "esmm": 1}[conv_semantics]
+    without = {"cvr_click": 2, "esmm": 1}.get(conv_semantics)
     passive = funnel[without] if funnel and without is not None else None
     return tuple(t for t in problem.task_names if t != passive)
 

@@ -12,17 +12,14 @@ import tfmtl.backbones  # noqa: F401  registers the backbones
 import tfmtl.balancers  # noqa: F401  registers the balancers
 import tfmtl.terms  # noqa: F401  registers the loss terms
 from tfmtl import losses, registry
-from tfmtl.errors import DataError
 from tfmtl.experiment import Model
 from tfmtl.features.declare import SIDES
-from tfmtl.features.layout import GROUP, LABELS, PSEUDO, WEIGHTS
+from tfmtl.features.layout import LABELS, WEIGHTS
 from tfmtl.heads import Heads, check_semantics, direct_tasks, impression_tasks, trained_tasks
 from tfmtl.layers.embedding import Embedding
-from tfmtl.metrics import task_metrics
 from tfmtl.optimizers import RowwiseAdam
+from tfmtl.packed_metrics import Packed, Predicted, packed_metrics, predict_packed
 from tfmtl.problem import ProblemSpec
-
-Packed = Mapping[str, tf.Tensor]
 
 
 class MultiTaskModel(tfrs.Model):
@@ -179,6 +176,12 @@ class MultiTaskModel(tfrs.Model):
         outputs = self.heads(representations, served_only=True)
         return {task: output["prediction"] for task, output in outputs.items()}
 
+    def served_parts(self) -> list[Any]:
+        """What `predict_served` is made with: what a SavedModel has to hold."""
+        served = self.heads.served_tasks()
+        own = [*self.backbone.served_parts(served), *self.heads.served_parts()]
+        return [self.embedding, *own]
+
     def forward(self, packed: Packed, training: bool = False):
         """Returns `{task: {"logit", "prediction"}}` and `Σ‖e‖²` of the looked-up rows."""
         fields, squares = self._fields(packed)
@@ -198,7 +201,7 @@ class MultiTaskModel(tfrs.Model):
         labels, weights = inputs[LABELS], inputs[WEIGHTS]
         per_task, observed = [], []
         for name in self.heads.trained:
-            index = self.problem.task_names.index(name)
+            index = self.problem.task_names.index(self.heads.labels_of(name))
             loss = self._example_loss(name, outputs[name], labels[:, index])
             mask = weights[:, index] > 0
             per_task.append(losses.masked_mean(loss, mask, weights[:, index]))
@@ -262,59 +265,21 @@ class MultiTaskModel(tfrs.Model):
         """
         if not kwargs.get("return_dict", True):
             raise ValueError("metrics are known by name; return_dict=False would lose the names.")
-        predictions, labels, weights, groups = self.predict_rows(x)
-        metrics: dict[str, float] = {}
-        aucs = []
-        for index, task in enumerate(self.problem.tasks):
-            seen = weights[:, index] > 0
-            found = task_metrics(
-                task.kind,
-                labels[seen, index],
-                predictions[task.name][seen],
-                groups=None if groups is None else groups[seen],
-                task=task.name,
-                space=self.problem.space_of(task),
-            )
-            for metric, value in found.items():
-                metrics[self.problem.metric_name(task, metric)] = value
-            if task.kind == "binary" and task.served and np.isfinite(found["auc"]):
-                aucs.append(found["auc"])
-        if any(task.kind == "binary" for task in self.problem.served):
-            metrics["mean_auc"] = float(np.mean(aucs)) if aucs else float("nan")
-        every = []
-        for name in self.heads.trained:
-            index = self.problem.task_names.index(name)
-            seen = weights[:, index] > 0
-            rows = labels[seen, index], predictions[name][seen]
-            every.append(self._mean_loss(name, metrics, *rows))
+        rows = self.predict_rows(x)
+        metrics = packed_metrics(self.problem, rows)
+        every = [
+            self._mean_loss(name, metrics, *rows.of(self.problem, name))
+            for name in self.heads.trained
+        ]
         defined = [loss for loss in every if not np.isnan(loss)]
         metrics["loss"] = float(np.mean(defined)) if defined else float("nan")
         return metrics
 
-    def predict_rows(self, batches: tf.data.Dataset):
-        """Returns predictions `{task: [rows]}`, labels and weights `[rows, tasks]` and groups.
-
-        Pseudo-labels have weight 0 here. Groups are `None` where the problem declares no request
-        and no user.
-        """
+    def predict_rows(self, batches: tf.data.Dataset) -> Predicted:
+        """Returns what the model says of packed rows, next to their labels."""
         if self._predict_batch is None:
             self._predict_batch = tf.function(self.call, reduce_retracing=True)
-        parts: dict[str, list[np.ndarray]] = {}
-        for packed in batches:
-            for task, values in self._predict_batch(packed).items():
-                parts.setdefault(f"task/{task}", []).append(values.numpy())
-            for name in (LABELS, WEIGHTS, PSEUDO, GROUP):
-                if name in packed:
-                    parts.setdefault(name, []).append(packed[name].numpy())
-        if LABELS not in parts:
-            what = "there are no labels among the packed rows" if parts else "there are no rows"
-            raise DataError(f"{what}; nothing can be measured.")
-        joined = {name: np.concatenate(values) for name, values in parts.items()}
-        predictions = {t: joined[f"task/{t}"] for t in self.problem.task_names}
-        weights = joined[WEIGHTS]
-        if PSEUDO in joined:
-            weights = np.where(joined[PSEUDO] > 0, 0.0, weights)
-        return predictions, joined[LABELS], weights, joined.get(GROUP)
+        return predict_packed(self._predict_batch, batches)
 
     _predict_batch: Any = None
 

@@ -52,9 +52,7 @@ class ServingModel(tf.Module):
         self._apply = model.predict_served
         # Parts, not the model: its optimizers, its balancer and the heads of tasks that are not
         # served would be saved along.
-        served = model.heads.served_tasks()
-        own = [*model.backbone.served_parts(served), *model.heads.served_parts()]
-        self.parts = [model.embedding, *own]
+        self.parts = model.served_parts()
         # Made when asked for: an attribute would be saved with the model, signature or not.
         self._of_towers = functools.partial(tower_signatures, model, transform, value)
 
