@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfmtl.errors import SpecError, did_you_mean
+from tfmtl.mtms.declare import MTMS
 from tfmtl.partition import Sampling, Split
 from tfmtl.plain import freeze
 from tfmtl.problem import ProblemSpec
@@ -196,6 +197,7 @@ class ExperimentConfig:
         sampling: Which training rows are left out; none, by default.
         value: How predictions become what an auction ranks by, for a ranking stage.
         replay: How that ranking is held against the final stage's; needs `value`.
+        mtms: Trains components of scenes and tasks slot by slot, instead of one model once.
     """
 
     name: str
@@ -208,6 +210,7 @@ class ExperimentConfig:
     sampling: Sampling | None = None
     value: TotalValue | None = None
     replay: Replay | None = None
+    mtms: MTMS | None = None
 
     def __post_init__(self) -> None:
         if self.split.rule == "row_number" and self.problem.request_id:
@@ -224,6 +227,8 @@ class ExperimentConfig:
             )
         if self.value is not None:
             self.value.check_problem(self.problem)
+        if self.mtms is not None:
+            self.mtms.check_problem(self.problem, self.model.dim)
         binary = any(task.kind == "binary" for task in self.problem.served)
         if self.training.monitor == "mean_auc" and not binary:
             raise SpecError(
@@ -270,6 +275,7 @@ PARTS: Mapping[str, Any] = {
     "sampling": Sampling,
     "value": TotalValue,
     "replay": Replay,
+    "mtms": MTMS,
 }
 
 
