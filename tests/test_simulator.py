@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import time
 
 import numpy as np
@@ -13,11 +14,15 @@ from tfmtl.features.declare import Column
 from tfmtl.simulator import (
     FEED,
     Constants,
+    Funnel,
+    consolidated_log,
     cqs,
     draw_world,
     final_predictions,
+    funnel_constants,
     impression_batches,
     impression_log,
+    logging_policy,
     probabilities,
     true_logits,
     write_impression_log,
@@ -220,6 +225,28 @@ def test_appeal_drifts_slowly_and_keeps_its_spread():
 def test_one_seed_gives_one_world_and_one_log(world, table):
     again = impression_log(draw_world(3), impressions=300_000, seed=5)
     assert again.equals(table)
+
+
+def checksum(table):
+    """Of numbers as float32, which forgives a last bit that another machine rounds otherwise."""
+    digest = hashlib.sha256()
+    for name in table.column_names:
+        values = table[name].combine_chunks()
+        digest.update(name.encode())
+        if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
+            digest.update(values.to_numpy(zero_copy_only=False).astype(np.float32).tobytes())
+        else:
+            digest.update(repr(values.to_pylist()).encode())
+    return digest.hexdigest()
+
+
+def test_the_default_logs_are_those_that_published_numbers_were_measured_on():
+    # Whoever changes these rows on purpose measures the published numbers again.
+    log = impression_log(draw_world(0), impressions=3_000)
+    assert checksum(log) == "f2e6fb85da8c4135f5429e7c8acb3d94abe56eb9d7ec841cbd4cbeda85e73e34"
+    world = draw_world(1, constants=funnel_constants(2))
+    early = consolidated_log(world, Funnel(), logging_policy(world), requests=600)
+    assert checksum(early) == "0aecf9ca0df68a13665a7bbc84227146d01e045dacd68fbd29863048b77396c7"
 
 
 def test_another_seed_gives_another_log_of_the_same_world(world, table):

@@ -4,6 +4,7 @@ On real logs nobody knows how good a model could be. Here every row carries the 
 its labels were drawn from, so that a metric can be compared with the best attainable one.
 
     python -m tfmtl.simulator --impressions 200000 --out ads_log
+    python -m tfmtl.simulator --impressions 200000 --daily --out daily_log
     python -m tfmtl.simulator --kind early_stage --requests 20000 --out early_stage_log
 """
 
@@ -19,6 +20,7 @@ from tfmtl.simulator.constants import (
     Scene,
     funnel_constants,
 )
+from tfmtl.simulator.daily import write_daily_log
 from tfmtl.simulator.early_stage import (
     consolidated_batches,
     consolidated_log,
@@ -41,6 +43,7 @@ from tfmtl.simulator.impressions import (
     write_impression_log,
 )
 from tfmtl.simulator.retrieval import Candidates, retrieve
+from tfmtl.simulator.scenes import many_scenes
 from tfmtl.simulator.truth import cqs, final_predictions, probabilities, true_logits
 from tfmtl.simulator.world import World, draw_world
 
@@ -70,12 +73,14 @@ __all__ = [
     "impression_batches",
     "impression_log",
     "logging_policy",
+    "many_scenes",
     "probabilities",
     "replay_batches",
     "replay_log",
     "retrieve",
     "run_funnel",
     "true_logits",
+    "write_daily_log",
     "write_early_stage_logs",
     "write_impression_log",
 ]

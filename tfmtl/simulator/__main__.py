@@ -5,12 +5,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tfmtl.simulator.daily import write_daily_log
 from tfmtl.simulator.early_stage import write_early_stage_logs
 from tfmtl.simulator.impressions import write_impression_log
 
 EXAMPLES = """\
 kinds:
-  impressions   Ads that were shown, with clicks, conversions and quality: PATH/*.parquet.
+  impressions   Ads that were shown, with clicks, conversions and quality: PATH/*.parquet, or
+                with --daily PATH/day-0/*.parquet, PATH/day-1/*.parquet and so on, which a
+                pipeline reads as spans by the pattern PATH/day-{SPAN}/*.
   early_stage   150 retrieved ads a request go through an early stage, a final stage and an
                 auction. PATH/log/*.parquet holds what an early stage learns from: impressions
                 (row_type R1, R2), and samples of the ads that were not shown (R3) or that the
@@ -22,11 +25,12 @@ In both, columns true_* hold the probabilities that labels were drawn from. They
 
 examples:
   python -m tfmtl.simulator --out ads_log --impressions 2000000
+  python -m tfmtl.simulator --out daily_log --daily --days 30
   python -m tfmtl.simulator --kind early_stage --out early_stage_log --requests 40000
 """
 # Flags that one kind alone has, and their values where they are not given.
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "impressions": {"impressions": 200_000},
+    "impressions": {"impressions": 200_000, "daily": False},
     "early_stage": {
         "requests": 20_000,
         "replay_requests": 2_000,
@@ -58,8 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     try:
         if options.kind == "impressions":
-            write_impression_log(options.out, **own, **shared)
-            done = f"{own['impressions']:,} impressions written to {options.out}"
+            daily = own.pop("daily")
+            (write_daily_log if daily else write_impression_log)(options.out, **own, **shared)
+            folders = f", {options.days} folders of a day each" if daily else ""
+            done = f"{own['impressions']:,} impressions written to {options.out}{folders}"
         else:
             log, replay = write_early_stage_logs(options.out, **own, **shared)
             done = (
@@ -92,10 +98,9 @@ def _parser() -> argparse.ArgumentParser:
         choices=(1, 2),
         help="1 for a feed, 2 for a search too; by default 2 for impressions, 1 for early_stage",
     )
-    of_impressions = parser.add_argument_group("--kind impressions")
-    of_impressions.add_argument(
-        "--impressions", metavar="N", type=int, help="rows; 200,000 by default"
-    )
+    add = parser.add_argument_group("--kind impressions").add_argument
+    add("--impressions", metavar="N", type=int, help="rows; 200,000 by default")
+    add("--daily", action="store_true", default=None, help="a folder for each day")
     add = parser.add_argument_group("--kind early_stage").add_argument
     add("--requests", metavar="N", type=int, help="of the log; 20,000 by default")
     add("--replay-requests", metavar="N", type=int, help="of the replay; 2,000 by default")

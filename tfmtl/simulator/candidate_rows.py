@@ -89,7 +89,7 @@ def early_columns(world: World, candidates: Candidates, row: Ints, column: Ints)
         "request_id": candidates.request[row],
         "day": candidates.day[row],
         "scene": named([scene.name for scene in c.scenes], candidates.scene[row]),
-        **user_columns(world, candidates.user[row], coarse=True),
+        **user_columns(world, candidates.user[row], candidates.scene[row], coarse=True),
         "ad_id": ad,
         "category": named(category_names(c), world.category[ad]),
         "advertiser_id": world.advertiser[ad],

@@ -23,23 +23,69 @@ def user_fields(constants: Constants) -> list[tuple[str, pa.DataType]]:
     ]
 
 
-def user_columns(world: World, user: Ints, *, coarse: bool = False) -> dict[str, Any]:
+def user_columns(world: World, user: Ints, scene: Ints, *, coarse: bool = False) -> dict[str, Any]:
     """What a model may know of the user of each row.
 
     Args:
         world: Whose users.
-        user: `[rows]`.
+        user: `[rows]`, user ids.
+        scene: `[rows]`, where the user is met.
         coarse: Whether dense features are rounded to whole standard deviations.
     """
     c = world.constants
     dense = np.rint(world.user_dense) if coarse else world.user_dense
     categories = category_names(c)
+    person = world.people(user, scene)
     return {
         "user_id": user,
-        "segment": named(categories, world.segment[user]),
-        "interests": _lists(categories, world.interests[user]),
-        "age": world.age[user],
-        **{f"user_dense_{i}": dense[user, i] for i in range(c.latent)},
+        "segment": named(categories, world.segment[person]),
+        "interests": _lists(categories, world.interests[person]),
+        "age": world.age[person],
+        **{f"user_dense_{i}": dense[person, i] for i in range(c.latent)},
+    }
+
+
+def impression_fields(constants: Constants) -> list[tuple[str, pa.DataType]]:
+    """Names and types of `impression_columns`."""
+    return [
+        ("request_id", INTEGER),
+        ("day", INTEGER),
+        ("scene", TEXT),
+        *user_fields(constants),
+        ("ad_id", INTEGER),
+        ("category", TEXT),
+        ("advertiser_id", INTEGER),
+        ("objective", TEXT),
+        ("bid", NUMBER),
+        *((f"ad_dense_{i}", NUMBER) for i in range(constants.latent)),
+        ("position", INTEGER),
+    ]
+
+
+def impression_columns(
+    world: World,
+    *,
+    request: Ints,
+    day: Ints,
+    scene: Ints,
+    user: Ints,
+    ad: Ints,
+    position: Ints,
+) -> dict[str, Any]:
+    """What is known of impressions before anyone reacts, from ids and indices, all `[rows]`."""
+    c = world.constants
+    return {
+        "request_id": request,
+        "day": day,
+        "scene": named([scene.name for scene in c.scenes], scene),
+        **user_columns(world, user, scene),
+        "ad_id": ad,
+        "category": named(category_names(c), world.category[ad]),
+        "advertiser_id": world.advertiser[ad],
+        "objective": named(list(c.objectives), world.objective[ad]),
+        "bid": world.bid[ad],
+        **{f"ad_dense_{i}": world.ad_dense[ad, i] for i in range(c.latent)},
+        "position": position,
     }
 
 

@@ -6,6 +6,7 @@ every experiment, so that no comparison is won by tuning the world.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 
 
@@ -38,7 +39,7 @@ class Effects:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scene:
-    """Where ads are shown. Users and their latents are the same in every scene.
+    """Where ads are shown, by `Constants` to the same users as elsewhere or to others.
 
     Args:
         name: Its value in the log.
@@ -47,7 +48,8 @@ class Scene:
         conversion: Added to the logit of a conversion after a click.
         age: How much more often older users come: the log of the factor for one standard
             deviation of age.
-        pool: The share of all ads that can be shown here.
+        pool: The share of all ads that can be shown here; where scenes share no ads, its size
+            relative to the other scenes'.
     """
 
     name: str
@@ -111,9 +113,16 @@ class Constants:
             probability lies from a half.
         events: The events' true logits.
         scenes: The scenes, with different names.
+        shared_users: Whether a user is the same person in every scene. Otherwise every scene but
+            the first has people of its own, drawn independently, under the same user ids: what
+            is learnt of an id in one scene says nothing in another. What a feature means of a
+            person is the same everywhere.
+        shared_ads: Whether scenes may show the same ads. Otherwise each ad belongs to one scene,
+            so that users are all that scenes can have in common.
 
     Raises:
-        ValueError: Scenes or objectives contradict each other, or a size is not positive.
+        ValueError: Scenes or objectives contradict each other, a size is not positive, or there
+            are too few ads for scenes that share none.
     """
 
     users: int = 3_000
@@ -142,6 +151,8 @@ class Constants:
     )
     events: Mapping[str, Effects] = dataclasses.field(default_factory=lambda: dict(EVENTS))
     scenes: tuple[Scene, ...] = (FEED, SEARCH)
+    shared_users: bool = True
+    shared_ads: bool = True
 
     def __post_init__(self) -> None:
         for name in ("users", "ads", "advertisers", "categories", "interests"):
@@ -157,6 +168,11 @@ class Constants:
         names = [scene.name for scene in self.scenes]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"scenes are named {names}; give one or more, with different names.")
+        if min(self.pool_sizes) < 1:
+            raise ValueError(
+                f"ads={self.ads}, of which pools of {[scene.pool for scene in self.scenes]} leave "
+                f"a scene none; give more ads, or shared_ads=True."
+            )
         if set(self.objectives) != set(self.bid_factors):
             raise ValueError(
                 f"objectives={dict(self.objectives)}, but bid_factors={dict(self.bid_factors)}; "
@@ -165,6 +181,16 @@ class Constants:
         unknown = set(self.objectives) - set(self.events) | set(self.scalars) - set(self.events)
         if unknown:
             raise ValueError(f"no event {sorted(unknown)}; events are {list(self.events)}.")
+
+    @property
+    def pool_sizes(self) -> tuple[int, ...]:
+        """How many ads each scene can show."""
+        pools = [scene.pool for scene in self.scenes]
+        if self.shared_ads:
+            return tuple(min(self.ads, max(1, round(pool * self.ads))) for pool in pools)
+        totals = list(itertools.accumulate(pools))
+        ends = [round(self.ads * total / (totals[-1] or 1.0)) for total in totals]
+        return tuple(end - start for start, end in zip([0, *ends], ends, strict=False))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

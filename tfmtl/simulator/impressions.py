@@ -9,12 +9,9 @@ from tfmtl.simulator.columns import (
     EXACT,
     INTEGER,
     NUMBER,
-    TEXT,
-    category_names,
-    named,
+    impression_columns,
+    impression_fields,
     record_batch,
-    user_columns,
-    user_fields,
 )
 from tfmtl.simulator.constants import Constants
 from tfmtl.simulator.files import ROWS_PER_FILE, ROWS_PER_GROUP, sized, write_files
@@ -100,11 +97,7 @@ def write_impression_log(
         FileExistsError: The folder holds something already.
         ValueError: As `impression_batches` raises, or `scenes` is neither 1 nor 2.
     """
-    if world is None:
-        known = Constants().scenes
-        if not 1 <= scenes <= len(known):
-            raise ValueError(f"scenes={scenes}; 1 to {len(known)} are known.")
-        world = draw_world(seed, days=max(days, 1), constants=Constants(scenes=known[:scenes]))
+    world = world or feed_and_search(seed, days, scenes)
     if rows_per_file < 1:
         raise ValueError(f"rows_per_file={rows_per_file}; at least 1 makes sense.")
     batches = impression_batches(
@@ -119,21 +112,23 @@ def write_impression_log(
     )
 
 
+def feed_and_search(seed: int, days: int, scenes: int) -> World:
+    """The world of logs that name none: 2 scenes for a feed and a search, 1 for the feed alone.
+
+    Raises:
+        ValueError: `scenes` is neither 1 nor 2.
+    """
+    known = Constants().scenes
+    if not 1 <= scenes <= len(known):
+        raise ValueError(f"scenes={scenes}; 1 to {len(known)} are known.")
+    return draw_world(seed, days=max(days, 1), constants=Constants(scenes=known[:scenes]))
+
+
 def schema(constants: Constants) -> pa.Schema:
     """The columns of a log."""
     return pa.schema(
         [
-            ("request_id", INTEGER),
-            ("day", INTEGER),
-            ("scene", TEXT),
-            *user_fields(constants),
-            ("ad_id", INTEGER),
-            ("category", TEXT),
-            ("advertiser_id", INTEGER),
-            ("objective", TEXT),
-            ("bid", NUMBER),
-            *((f"ad_dense_{i}", NUMBER) for i in range(constants.latent)),
-            ("position", INTEGER),
+            *impression_fields(constants),
             ("click", INTEGER),
             ("conversion", INTEGER),
             *((event, INTEGER) for event in EVENTS),
@@ -188,17 +183,9 @@ def _rows(
     }
     drawn["conversion"] *= drawn["click"]
     columns = {
-        "request_id": request,
-        "day": day,
-        "scene": named([scene.name for scene in c.scenes], scene),
-        **user_columns(world, user),
-        "ad_id": ad,
-        "category": named(category_names(c), world.category[ad]),
-        "advertiser_id": world.advertiser[ad],
-        "objective": named(list(c.objectives), world.objective[ad]),
-        "bid": world.bid[ad],
-        **{f"ad_dense_{i}": world.ad_dense[ad, i] for i in range(c.latent)},
-        "position": position,
+        **impression_columns(
+            world, request=request, day=day, scene=scene, user=user, ad=ad, position=position
+        ),
         **drawn,
         "final_cqs": cqs(c, final),
         "true_ctr": true["click"],

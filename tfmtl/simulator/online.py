@@ -46,11 +46,13 @@ class OnlineTest:
 
     Attributes:
         sums: By arm and quantity, `[R]`, the sums over each request's shown ads.
+        metrics: What each metric is a ratio of.
         samples: Resamples of the intervals.
         seed: Of the resamples.
     """
 
     sums: Mapping[str, Mapping[str, Floats]]
+    metrics: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=lambda: METRICS)
     samples: int = 1000
     seed: int = 0
 
@@ -60,7 +62,7 @@ class OnlineTest:
         return tuple(self.sums)
 
     def values(self, arm: str) -> dict[str, Interval]:
-        """An arm's metrics, by `METRICS`, with 95 % bootstrap intervals over requests."""
+        """An arm's metrics, by name, with 95 % bootstrap intervals over requests."""
         found = intervals(self._ratios(arm), samples=self.samples, seed=self.seed)
         return dict(zip(self._metrics, found, strict=True))
 
@@ -74,7 +76,7 @@ class OnlineTest:
     def _metrics(self) -> dict[str, tuple[str, str]]:
         # A cost that nobody gave is no metric.
         given = next(iter(self.sums.values()))
-        return {name: parts for name, parts in METRICS.items() if set(parts) <= set(given)}
+        return {name: parts for name, parts in self.metrics.items() if set(parts) <= set(given)}
 
     def _ratios(self, arm: str) -> Ratio:
         sums = self.sums[arm]

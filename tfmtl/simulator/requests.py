@@ -7,13 +7,11 @@ position is not confused with relevance.
 import numpy as np
 from numpy.typing import NDArray
 
-from tfmtl.simulator.world import Ints, World
+from tfmtl.simulator.world import Floats, Ints, World
 
 # A block of requests has its own random stream; results would change with its size.
 BLOCK = 4_096
 FEWEST, MOST = 4, 10
-# More than are shown, for some are drawn twice.
-CANDIDATES = 2 * MOST
 MATCHED = 0.6
 INTEREST_SHARES = (0.5, 0.3, 0.2)
 
@@ -24,32 +22,48 @@ def draw_requests(rng: np.random.Generator, world: World, count: int = BLOCK) ->
     scene = np.searchsorted(shares / shares[-1], rng.random(count), side="right")
     chosen = rng.random(count)
     user = np.zeros(count, np.int64)
-    for index, visits in enumerate(world.visits):
+    for index in range(len(world.visits)):
         here = scene == index
-        total = np.cumsum(visits)
-        user[here] = np.searchsorted(total / total[-1], chosen[here], side="right")
+        user[here] = visitors(world, index, chosen[here])
     return scene, user
 
 
+def visitors(world: World, scene: int, luck: Floats) -> Ints:
+    """The users of requests of one scene, by uniform values in `[0, 1)` of the same shape."""
+    total = np.cumsum(world.visits[scene])
+    return np.searchsorted(total / total[-1], luck, side="right")
+
+
 def draw_ads(
-    rng: np.random.Generator, world: World, scene: Ints, user: Ints
+    rng: np.random.Generator,
+    world: World,
+    scene: Ints,
+    user: Ints,
+    *,
+    fewest: int = FEWEST,
+    most: int = MOST,
 ) -> tuple[Ints, Ints, Ints]:
-    """Draws `FEWEST` to `MOST` different ads a request, fewer where the scene has no more.
+    """Draws `fewest` to `most` different ads a request, fewer where it finds no more.
+
+    They are the first different ones out of `2 · most` that are drawn with replacement.
 
     Args:
         rng: The block's.
         world: Whose ads and interests.
-        scene: `[BLOCK]`.
-        user: `[BLOCK]`.
+        scene: `[R]`.
+        user: `[R]`.
+        fewest: Ads of a request.
+        most: Ads of a request.
 
     Returns:
-        For each of `n` rows the request's index in the block, the position from 1, and the ad.
+        For each of `n` rows the request's index, below `R`, the position from 1, and the ad.
     """
-    shape = (BLOCK, CANDIDATES)
-    slots = rng.integers(FEWEST, MOST, size=BLOCK, endpoint=True)
+    # More than are shown, for some are drawn twice.
+    shape = (len(user), 2 * most)
+    slots = rng.integers(fewest, most, size=len(user), endpoint=True)
     shares = np.cumsum(INTEREST_SHARES[: world.interests.shape[1]])
     rank = np.searchsorted(shares / shares[-1], rng.random(shape), side="right")
-    category = world.interests[user[:, None], rank]
+    category = world.interests[world.people(user, scene)[:, None], rank]
     start = world.pool_start[scene[:, None], category]
     count = world.pool_start[scene[:, None], category + 1] - start
     random = (rng.random(shape) >= MATCHED) | (count == 0)

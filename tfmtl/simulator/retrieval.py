@@ -30,7 +30,7 @@ class Candidates:
 
     Attributes:
         request: `[R]`, ids.
-        user: `[R]`, user indices.
+        user: `[R]`, user ids.
         day: `[R]`.
         scene: `[R]`, index into `constants.scenes`.
         ad: `[R, N]`, different ads within a request.
@@ -80,7 +80,7 @@ def retrieve(
     A request depends on seed and id alone: however a stream of requests is cut into calls, they
     are the same.
 
-    The early conversion model is a fixed oracle with an error on the logit that belongs to user
+    The early conversion model is a fixed oracle with an error on the logit that belongs to person
     and ad (and neither to a request nor to a seed): it is not what an experiment here changes.
 
     Args:
@@ -151,14 +151,14 @@ def _early_cvr(world: World, funnel: Funnel, user: Ints, ad: Ints, scene: Ints) 
         np.broadcast_to(x, ad.shape).ravel() for x in (user[:, None], scene[:, None], ad)
     )
     logits = true_logits(world, users, ads, events=("conversion", "view_conversion"), scene=scenes)
-    error = funnel.early_noise * keyed_normal(0, EARLY_CVR, users, ads)
+    error = funnel.early_noise * keyed_normal(0, EARLY_CVR, world.people(users, scenes), ads)
     predicted = probabilities({name: logit + error for name, logit in logits.items()})
     return rate_of(world, ads, predicted).reshape(ad.shape)
 
 
 def _targeting(world: World) -> tuple[NDArray[np.bool_], Ints, Ints, Ints]:
     c = world.constants
-    interested = np.zeros((c.users, c.categories), bool)
+    interested = np.zeros((len(world.interests), c.categories), bool)
     np.put_along_axis(interested, world.interests, True, axis=1)
     sizes = np.asarray([len(pool) for pool in world.pool])
     # Shorter pools are filled up; `sizes` says where.
@@ -178,7 +178,8 @@ def _block(
     scene, user = draw_requests(rng, world, BLOCK)
     shape = (BLOCK, pools.shape[1])
     missing = np.arange(shape[1]) >= sizes[scene][:, None]
-    matching = np.take_along_axis(interested[user], categories[scene], axis=1) & ~missing
+    liked = interested[world.people(user, scene)]
+    matching = np.take_along_axis(liked, categories[scene], axis=1) & ~missing
     taken = _least(
         np.where(matching, rng.random(shape), 2.0), round(funnel.matched * funnel.retrieved)
     )

@@ -27,17 +27,19 @@ def true_logits(
 
     Args:
         world: Whose truth.
-        users: User indices.
-        ads: Ad indices.
+        users: User ids.
+        ads: Ad ids.
         events: Names out of `world.constants.events`; all of them by default.
         day: Day indices, for the ads' drifting appeal.
-        scene: Scene indices, whose biases are added; without them none is.
+        scene: Scene indices, whose biases are added; without them none is, and users are those
+            of the first scene where others have users of their own.
         position: Positions from 1, which lower the click logit; without them every ad is first.
     """
     c = world.constants
-    users, ads = np.broadcast_arrays(np.asarray(users, np.int64), np.asarray(ads, np.int64))
+    person = users if c.shared_users or scene is None else world.people(users, scene)
+    person, ads = np.broadcast_arrays(np.asarray(person, np.int64), np.asarray(ads, np.int64))
     day = np.asarray(day, np.int64)
-    z, v = world.user_latent[users], world.ad_latent[ads]
+    z, v = world.user_latent[person], world.ad_latent[ads]
     # Each term is made only for the events that have it.
     makers = {
         "relevance": lambda: np.einsum("...d,...d->...", z, v) / np.sqrt(c.latent),
@@ -46,14 +48,14 @@ def true_logits(
         "skill": lambda: world.skill[ads],
         "creative": lambda: world.creative[ads],
         "appeal": lambda: world.appeal[day, ads],
-        "clicker": lambda: world.clicker[users],
-        "closer": lambda: world.closer[users],
+        "clicker": lambda: world.clicker[person],
+        "closer": lambda: world.closer[person],
     }
     terms: dict[str, Floats] = {}
     logits = {}
     for name in c.events if events is None else events:
         effects = c.events[name]
-        logit = np.full(users.shape, effects.bias, np.float64)
+        logit = np.full(person.shape, effects.bias, np.float64)
         for term, make in makers.items():
             coefficient = getattr(effects, term)
             if coefficient:

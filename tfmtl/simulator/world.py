@@ -1,19 +1,24 @@
 """Users and ads with hidden properties, and what a model may see of them."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tfmtl.simulator.constants import Constants
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Rngs = Sequence[np.random.Generator]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class World:
-    """`U` users and `A` ads; see `draw_world`.
+    """`U` users, `A` ads and `S` scenes; see `draw_world`.
+
+    There are `P` people: `U`, or `S · U` where scenes have users of their own, scene by scene;
+    `people` says who a user id is.
 
     The latents, biases and effects are hidden: a model has ids, categories and dense features.
     The dense features are the latents, turned by one rotation for users and another for ads
@@ -21,13 +26,13 @@ class World:
 
     Attributes:
         constants: What the world was drawn with.
-        user_latent: `z`, `[U, d]`.
-        clicker: `[U]`, how readily a user clicks.
-        closer: `[U]`, how readily a user closes ads.
-        segment: `[U]`, the category that suits the user best.
-        interests: `[U, interests]`, the categories that suit the user best, best first.
-        age: `[U]`, whole years.
-        user_dense: `[U, d]`.
+        user_latent: `z`, `[P, d]`.
+        clicker: `[P]`, how readily a user clicks.
+        closer: `[P]`, how readily a user closes ads.
+        segment: `[P]`, the category that suits the user best.
+        interests: `[P, interests]`, the categories that suit the user best, best first.
+        age: `[P]`, whole years.
+        user_dense: `[P, d]`.
         ad_latent: `v`, `[A, d]`, about `c_category`.
         category: `[A]`.
         advertiser: `[A]`.
@@ -70,9 +75,23 @@ class World:
         """Days the world was drawn for."""
         return len(self.appeal)
 
+    def people(self, user: ArrayLike, scene: ArrayLike) -> Ints:
+        """Who users are in scenes: indices of people, of the shape the two broadcast to.
+
+        Args:
+            user: User ids, as logs have them.
+            scene: Indices into `constants.scenes`.
+        """
+        user, scene = np.broadcast_arrays(np.asarray(user, np.int64), np.asarray(scene, np.int64))
+        return user if self.constants.shared_users else scene * self.constants.users + user
+
 
 def draw_world(seed: int = 0, *, days: int = 30, constants: Constants | None = None) -> World:
     """Draws a world. The same arguments give the same world; more days only add days.
+
+    Whether scenes share users changes nothing of the first scene, so that worlds of one seed are
+    compared there person by person. So are rows of their logs, to the bit, as long as every
+    request finds as many ads as it shows: pools of some hundred ads will do.
 
     Args:
         seed: Of all of the world's randomness.
@@ -86,21 +105,34 @@ def draw_world(seed: int = 0, *, days: int = 30, constants: Constants | None = N
         raise ValueError(f"days={days}; at least 1 makes sense.")
     c = constants or Constants()
     # A stream of its own for every part: a change to one leaves the others as they were.
-    streams = np.random.SeedSequence(seed, spawn_key=(0,)).spawn(5)
+    *streams, own = np.random.SeedSequence(seed, spawn_key=(0,)).spawn(6)
     shared, of_users, of_ads, of_days, of_scenes = map(np.random.default_rng, streams)
+    further = [] if c.shared_users else own.spawn(len(c.scenes))[1:]
+    crowds = [np.random.default_rng(stream) for stream in further]
     centres = shared.standard_normal((c.categories, c.latent))
-    users = _draw_users(of_users, c, centres)
+    people = _draw_people([of_users, *crowds], c, centres)
     ads = _draw_ads(of_ads, c, centres)
-    visits, pool, pool_start = _draw_scenes(of_scenes, c, users["age"], ads["category"])
+    visits = _draw_visits([of_scenes, *crowds], c, people["age"])
+    pool, pool_start = _draw_pools(of_scenes, c, ads["category"])
     return World(
         constants=c,
-        **users,
+        **people,
         **ads,
         appeal=_drifting(of_days, c, days),
         visits=visits,
         pool=pool,
         pool_start=pool_start,
     )
+
+
+def _draw_people(rngs: Rngs, c: Constants, centres: Floats) -> dict[str, NDArray]:
+    """`c.users` people from each generator."""
+    crowds = [_draw_users(rng, c, centres) for rng in rngs]
+    # One rotation for all, so that a feature means the same of everyone.
+    rotation = _rotation(rngs[0], c)
+    for rng, crowd in zip(rngs, crowds, strict=True):
+        crowd["user_dense"] = _blurred(rng, crowd["user_latent"], rotation, c)
+    return {name: np.concatenate([crowd[name] for crowd in crowds]) for name in crowds[0]}
 
 
 def _draw_users(rng: np.random.Generator, c: Constants, centres: Floats) -> dict[str, NDArray]:
@@ -116,7 +148,6 @@ def _draw_users(rng: np.random.Generator, c: Constants, centres: Floats) -> dict
         "segment": interests[:, 0],
         "interests": interests,
         "age": np.clip(np.rint(40 + 12 * years), 18, 85).astype(np.int64),
-        "user_dense": _blurred(rng, latent, c),
     }
 
 
@@ -139,12 +170,16 @@ def _draw_ads(rng: np.random.Generator, c: Constants, centres: Floats) -> dict[s
         "clickbait": rng.standard_normal(c.ads),
         "skill": rng.standard_normal(c.ads),
         "creative": rng.standard_normal(c.ads),
-        "ad_dense": _blurred(rng, latent, c),
+        "ad_dense": _blurred(rng, latent, _rotation(rng, c), c),
     }
 
 
-def _blurred(rng: np.random.Generator, latent: Floats, c: Constants) -> Floats:
+def _rotation(rng: np.random.Generator, c: Constants) -> Floats:
     rotation, _ = np.linalg.qr(rng.standard_normal((c.latent, c.latent)))
+    return rotation
+
+
+def _blurred(rng: np.random.Generator, latent: Floats, rotation: Floats, c: Constants) -> Floats:
     return latent @ rotation + c.dense_noise * rng.standard_normal(latent.shape)
 
 
@@ -159,18 +194,29 @@ def _drifting(rng: np.random.Generator, c: Constants, days: int) -> Floats:
     return appeal
 
 
-def _draw_scenes(
-    rng: np.random.Generator, c: Constants, age: Ints, category: Ints
-) -> tuple[Floats, tuple[Ints, ...], Ints]:
-    activity = c.activity * rng.standard_normal(c.users)
-    older = (age - age.mean()) / max(age.std(), 1.0)
-    visits, pools, starts = [], [], []
-    for scene in c.scenes:
-        weight = np.exp(activity + scene.age * older)
+def _draw_visits(rngs: Rngs, c: Constants, age: Ints) -> Floats:
+    """How often people come, whose activity is drawn from one generator for each crowd."""
+    activity = [c.activity * rng.standard_normal(c.users) for rng in rngs]
+    crowds = list(zip(activity, age.reshape(len(rngs), c.users), strict=True))
+    visits = []
+    for index, scene in enumerate(c.scenes):
+        active, years = crowds[index % len(crowds)]
+        older = (years - years.mean()) / max(years.std(), 1.0)
+        weight = np.exp(active + scene.age * older)
         visits.append(weight / weight.sum())
-        size = min(c.ads, max(1, round(scene.pool * c.ads)))
-        ads = np.sort(rng.permutation(c.ads)[:size])
+    return np.stack(visits)
+
+
+def _draw_pools(
+    rng: np.random.Generator, c: Constants, category: Ints
+) -> tuple[tuple[Ints, ...], Ints]:
+    if c.shared_ads:
+        drawn = [rng.permutation(c.ads)[:size] for size in c.pool_sizes]
+    else:
+        drawn = np.split(rng.permutation(c.ads), np.cumsum(c.pool_sizes)[:-1])
+    pools, starts = [], []
+    for ads in map(np.sort, drawn):
         pools.append(ads[np.argsort(category[ads], kind="stable")])
         counts = np.bincount(category[ads], minlength=c.categories)
         starts.append(np.concatenate([[0], np.cumsum(counts)]))
-    return np.stack(visits), tuple(pools), np.stack(starts)
+    return tuple(pools), np.stack(starts)
