@@ -171,7 +171,7 @@ def trained_tasks(problem: ProblemSpec, conv_semantics: str) -> tuple[str, ...]:
     funnel = problem.funnel()
     without = {"cvr_click": 2, "esmm": 1}.get(conv_semantics)
     passive = funnel[without] if funnel and without is not None else None
-    return tuple(t for t in problem.task_names if t != passive)
+    return tuple(t.name for t in problem.tasks if t.trained and t.name != passive)
 
 
 def impression_tasks(problem: ProblemSpec, conv_semantics: str) -> tuple[str, ...]:

@@ -124,7 +124,7 @@ class MultiTaskModel(tfrs.Model):
             ),
             balancer=registry.build("balancer", config.balancer, trained, kinds),
             terms=[
-                registry.build("term", term, everywhere)
+                registry.build("term", term, everywhere, problem)
                 for term in (*part.default_terms, *config.terms)
             ],
             l2=config.l2,
@@ -208,15 +208,9 @@ class MultiTaskModel(tfrs.Model):
             observed.append(tf.reduce_any(mask))
         stacked = tf.stack(per_task)
         total = self.balancer(stacked, tf.stack(observed))
-        if self.terms:
-            columns = [self.problem.task_names.index(t) for t in self.heads.tasks]
-            of_heads = (
-                {t: outputs[t]["prediction"] for t in self.heads.tasks},
-                tf.gather(labels, columns, axis=1),
-                tf.gather(weights, columns, axis=1),
-            )
-            for term in self.terms:
-                total += term(*of_heads)
+        predictions = {task: output["prediction"] for task, output in outputs.items()}
+        for term in self.terms:
+            total += term(predictions, labels, weights, training=training)
         if self.l2:
             rows = tf.cast(tf.shape(labels)[0], tf.float32)
             kernels = [tf.nn.l2_loss(v) for v in self.dense_variables if v.shape.rank > 1]

@@ -23,6 +23,7 @@ class Task:
     pseudo_label: str | None = None
     pseudo_weight: float = 1.0
     head: str | None = None
+    trained: bool = True
     served: bool = True
     loss: str = "squared"
     delta: float = 1.0
@@ -53,6 +54,7 @@ def binary(
     pseudo_label: str | None = None,
     pseudo_weight: float = 1.0,
     head: str | None = None,
+    trained: bool = True,
     served: bool = True,
 ) -> Task:
     """Declares a probability.
@@ -74,6 +76,9 @@ def binary(
             click (Wang et al., AdKDD 2023, §3.2.2). Metrics are on true labels alone.
         pseudo_weight: What such a row weighs beside one with a true label.
         head: Task whose logit this label teaches too, instead of a head of its own.
+        trained: Whether the label has a loss. Without one it rides along with `head`: loss terms
+            over a whole batch may read it, as `pwiser` reads the conversions in a model of
+            clicks alone, and its AUC says how that head's probabilities rank it.
         served: Whether the task is among a served model's outputs, and so measured and
             blessed. A teacher is not: its head is left out of what is exported.
     """
@@ -85,6 +90,11 @@ def binary(
         raise SpecError(
             f"task {name!r}: with head={head!r} it has no prediction of its own to serve; give "
             "served=False."
+        )
+    if head is None and not trained:
+        raise SpecError(
+            f"task {name!r}: trained=False without head= would leave a head of its own as it "
+            "began; name the task whose prediction its label is held against, as head='ctr'."
         )
     return Task(
         name=name,
@@ -98,6 +108,7 @@ def binary(
         pseudo_label=pseudo_label,
         pseudo_weight=pseudo_weight,
         head=head,
+        trained=trained,
         served=served,
     )
 

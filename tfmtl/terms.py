@@ -1,8 +1,10 @@
-"""Loss terms over a whole batch: `term(probabilities, labels, weights)` gives a scalar.
+"""Loss terms over a whole batch: `term(predictions, labels, weights, training)` gives a scalar.
 
-A term is made from the binary tasks that are observed on every row. It is called with
-`probabilities`, `{task: [batch]}`, and with `labels` and `weights`, `[batch, tasks]`, whose
-columns are the tasks of `probabilities` in its order; a weight of 0 says not observed.
+A term is made from the names of the served binary tasks with a head of their own that are
+observed on every row, and from the problem. It is called with the `predictions` of all the
+problem's tasks, `{task: [batch]}`, and with `labels` and `weights`, `[batch, tasks]`, whose columns
+are the tasks of `predictions` in its order; a weight of 0 says not observed. One with variables is
+a Keras layer, so that checkpoints hold them; exports never do.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +12,11 @@ from collections.abc import Mapping, Sequence
 import tensorflow as tf
 
 from tfmtl.errors import SpecError, did_you_mean
+from tfmtl.problem import ProblemSpec
+from tfmtl.pwiser import PWiseR
 from tfmtl.registry import register
+
+__all__ = ["OrderCalibration", "PWiseR"]
 
 
 @register("term", "order_calibration")
@@ -25,6 +31,7 @@ class OrderCalibration:
         tasks: Binary tasks observed on every row, in the order of their steps. A task on other
             rows, such as conversion given a click, is a probability of another kind and has no
             place in an order.
+        problem: Not needed here.
         weight: Weight of the term.
         pairs: `(earlier, later)` pairs of `tasks`; consecutive tasks by default. With fewer
             than two tasks there is no pair, and the term is 0.
@@ -42,10 +49,12 @@ class OrderCalibration:
     def __init__(
         self,
         tasks: Sequence[str],
+        problem: ProblemSpec | None = None,
         *,
         weight: float = 0.6,
         pairs: Sequence[Sequence[str]] | None = None,
     ) -> None:
+        del problem
         if weight < 0:
             raise SpecError(f"order_calibration: weight is not below 0; got {weight}.")
         self.tasks, self.weight = tuple(tasks), weight
@@ -55,15 +64,19 @@ class OrderCalibration:
             self.pairs = tuple(_checked(pair, self.tasks) for pair in pairs)
 
     def __call__(
-        self, probabilities: Mapping[str, tf.Tensor], labels: tf.Tensor, weights: tf.Tensor
+        self,
+        predictions: Mapping[str, tf.Tensor],
+        labels: tf.Tensor,
+        weights: tf.Tensor,
+        training: bool = False,
     ) -> tf.Tensor:
         """The weighted excess of one batch, a scalar."""
-        del labels
-        observed = dict(zip(probabilities, tf.unstack(weights > 0, axis=1), strict=True))
+        del labels, training
+        observed = dict(zip(predictions, tf.unstack(weights > 0, axis=1), strict=True))
         total = tf.zeros([], weights.dtype)
         for earlier, later in self.pairs:
             both = tf.cast(observed[earlier] & observed[later], weights.dtype)
-            excess = tf.nn.relu(probabilities[later] - probabilities[earlier])
+            excess = tf.nn.relu(predictions[later] - predictions[earlier])
             total += tf.reduce_sum(both * excess) / tf.maximum(tf.reduce_sum(both), 1.0)
         return self.weight * total
 
