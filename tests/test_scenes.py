@@ -120,6 +120,14 @@ def test_the_log_names_users_by_the_same_ids_and_shows_who_they_are_in_the_scene
     assert (both[log.groupby("user_id").scene.nunique() == 2] == 2).mean() > 0.8
 
 
+@pytest.mark.parametrize("scene", ["feed", "search"])
+def test_the_log_s_ads_match_the_interests_of_the_scene_s_own_people(logs, scene):
+    rows = of_scene(logs["own"], scene)
+    interests = np.array(rows["interests"].to_pylist())
+    matched = (interests == np.array(rows["category"].to_pylist())[:, None]).any(axis=1)
+    assert 0.6 < matched.mean() < 0.75
+
+
 @pytest.mark.parametrize("name", ["shared", "own"])
 def test_labels_follow_the_truth_of_the_scene_s_own_people(logs, name):
     log = logs[name].drop(["interests"]).to_pandas()
