@@ -29,6 +29,7 @@ _PUBLIC = {
         "Training",
         "Tuning",
     ),
+    "tfmtl.mtms.declare": ("MTMS",),
     "tfmtl.partition": ("Sampling", "by_column", "by_hash", "by_row_number", "by_time"),
     "tfmtl.total_value": ("TotalValue",),
     "tfmtl.data.readers": ("Source",),
@@ -41,7 +42,7 @@ _PUBLIC = {
     "tfmtl.training.weights": ("tune_loss_weights",),
     "tfmtl.features.fit": ("Preprocessor",),
     "tfmtl.model": ("MultiTaskModel",),
-    "tfmtl.training": ("train",),
+    "tfmtl.training": ("load_slot", "train", "train_slot"),
     "tfmtl.serving": ("export", "to_examples"),
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}

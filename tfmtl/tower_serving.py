@@ -41,7 +41,7 @@ def tower_signatures(
     Raises:
         SpecError: The value is made of what the model does not serve.
     """
-    if model.backbone.tower_sides is None:
+    if model.tower_sides is None:
         return {}
     if value is not None:
         value.check_problem(model.problem)

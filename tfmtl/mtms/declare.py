@@ -137,11 +137,11 @@ class MTMS:
                     f"{did_you_mean(name, problem.task_names)}"
                 )
         for scene in self.scenes:
-            for task in self.target_tasks(problem):
-                read = len(self.inputs_of(problem, scene, task))
+            for target in self.target_tasks(problem):
+                read = len(self.inputs_of(problem, scene, target))
                 if read > self.most_components:
                     raise SpecError(
-                        f"mtms: task {task!r} of scene {scene!r} would read {read} components, "
+                        f"mtms: task {target!r} of scene {scene!r} would read {read} components, "
                         f"more than most_components={self.most_components}: its network would be "
                         "as wide as all of them. Name the scenes it reads, as contributors="
                         f"{{'*': ({self.scenes[0]!r},)}}."
@@ -163,7 +163,8 @@ class MTMS:
         """Tasks of a unit that own tables; the product of a funnel owns none."""
         if len(unit) == 1:
             return tuple(unit)
-        return ("ctr_cvr",) if self.shared else tuple(unit[:2])
+        click, conversion, _ = unit
+        return (f"{click}+{conversion}",) if self.shared else (click, conversion)
 
     def target_tasks(self, problem: ProblemSpec) -> tuple[str, ...]:
         """Tasks that are fine-tuned, in the problem's order."""

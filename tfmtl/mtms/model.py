@@ -1,0 +1,157 @@
+"""What MTMS serves: every scene's fine-tuned networks, on the tables of all components."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfmtl.errors import DataError
+from tfmtl.features.layout import layout_of
+from tfmtl.model import MultiTaskModel
+from tfmtl.mtms.frozen import ComponentTables, FrozenFields
+from tfmtl.mtms.units import scene_column, scene_ids
+from tfmtl.packed_metrics import Packed, Predicted, packed_metrics, predict_packed
+from tfmtl.problem import ProblemSpec
+
+
+class MTMSModel(tf.Module):
+    """Packed tensors to `{task: prediction}`, each row by the networks of its scene.
+
+    A scene without a network for a task, and any scene not named, gets the prediction of the
+    first scene that has one. Where click and conversion are predicted, so is their product.
+
+    Args:
+        problem: The whole problem.
+        scenes: Names of the scenes.
+        networks: Fine-tuned networks by scene and task.
+        tables: Tables of all components that the networks read.
+
+    Attributes:
+        tower_sides: `None`: there are no towers to serve apart.
+    """
+
+    tower_sides = None
+
+    def __init__(
+        self,
+        problem: ProblemSpec,
+        scenes: Sequence[str],
+        networks: Mapping[str, Mapping[str, MultiTaskModel]],
+        tables: ComponentTables,
+    ):
+        super().__init__(name="mtms")
+        self.problem, self.scenes, self.tables = problem, tuple(scenes), tables
+        self.networks = {scene: dict(of_scene) for scene, of_scene in networks.items()}
+        self.tasks = tuple(
+            t for t in problem.task_names if any(t in n for n in self.networks.values())
+        )
+        if not self.tasks:
+            raise DataError("no scene has a fine-tuned network; did any have labelled rows?")
+        self._scene_ids = tf.constant(scene_ids(problem, scenes), tf.int32)
+        self._column = scene_column(problem)
+        self._predict: Any = None
+
+    def __call__(self, packed: Packed) -> dict[str, tf.Tensor]:
+        """Returns `{task: [batch]}`: probabilities, or a regression's value."""
+        layout = layout_of(self.problem)
+        ids = tf.concat(
+            [packed[f"ids_{side}"] for side in layout.sides if layout.id_columns[side]], axis=1
+        )
+        own = tf.cast(ids[:, self._column], tf.int32)
+        # No match is scene 0.
+        scene = tf.argmax(own[:, tf.newaxis] == self._scene_ids, axis=1, output_type=tf.int32)
+        features = _features(packed)
+        found = dict.fromkeys(self.tasks, tf.zeros(tf.shape(own), tf.float32))
+        for group in self._groups():
+            network = tf.gather(tf.constant(group.routes), scene)
+            for index in sorted(set(group.routes)):
+                rows = tf.where(network == index)
+                networks = self.networks[self.scenes[index]]
+                values = _on_some(networks, group.tasks, features, rows)
+                for task, value in zip(group.tasks, values, strict=True):
+                    found[task] = tf.tensor_scatter_nd_update(found[task], rows, value)
+        funnel = self.problem.funnel()
+        if funnel is not None and {funnel[0], funnel[1]} <= set(found):
+            found[funnel[2]] = found[funnel[0]] * found[funnel[1]]
+        return {name: found[name] for name in self.problem.task_names if name in found}
+
+    def predict_served(self, packed: Packed) -> dict[str, tf.Tensor]:
+        """Returns `{task: [batch]}` of the served tasks."""
+        served = {task.name for task in self.problem.served}
+        return {task: p for task, p in self(packed).items() if task in served}
+
+    def served_parts(self) -> list[Any]:
+        """What `predict_served` is made with: networks and tables."""
+        parts: list[Any] = [self.tables]
+        for of_scene in self.networks.values():
+            for network in of_scene.values():
+                parts += [network.backbone, network.heads]
+        return parts
+
+    def evaluate(self, batches: Iterable[Packed]) -> dict[str, float]:
+        """Returns every predicted task's exact metrics over all rows, as `packed_metrics`."""
+        return packed_metrics(self.problem, self.predict_rows(batches))
+
+    def predict_rows(self, batches: Iterable[Packed]) -> Predicted:
+        """Returns what the model says of packed rows, next to their labels."""
+        return predict_packed(self._traced, batches)
+
+    def _traced(self, packed: Packed) -> dict[str, tf.Tensor]:
+        features = _features(packed)
+        if self._predict is None:
+            # Every batch size is one trace, also the last one's.
+            specs = {
+                name: tf.TensorSpec([None, *value.shape[1:]], value.dtype)
+                for name, value in features.items()
+            }
+            self._predict = tf.function(self.__call__, input_signature=[specs])
+        return self._predict(features)
+
+    def _groups(self) -> "list[_Group]":
+        """Tasks whose rows go to the same networks."""
+        by_route: dict[tuple[int, ...], list[str]] = {}
+        for task in self.tasks:
+            having = [i for i, s in enumerate(self.scenes) if task in self.networks.get(s, {})]
+            route = tuple(i if i in having else having[0] for i in range(len(self.scenes)))
+            by_route.setdefault(route, []).append(task)
+        return [_Group(tasks, route) for route, tasks in by_route.items()]
+
+
+class _Group:
+    """Tasks, and for each scene the scene whose networks predict them."""
+
+    def __init__(self, tasks: Sequence[str], routes: Sequence[int]):
+        self.tasks, self.routes = tuple(tasks), np.asarray(routes, np.int32)
+
+
+def _features(packed: Packed) -> dict[str, tf.Tensor]:
+    return {name: packed[name] for name in packed if name.startswith(("ids_", "numbers_"))}
+
+
+def _on_some(
+    networks: Mapping[str, MultiTaskModel],
+    tasks: Sequence[str],
+    features: Packed,
+    rows: tf.Tensor,
+) -> list[tf.Tensor]:
+    """Predictions of a scene's networks on some rows; without rows nothing is computed."""
+
+    def predict():
+        own = {name: tf.gather_nd(value, rows) for name, value in features.items()}
+        looked_up: dict[tuple[str, ...], tf.Tensor] = {}
+        found = []
+        for task in tasks:
+            fields: FrozenFields = networks[task].embedding
+            names = tuple(fields.input_names)
+            if names not in looked_up:
+                looked_up[names] = fields(own)
+            model = networks[task]
+            outputs = model.heads(model.backbone(looked_up[names]))
+            found.append(outputs[task]["prediction"])
+        return found
+
+    def nothing():
+        return [tf.zeros([0], tf.float32) for _ in tasks]
+
+    return tf.cond(tf.shape(rows)[0] > 0, predict, nothing)

@@ -1,0 +1,224 @@
+"""Rows of one scene as a problem of its own, and the ids that its tables hold."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from tfmtl.errors import DataError, SpecError
+from tfmtl.features.declare import FIRST, MISSING, UNKNOWN, Feature, TargetEncoding, numerical
+from tfmtl.features.layout import LABELS, WEIGHTS, Layout, layout_of
+from tfmtl.inputs import READ_ROWS, Rows, numpy_batches
+from tfmtl.mtms.declare import scene_feature
+from tfmtl.problem import ProblemSpec, Task
+
+Keys = dict[str, np.ndarray]
+"""Sorted ids that have a row in a table, int32 `[rows]` by feature; unknown and missing first."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SceneRows:
+    """`N` rows of one scene, packed as the whole problem packs them.
+
+    Attributes:
+        ids: int32 `[N, ids of all sides]`.
+        numbers: float32 `[N, numbers of all sides]`.
+        labels: float32 `[N, tasks]`.
+        weights: float32 `[N, tasks]`; 0 where a task is not observed.
+    """
+
+    ids: np.ndarray
+    numbers: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def digest(self) -> str:
+        """A hash of the rows."""
+        found = hashlib.blake2b(digest_size=16)
+        for array in (self.ids, self.numbers, self.labels, self.weights):
+            found.update(array.tobytes())
+        return found.hexdigest()
+
+    def take(self, rows: np.ndarray) -> "SceneRows":
+        """Some of the rows, by mask or index."""
+        return SceneRows(self.ids[rows], self.numbers[rows], self.labels[rows], self.weights[rows])
+
+    def save(self, path: str) -> None:
+        """Writes the rows to a file of NumPy's."""
+        np.savez(path, **dataclasses.asdict(self))
+
+    @classmethod
+    def load(cls, path: str) -> "SceneRows":
+        """Reads what `save` wrote."""
+        with np.load(path) as arrays:
+            return cls(**{field.name: arrays[field.name] for field in dataclasses.fields(cls)})
+
+
+def scene_ids(problem: ProblemSpec, scenes: Sequence[str]) -> list[int]:
+    """Ids of scenes in the packed rows.
+
+    Raises:
+        SpecError: Two scenes have one id.
+    """
+    feature = scene_feature(problem)
+    hashed = tf.strings.to_hash_bucket_fast(list(scenes), feature.size)
+    ids = [int(i) + FIRST for i in hashed]
+    for i, name in enumerate(scenes):
+        if ids[i] in ids[:i]:
+            other = scenes[ids.index(ids[i])]
+            raise SpecError(
+                f"mtms: scenes {other!r} and {name!r} have one hash in size={feature.size}; give "
+                f"feature {feature.name!r} a larger size."
+            )
+    return ids
+
+
+def scene_column(problem: ProblemSpec) -> int:
+    """Where the scene's id lies among the ids of all sides."""
+    own = scene_feature(problem).name
+    return next(s.start for s in layout_of(problem).ids if s.feature.name == own)
+
+
+def by_scene(problem: ProblemSpec, scenes: Sequence[str], rows: Rows) -> dict[str, SceneRows]:
+    """The rows of each scene; those of no scene named are left out.
+
+    Raises:
+        DataError: No row is of any of the scenes.
+    """
+    layout, column = layout_of(problem), scene_column(problem)
+    ids = scene_ids(problem, scenes)
+    parts: dict[str, list[SceneRows]] = {scene: [] for scene in scenes}
+    for packed in numpy_batches(rows, READ_ROWS):
+        batch = SceneRows(
+            side_by_side(packed, "ids", layout, np.int32),
+            side_by_side(packed, "numbers", layout, np.float32),
+            packed[LABELS],
+            packed[WEIGHTS],
+        )
+        for scene, number in zip(scenes, ids, strict=True):
+            parts[scene].append(batch.take(batch.ids[:, column] == number))
+    found = {scene: _joined(part) for scene, part in parts.items() if part}
+    if not any(len(r) for r in found.values()):
+        raise DataError(
+            f"no row is of a scene that mtms names; scenes are {list(scenes)}. Is "
+            f"{problem.scene!r} the column that holds them?"
+        )
+    return found
+
+
+def side_by_side(packed: Mapping[str, np.ndarray], what: str, layout: Layout, dtype) -> np.ndarray:
+    """The packed ids or numbers of all sides as one array `[rows, columns]`."""
+    columns = layout.id_columns if what == "ids" else layout.number_columns
+    parts = [np.asarray(packed[f"{what}_{side}"], dtype) for side in layout.sides if columns[side]]
+    if not parts:
+        return np.zeros([len(packed[LABELS]), 0], dtype)
+    return np.concatenate(parts, axis=1)
+
+
+def part_of(problem: ProblemSpec, features: Sequence[Feature], tasks: Sequence[str]) -> ProblemSpec:
+    """Some features and tasks as a problem of their own, for rows that are packed already.
+
+    What a task alone is observed on is in the rows' weights by now.
+    """
+    chosen = [problem.task(name) for name in tasks]
+    if len(chosen) == 1:
+        chosen = [alone(chosen[0])]
+    return dataclasses.replace(
+        problem,
+        features=tuple(map(_encoded, features)),
+        tasks=tuple(chosen),
+        drop_if=None,
+        scene=None,
+        request_id=None,
+        user_id=None,
+        time=None,
+    )
+
+
+def alone(task: Task) -> Task:
+    """A task without the labels of others."""
+    return dataclasses.replace(task, observed_if=None, labelled_if=None)
+
+
+def pack(
+    problem: ProblemSpec, part: ProblemSpec, rows: SceneRows, keys: Keys
+) -> dict[str, np.ndarray]:
+    """Rows as the part's packed tensors, with each id's place in its feature's keys."""
+    layout = layout_of(part)
+    id_columns, number_columns = columns_of(problem, part)
+    ids, numbers = rows.ids[:, id_columns], rows.numbers[:, number_columns]
+    local = np.empty_like(ids)
+    for slots in layout.ids:
+        own = slice(slots.start, slots.start + slots.width)
+        local[:, own] = places(keys[slots.feature.name], ids[:, own])
+    tasks = [problem.task_names.index(name) for name in part.task_names]
+    packed = {LABELS: rows.labels[:, tasks], WEIGHTS: rows.weights[:, tasks]}
+    for what, array, widths in (
+        ("ids", local, layout.id_columns),
+        ("numbers", numbers, layout.number_columns),
+    ):
+        at = 0
+        for side in layout.sides:
+            if widths[side]:
+                packed[f"{what}_{side}"] = array[:, at : at + widths[side]]
+            at += widths[side]
+    return packed
+
+
+def columns_of(problem: ProblemSpec, part: ProblemSpec) -> tuple[list[int], list[int]]:
+    """Where the part's ids and numbers lie among the whole problem's."""
+    whole, own = layout_of(problem), layout_of(part)
+    starts = {s.feature.name: s.start for s in whole.ids}
+    ids = [starts[s.feature.name] + i for s in own.ids for i in range(s.width)]
+    number_starts = {s.feature.name: s.start for s in whole.numbers}
+    numbers = [0] * own.number_width
+    for s in own.numbers:
+        for i in range(s.width):
+            numbers[s.start + i] = number_starts[s.feature.name] + i
+    for s in own.ids:
+        start = own.weights.get(s.feature.name)
+        if start is not None:
+            for i in range(s.width):
+                numbers[start + i] = whole.weights[s.feature.name] + i
+    return ids, numbers
+
+
+def keys_of(problem: ProblemSpec, part: ProblemSpec, rows: SceneRows, min_count: int = 1) -> Keys:
+    """Ids that occur in rows, by feature; those with fewer than `min_count` are left out."""
+    columns, _ = columns_of(problem, part)
+    keys = {}
+    for slots in layout_of(part).ids:
+        own = columns[slots.start : slots.start + slots.width]
+        found, counts = np.unique(rows.ids[:, own], return_counts=True)
+        found = found[(found >= FIRST) & (counts >= min_count)]
+        keys[slots.feature.name] = joined_keys(found.astype(np.int32))
+    return keys
+
+
+def joined_keys(*parts: np.ndarray) -> np.ndarray:
+    """Sorted ids of all parts, with those that every table has."""
+    return np.unique(np.concatenate([np.asarray([UNKNOWN, MISSING], np.int32), *parts]))
+
+
+def places(keys: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Each id's place among the keys, int32; that of `unknown` for others. Padding stays."""
+    found = np.minimum(np.searchsorted(keys, ids), len(keys) - 1)
+    known = keys[found] == ids
+    return np.where(ids < 0, ids, np.where(known, found, UNKNOWN)).astype(np.int32)
+
+
+def _joined(parts: Sequence[SceneRows]) -> SceneRows:
+    names = [field.name for field in dataclasses.fields(SceneRows)]
+    return SceneRows(*(np.concatenate([getattr(p, name) for p in parts]) for name in names))
+
+
+def _encoded(feature: Feature) -> Feature:
+    # Its task may be no task of the part; in packed rows it is one number all the same.
+    if isinstance(feature, TargetEncoding):
+        return numerical(feature.name, column=feature.column, side=feature.side)
+    return feature

@@ -1,0 +1,404 @@
+"""The alternating update of MTMS: a slot's tables, then its fine-tuned networks (§III-C).
+
+A slot is a folder:
+
+    slot.json                                    written last
+    scenes/<scene>/update-<tasks>/<task>.npz     a component: its ids and their rows
+    scenes/<scene>/update-<tasks>/network.npz    the update's network, not served
+    scenes/<scene>/fine_tune-<task>/network.npz  a fine-tuned network
+
+Each part is trained alone, from a seed that follows from its own names, and appears whole or not
+at all. Parts that are there, of the same rows and settings, are not trained again: a run that was
+killed goes on, and a scene or a task that is added leaves all others bit for bit as they are.
+"""
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+from absl import logging
+from tqdm import tqdm
+
+from tfmtl.errors import DataError, SpecError
+from tfmtl.experiment import ExperimentConfig
+from tfmtl.inputs import Rows
+from tfmtl.mtms.frozen import Name
+from tfmtl.mtms.model import MTMSModel
+from tfmtl.mtms.store import (
+    Building,
+    load_network,
+    read_about,
+    target_folder,
+    update_folder,
+    write_json,
+)
+from tfmtl.mtms.units import SceneRows, by_scene, part_of
+from tfmtl.training.embedding_update import declared, network_of, update_embeddings
+from tfmtl.training.fine_tuning import (
+    component_tables,
+    fine_tune,
+    fine_tuned,
+    frozen_fields,
+    network_variables,
+)
+
+SLOT = "slot.json"
+
+
+def train_slot(
+    experiment: ExperimentConfig,
+    rows: Rows,
+    *,
+    slot: int,
+    folder: str,
+    previous: str | None = None,
+    workers: int = 1,
+    verbose: int = 1,
+) -> MTMSModel:
+    """Trains a slot and returns its model.
+
+    Args:
+        experiment: Problem and settings, with `mtms`.
+        rows: The packed rows of the slot's window.
+        slot: The slot's number, such as its day.
+        folder: Gets the slot; parts of it that are there are kept.
+        previous: Folder of the slot to start from: tables, networks and their optimizers'
+            state. Without it all start fresh.
+        workers: Processes that train parts at the same time; 1 for none but this one. A script
+            that asks for more must guard its own start by `if __name__ == "__main__":`.
+        verbose: 1 shows a progress bar, 0 nothing.
+
+    Raises:
+        SpecError: The experiment has no `mtms`, `previous` is no slot before this one, or its
+            networks have another shape.
+        DataError: No row is of a scene that is named.
+        FloatingPointError: A training loss is no finite number any more.
+    """
+    mtms = declared(experiment)
+    _check_previous(slot, previous)
+    os.makedirs(folder, exist_ok=True)
+    problem = experiment.problem
+    of_scenes = by_scene(problem, mtms.scenes, rows)
+    work = os.path.join(folder, "rows")
+    shutil.rmtree(work, ignore_errors=True)
+    os.makedirs(work)
+    run = _Run(experiment, slot, folder, previous, work, workers, verbose)
+    updates, targets = [], []
+    for scene, own in of_scenes.items():
+        run.note(scene, own)
+        for unit in mtms.units(problem):
+            updates.append(_Part("update", scene, unit))
+        for task in mtms.target_tasks(problem):
+            targets.append(_Part("fine_tune", scene, (task,)))
+    run.finish("embedding update", updates)
+    run.finish("fine-tuning", targets)
+    shutil.rmtree(work)
+    found = {
+        "slot": slot,
+        "rows": {scene: len(own) for scene, own in of_scenes.items()},
+        "experiment": experiment.to_json(),
+    }
+    write_json(os.path.join(folder, SLOT), found)
+    return load_slot(folder)
+
+
+def load_slot(folder: str) -> MTMSModel:
+    """The model of a slot that was trained.
+
+    Raises:
+        DataError: There is no finished slot.
+    """
+    plain = read_slot(folder)
+    experiment = ExperimentConfig.from_json(plain["experiment"])
+    mtms = declared(experiment)
+    read: dict[tuple[str, str], list[Name]] = {}
+    for scene in mtms.scenes:
+        for task in mtms.target_tasks(experiment.problem):
+            about = read_about(target_folder(folder, scene, task))
+            if about is not None:
+                read[scene, task] = [(s, owner) for s, owner in about["components"]]
+    needed = dict.fromkeys(name for names in read.values() for name in names)
+    if not needed:
+        raise DataError(f"{folder} has no fine-tuned network; did any scene have labelled rows?")
+    tables = component_tables(experiment, folder, list(needed))
+    networks: dict[str, dict[str, Any]] = {}
+    for (scene, task), components in read.items():
+        fields = frozen_fields(experiment, scene, tables, components)
+        model = fine_tuned(experiment, scene, task, fields)
+        model.heads(model.backbone(tf.zeros([1, fields.width])))
+        path = os.path.join(target_folder(folder, scene, task), "network.npz")
+        load_network(path, network_variables(model), (), (), fields.input_names)
+        networks.setdefault(scene, {})[task] = model
+    return MTMSModel(experiment.problem, mtms.scenes, networks, tables)
+
+
+def read_slot(folder: str) -> dict[str, Any]:
+    """What a finished slot says of itself: `slot`, `rows` by scene, `experiment`.
+
+    Raises:
+        DataError: There is none.
+    """
+    path = os.path.join(folder, SLOT)
+    if not os.path.exists(path):
+        raise DataError(
+            f"{folder} holds no finished slot; train_slot(…, folder={folder!r}) makes one."
+        )
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """What is trained alone: the update of a unit's tables, or a task's fine-tuning."""
+
+    kind: str
+    scene: str
+    tasks: tuple[str, ...]
+
+    def folder(self, slot_folder: str) -> str:
+        if self.kind == "update":
+            return update_folder(slot_folder, self.scene, self.tasks)
+        return target_folder(slot_folder, self.scene, self.tasks[0])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Job:
+    """A part to be trained, as a process of its own may read it."""
+
+    part: _Part
+    experiment: str
+    rows: str
+    components: Sequence[Name]
+    slot: int
+    folder: str
+    previous: str | None
+    about: dict[str, Any]
+
+
+class _Run:
+    """A slot in training: which of its parts are there, and which are to be trained."""
+
+    def __init__(
+        self,
+        experiment: ExperimentConfig,
+        slot: int,
+        folder: str,
+        previous: str | None,
+        work: str,
+        workers: int,
+        verbose: int,
+    ):
+        self.experiment, self.mtms = experiment, declared(experiment)
+        self.slot, self.folder, self.previous, self.work = slot, folder, previous, work
+        self.workers, self.verbose = workers, verbose
+        self.rows: dict[str, str] = {}
+        self.digests: dict[str, str] = {}
+        self.observed: dict[str, list[int]] = {}
+
+    def note(self, scene: str, rows: SceneRows) -> None:
+        """Keeps a scene's rows where its parts find them."""
+        self.rows[scene] = os.path.join(self.work, f"{len(self.rows)}.npz")
+        rows.save(self.rows[scene])
+        self.digests[scene] = rows.digest()
+        self.observed[scene] = [int(count) for count in (rows.weights > 0).sum(axis=0)]
+
+    def finish(self, what: str, parts: Sequence[_Part]) -> None:
+        """Trains those of the parts that are not there."""
+        jobs = [job for part in parts if (job := self._job(part)) is not None]
+        bar = tqdm(
+            total=len(parts),
+            initial=len(parts) - len(jobs),
+            desc=f"slot {self.slot}: {what}",
+            unit=" parts",
+            disable=None if self.verbose else True,
+        )
+        with bar:
+            for _ in _results(jobs, self.workers):
+                bar.update()
+
+    def _job(self, part: _Part) -> _Job | None:
+        path = part.folder(self.folder)
+        former = None if self.previous is None else part.folder(self.previous)
+        former_about = None if former is None else read_about(former)
+        if former_about is None:
+            former = None
+        wanted = self._components(part)
+        there = read_about(path)
+        if there is not None:
+            recorded = [(s, owner) for s, owner in there.get("components", [])]
+            # A scene that was added to those a network reads is read from the next slot on.
+            if set(recorded) <= set(wanted) and (bool(recorded) == bool(wanted)):
+                if there["fingerprint"] == self._fingerprint(part, recorded, former_about):
+                    return None
+        problem = self.experiment.problem
+        if not any(
+            self.observed[part.scene][problem.task_names.index(task)] for task in part.tasks
+        ):
+            self._keep(part, path, former)
+            return None
+        about = {
+            "fingerprint": self._fingerprint(part, wanted, former_about),
+            "slot": self.slot,
+            "components": wanted,
+        }
+        return _Job(
+            part,
+            self.experiment.to_json(),
+            self.rows[part.scene],
+            wanted,
+            self.slot,
+            self.folder,
+            former,
+            about,
+        )
+
+    def _keep(self, part: _Part, path: str, former: str | None) -> None:
+        logging.warning(
+            "Slot %d has no row of scene %r to train %s on; %s.",
+            self.slot,
+            part.scene,
+            " and ".join(part.tasks),
+            "it has none yet" if former is None else "what the slot before had stays",
+        )
+        if former is not None and read_about(path) is None:
+            shutil.rmtree(path, ignore_errors=True)
+            shutil.copytree(former, path)
+
+    def _components(self, part: _Part) -> list[Name]:
+        """Components that a fine-tuned network is to read: those that were ever trained."""
+        if part.kind == "update":
+            return []
+        problem = self.experiment.problem
+        return [
+            (scene, owner)
+            for scene, owner in self.mtms.inputs_of(problem, part.scene, part.tasks[0])
+            if read_about(self._update_of(scene, owner)) is not None
+        ]
+
+    def _update_of(self, scene: str, owner: str) -> str:
+        units = self.mtms.units(self.experiment.problem)
+        unit = next(u for u in units if owner in self.mtms.owners(u))
+        return update_folder(self.folder, scene, unit)
+
+    def _fingerprint(
+        self, part: _Part, components: Sequence[Name], former: Mapping[str, Any] | None
+    ) -> str:
+        """A hash of all that a part depends on, and of nothing else."""
+        problem, model = self.experiment.problem, self.experiment.model
+        features = self.mtms.features_of(problem, part.scene)
+        training, mtms = self.experiment.training, self.mtms
+        used = {
+            name: getattr(training, name)
+            for name in (
+                "batch_size",
+                "learning_rate",
+                "embedding_learning_rate",
+                "optimizer",
+                "embedding_optimizer",
+                "seed",
+            )
+        }
+        if part.kind == "update":
+            network = dataclasses.asdict(network_of(self.experiment, part.tasks))
+            used |= {
+                "epochs": training.epochs,
+                "shared": mtms.shared,
+                "min_count": mtms.min_count,
+                "expire_after": mtms.expire_after,
+            }
+        else:
+            network = {
+                name: getattr(model, name)
+                for name in ("dim", "tower_dropout", "tower_batch_norm", "l2")
+            }
+            used |= {"epochs": mtms.fine_tune_epochs, "units": mtms.fine_tune_units}
+        plain = {
+            "problem": part_of(problem, features, part.tasks).to_json(),
+            "network": network,
+            "training": used,
+            "slot": self.slot,
+            "rows": self.digests[part.scene],
+            "former": former and former["fingerprint"],
+            "components": components,
+            "tables": [
+                (read_about(self._update_of(*name)) or {})["fingerprint"] for name in components
+            ],
+        }
+        text = json.dumps(plain, sort_keys=True, default=list)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _results(jobs: Sequence[_Job], workers: int):
+    """Trains parts, in this process or in several, and yields as each is done."""
+    workers = min(workers, len(jobs))
+    if workers <= 1:
+        for job in jobs:
+            _train(job)
+            yield
+        return
+    context = multiprocessing.get_context("spawn")
+    threads = max((os.cpu_count() or 1) // workers, 1)
+    with concurrent.futures.ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_begin, initargs=(threads,)
+    ) as pool:
+        futures = [pool.submit(_train, job) for job in jobs]
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                future.result()
+                yield
+        except BaseException:
+            # What has not begun would otherwise be trained before the error is seen.
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _begin(threads: int) -> None:
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+
+
+def _train(job: _Job) -> None:
+    experiment = ExperimentConfig.from_json(job.experiment)
+    part, rows = job.part, SceneRows.load(job.rows)
+    about = dict(job.about)
+    with Building(part.folder(job.folder), about) as folder:
+        if part.kind == "update":
+            about["losses"] = update_embeddings(
+                experiment,
+                part.scene,
+                part.tasks,
+                rows,
+                slot=job.slot,
+                folder=folder,
+                previous=job.previous,
+            )
+        else:
+            tables = component_tables(experiment, job.folder, job.components)
+            about["losses"] = fine_tune(
+                experiment,
+                part.scene,
+                part.tasks[0],
+                rows,
+                tables,
+                job.components,
+                slot=job.slot,
+                folder=folder,
+                previous=job.previous,
+            )
+
+
+def _check_previous(slot: int, previous: str | None) -> None:
+    if previous is None:
+        return
+    found = read_slot(previous)["slot"]
+    if found >= slot:
+        raise SpecError(
+            f"previous={previous!r} holds slot {found}, which is not before slot {slot}."
+        )
