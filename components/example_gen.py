@@ -14,7 +14,7 @@ from typing import Any
 from absl import logging
 from google.protobuf import json_format, struct_pb2
 from tfx import types
-from tfx.components.example_gen import component
+from tfx.components.example_gen import component, utils
 from tfx.components.util import examples_utils
 from tfx.dsl.components.base import base_beam_executor, executor_spec
 from tfx.proto import example_gen_pb2, range_config_pb2
@@ -27,7 +27,7 @@ from tfmtl.data.readers import Source
 from tfmtl.data.sources import files_of
 from tfmtl.data.table import split_batches
 from tfmtl.experiment import ExperimentConfig
-from tfmtl.partition import SPLITS, Sampling, Split
+from tfmtl.partition import Sampling, Split
 from tfmtl.problem import ProblemSpec
 
 REPORT = "data_report.json"
@@ -93,7 +93,7 @@ class ArrowExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Writes `Split-train`, `Split-validation`, `Split-test` and the report of the checks.
+        """Writes a folder `Split-…` for each split, and the report of the checks.
 
         Raises:
             DataError: The rows do not fit the declaration; nothing is left behind.
@@ -106,6 +106,7 @@ class ArrowExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
         inputs = json_format.Parse(
             exec_properties[standard_component_specs.INPUT_CONFIG_KEY], example_gen_pb2.Input()
         )
+        split = Split(**config["split"])
         path = os.path.join(
             exec_properties[standard_component_specs.INPUT_BASE_KEY], inputs.splits[0].pattern
         )
@@ -114,16 +115,18 @@ class ArrowExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
                 path,
                 examples.uri,
                 ProblemSpec.from_json(config["problem"]),
-                Split(**config["split"]),
+                split,
                 Source(**config["source"]),
                 slices=config["slices"],
                 sampling=Sampling(**config["sampling"]) if config["sampling"] else None,
             )
         except BaseException:
-            for split in SPLITS:
-                shutil.rmtree(_folder(examples.uri, split), ignore_errors=True)
+            for name in split.names:
+                shutil.rmtree(_folder(examples.uri, name), ignore_errors=True)
             raise
-        examples.split_names = artifact_utils.encode_split_names(list(SPLITS))
+        examples.split_names = artifact_utils.encode_split_names(list(split.names))
+        # TFX's driver notes it as a custom property alone, and StatisticsGen copies this one.
+        examples.span = int(exec_properties.get(utils.SPAN_PROPERTY_NAME) or 0)
         examples_utils.set_payload_format(examples, example_gen_pb2.FORMAT_TF_EXAMPLE)
         # The only name TFX has for TFRecords; its readers tell compression by the suffix.
         examples_utils.set_file_format(examples, "tfrecords_gzip")
@@ -167,7 +170,10 @@ class ArrowExampleGen(component.FileBasedExampleGen):
         custom_config = example_gen_pb2.CustomConfig()
         custom_config.custom_config.Pack(packed)
         # Names the splits for whoever reads the definition; the executor's rule decides.
-        splits = [example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=1) for name in SPLITS]
+        splits = [
+            example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=1)
+            for name in experiment.split.names
+        ]
         super().__init__(
             input_base=input_base,
             input_config=input_config,
@@ -199,7 +205,7 @@ def write_examples(
 
     Args:
         path: A file, a folder or a pattern.
-        folder: Gets `Split-train`, `Split-validation`, `Split-test` and `data_report.json`.
+        folder: Gets a folder `Split-…` for each of `split.names`, and `data_report.json`.
         problem: What is read and checked.
         split: How rows are split.
         source: How text is to be read.
@@ -211,7 +217,7 @@ def write_examples(
     """
     checks = Checks(problem, split)
     encode = Encoder()
-    writers = [ShardWriter(_folder(folder, name)) for name in SPLITS]
+    writers = [ShardWriter(_folder(folder, name)) for name in split.names]
     with tqdm(desc="rows", unit=" rows", unit_scale=True, disable=None) as bar:
         for batch, split_ids in split_batches(
             path, problem, source, split, checks, slices, sampling

@@ -8,13 +8,16 @@ from tfmtl.errors import SpecError
 from tfmtl.plain import freeze
 
 SPLITS = ("train", "validation", "test")
+WHOLE = ("all",)
+"""The one split of `whole`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Split:
     """How rows become train, validation and test.
 
-    Made by `by_hash`, `by_time`, `by_column` or `by_row_number`, which document the fields.
+    Made by `by_hash`, `by_time`, `by_column`, `by_row_number` or `whole`, which document the
+    fields.
     """
 
     rule: str
@@ -27,6 +30,16 @@ class Split:
 
     def __post_init__(self) -> None:
         freeze(self)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the splits; the first is the one that is trained on."""
+        return WHOLE if self.rule == "whole" else SPLITS
+
+    def __str__(self) -> str:
+        if self.rule == "whole":
+            return "whole()"
+        return f"by_{self.rule}({self.column!r})" if self.column else f"by_{self.rule}()"
 
 
 def by_hash(column: str, *, shares: Sequence[float] = (0.8, 0.1, 0.1), salt: str = "") -> Split:
@@ -84,6 +97,15 @@ def by_row_number(*, shares: Sequence[float] = (0.6, 0.2, 0.2), modulo: int = 10
         if abs(share * modulo - round(share * modulo)) > 1e-9:
             raise SpecError(f"by_row_number: share {share} is no multiple of 1/{modulo}.")
     return Split(rule="row_number", shares=tuple(shares), modulo=modulo)  # type: ignore[arg-type]
+
+
+def whole() -> Split:
+    """Keeps all rows together, as the split `all`, for data that come day by day.
+
+    A day is tested on as a whole, when it is new, and trained on afterwards: behaviour varies
+    over its 24 hours, so that a part of a day is no sample of it (Tan et al., MTMS, §IV).
+    """
+    return Split(rule="whole")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

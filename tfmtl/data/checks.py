@@ -21,7 +21,7 @@ from tfmtl.data.sampling import IdSet, RowSample
 from tfmtl.data.splits import as_text
 from tfmtl.data.tallies import Oddities, add_labels, no_labels
 from tfmtl.errors import DataError, did_you_mean
-from tfmtl.partition import SPLITS, Split
+from tfmtl.partition import Split
 from tfmtl.problem import ProblemSpec
 from tfmtl.tasks import Task
 
@@ -50,23 +50,23 @@ class Checks:
     ) -> None:
         self.problem = problem
         self.split = split
-        self.report = Report()
+        self.report = Report(rows=dict.fromkeys(split.names, 0))
         self.rows_seen = 0
         self._columns = problem.feature_columns()
         self._spaces = _steps(problem)
         self._sample = RowSample(sample_rows)
         self._equal = EqualColumns(problem)
         self._oddities = Oddities()
-        self._filled = {name: np.zeros(3, np.int64) for name in self._columns}
+        self._filled = {name: np.zeros(len(split.names), np.int64) for name in self._columns}
         self._text_labels: dict[str, set[str]] = {
             t.label: set() for t in problem.tasks if t.positive is not None
         }
         ids = {problem.request_id, problem.user_id} - {None}
         if split.rule == "hash":
             ids.discard(split.column)  # Cannot be shared, by construction.
-        self._ids = {name: [IdSet() for _ in SPLITS] for name in sorted(map(str, ids))}
+        self._ids = {name: [IdSet() for _ in split.names] for name in sorted(map(str, ids))}
         for task in problem.tasks:
-            self.report.tasks[task.name] = {s: no_labels(task) for s in SPLITS}
+            self.report.tasks[task.name] = {s: no_labels(task) for s in split.names}
 
     def update(
         self, batch: pa.RecordBatch, split_ids: np.ndarray, left_out: np.ndarray | None = None
@@ -93,7 +93,7 @@ class Checks:
             self.report.dropped += int((~keep).sum())
             batch = batch.filter(pa.array(keep))
             split_ids, numbers_of_rows = split_ids[keep], numbers_of_rows[keep]
-        for index, split in enumerate(SPLITS):
+        for index, split in enumerate(self.split.names):
             self.report.rows[split] += int((split_ids == index).sum())
         self._equal.update(batch)
         for name in self.problem.indicators:
@@ -181,7 +181,7 @@ class Checks:
             text = batch.column(batch.schema.names.index(task.label))
             seen.update(v for v in pc.unique(text).to_pylist() if v is not None)
         chosen = observed(self.problem, task, batch, values)
-        for index, split in enumerate(SPLITS):
+        for index, split in enumerate(self.split.names):
             counts = self.report.tasks[task.name][split]
             add_labels(counts, task, values[chosen & (split_ids == index)])
 
@@ -194,7 +194,7 @@ class Checks:
                 filled = split_ids
                 if array.null_count:
                     filled = split_ids[array.is_valid().to_numpy(zero_copy_only=False)]
-                self._filled[name] += np.bincount(filled, minlength=3)
+                self._filled[name] += np.bincount(filled, minlength=len(self.split.names))
             where = f"column {name!r}"
             if column.max_values:
                 lengths = pc.fill_null(pc.list_value_length(array), 0)
@@ -217,10 +217,11 @@ class Checks:
     def _judge_splits(self) -> None:
         for split, rows in self.report.rows.items():
             if not rows:
-                on = f"({self.split.column!r})" if self.split.column else "()"
                 self.report.errors.append(
-                    f"split {split!r} is empty: by_{self.split.rule}{on} put none of the "
-                    f"{self.rows_seen:,} rows there. Other bounds, values or shares would."
+                    f"split {split!r} is empty: {self.split} put none of the {self.rows_seen:,} "
+                    "rows there. Other bounds, values or shares would."
+                    if self.split.rule != "whole"
+                    else f"no row is left of {self.rows_seen:,}, so there is nothing to train on."
                 )
 
     def _judge_task(self, task: Task) -> None:
@@ -228,7 +229,8 @@ class Checks:
         for split, counts in self.report.tasks[task.name].items():
             if not self.report.rows[split]:
                 continue
-            found = self.report.errors if split == "train" else self.report.warnings
+            first = split == self.split.names[0]
+            found = self.report.errors if first else self.report.warnings
             rows = f"{counts['observed']:,} observed rows ({space}) of {split}"
             if task.kind == "binary":
                 for side in ("positives", "negatives"):
@@ -240,7 +242,7 @@ class Checks:
                         )
             elif not counts["observed"]:
                 found.append(f"task {task.name!r} has no label: none of {rows}.")
-            elif split == "train" and counts["least"] == counts["most"]:
+            elif first and counts["least"] == counts["most"]:
                 found.append(
                     f"task {task.name!r}: label {task.label!r} is {counts['least']:g} in "
                     f"all {rows}."
@@ -264,8 +266,8 @@ class Checks:
             for column in feature.columns():
                 reader.setdefault(column.name, feature.name)
         for name, filled in self._filled.items():
-            report.missing[name] = report.rows["train"] - int(filled[0])
-            for index, split in enumerate(SPLITS):
+            report.missing[name] = report.rows[self.split.names[0]] - int(filled[0])
+            for index, split in enumerate(self.split.names):
                 if report.rows[split] and not filled[index]:
                     (report.errors if index == 0 else report.warnings).append(
                         f"feature {reader[name]!r} has no value in any of {report.rows[split]:,} "
@@ -295,7 +297,7 @@ class Checks:
 
     def _judge_ids(self) -> None:
         for name, sets in self._ids.items():
-            for (a, first), (b, second) in itertools.combinations(enumerate(SPLITS), 2):
+            for (a, first), (b, second) in itertools.combinations(enumerate(self.split.names), 2):
                 shared = sets[a].shared_with(sets[b])
                 if not shared:
                     continue

@@ -19,7 +19,7 @@ class Report:
             `"conversion without click"`.
         tasks: By task and split, `observed` rows, and for binary tasks `positives` and
             `negatives`, else the `mean`, `least` and `most` of the label.
-        missing: Training rows without a value, by feature column.
+        missing: Rows of the first split without a value, by feature column.
         shared: Ids that stand in two splits, by `"request_id: train and test"`.
         warnings: What deserves a look, but does not stop the run.
         errors: What makes training pointless.
@@ -47,12 +47,13 @@ class Report:
         for task, splits in self.tasks.items():
             parts = [f"{split} {_describe(counts)}" for split, counts in splits.items()]
             lines.append(f"task {task}: " + "; ".join(parts))
-        share = {c: n / max(self.rows["train"], 1) for c, n in self.missing.items() if n}
+        first, count = next(iter(self.rows.items()))
+        share = {c: n / max(count, 1) for c, n in self.missing.items() if n}
         if share:
             worst = sorted(share.items(), key=lambda item: -item[1])
             shown = ", ".join(f"{column} {part:.1%}" for column, part in worst[:10])
             more = f" and {len(worst) - 10} more columns" if len(worst) > 10 else ""
-            lines.append(f"missing in train: {shown}{more}")
+            lines.append(f"missing in {first}: {shown}{more}")
         lines += [f"shared ids, {what}: {count:,}" for what, count in self.shared.items()]
         lines += [f"warning: {warning}" for warning in self.warnings]
         return lines + [f"error: {error}" for error in self.errors]

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from tfmtl.data.hashing import hash_rows, hash_text, mix, share
 from tfmtl.errors import DataError, SpecError
 from tfmtl.features.declare import FOLD, Column
-from tfmtl.partition import SPLITS, Sampling, Split, by_hash, by_row_number
+from tfmtl.partition import Sampling, Split, by_hash, by_row_number
 from tfmtl.problem import ProblemSpec
 
 FOLD_RANGE = 2**31
@@ -27,11 +27,17 @@ def columns_to_read(
     """Every raw column that the problem, the split, the slices and the sampling need.
 
     Raises:
-        SpecError: The split's or the sampling's column is a list.
+        SpecError: The split's or the sampling's column is a list, or a sampling would thin out
+            the rows that are tested on.
     """
     columns = problem.columns()
     if FOLD in columns:
         raise SpecError(f"column {FOLD!r} is written by the split; give yours another name.")
+    if sampling is not None and split.rule == "whole":
+        raise SpecError(
+            "sampling leaves out training rows, and with split=whole() every row is tested on "
+            "too. Leave sampling out, or split by_hash(…)."
+        )
     for name in (*slices, split.column, sampling.column if sampling else None):
         if name is not None:
             columns.setdefault(name, Column(name=name, dtype="string"))
@@ -40,10 +46,7 @@ def columns_to_read(
             f"sampling: column {sampling.column!r} is a list; sampling reads one value."
         )
     if split.column is not None and columns[split.column].max_values:
-        raise SpecError(
-            f"split by_{split.rule}({split.column!r}): the column is a list; a split reads one "
-            "value."
-        )
+        raise SpecError(f"split {split}: the column is a list; a split reads one value.")
     return columns
 
 
@@ -75,7 +78,7 @@ def default_split(problem: ProblemSpec) -> Split:
 
 
 def assign(split: Split, batch: pa.RecordBatch, first_row: int) -> np.ndarray:
-    """Returns int8 `[rows]`: 0 for train, 1 for validation, 2 for test.
+    """Returns int8 `[rows]`, the index in `split.names`: 0 for train, 1 for validation, 2 for test.
 
     `by_hash` compares `hashing.hash_text` of the value's text, as a share of its range, with the
     cumulative shares; a number hashes like its text, so the declared type does not matter.
@@ -88,6 +91,8 @@ def assign(split: Split, batch: pa.RecordBatch, first_row: int) -> np.ndarray:
     Raises:
         DataError: A row has no value to split by, or one the rule does not know.
     """
+    if split.rule == "whole":
+        return np.zeros(batch.num_rows, np.int8)
     if split.rule == "row_number":
         assert split.modulo is not None
         number = np.arange(first_row, first_row + batch.num_rows) % split.modulo
@@ -97,8 +102,8 @@ def assign(split: Split, batch: pa.RecordBatch, first_row: int) -> np.ndarray:
     if values.null_count:
         row = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
         raise DataError(
-            f"split by_{split.rule}({split.column!r}): row {first_row + row + 1} has no value, so "
-            "it belongs to no split. Fill it in, or split by another column."
+            f"split {split}: row {first_row + row + 1} has no value, so it belongs to no split. "
+            "Fill it in, or split by another column."
         )
     if split.rule == "hash":
         hashes = hash_text(as_text(values), salt=split.salt)
@@ -170,7 +175,7 @@ def _by_column(split: Split, values: pa.Array, first_row: int) -> np.ndarray:
     values = as_text(values)
     index = pc.index_in(values, value_set=pa.array(known, pa.string()))
     unknown = index.is_null().to_numpy(zero_copy_only=False)
-    named = dict(zip(SPLITS, (list(part) for part in split.values), strict=True))
+    named = dict(zip(split.names, (list(part) for part in split.values), strict=True))
     _refuse(split, values, unknown, first_row, f"in no split; the splits are {named}")
     return owner[index.to_numpy(zero_copy_only=False)]
 
@@ -179,6 +184,6 @@ def _refuse(split: Split, values: pa.Array, bad: np.ndarray, first_row: int, why
     if bad.any():
         row = int(np.argmax(bad))
         raise DataError(
-            f"split by_{split.rule}({split.column!r}): the value {values[row].as_py()!r} of row "
-            f"{first_row + row + 1} is {why}."
+            f"split {split}: the value {values[row].as_py()!r} of row {first_row + row + 1} is "
+            f"{why}."
         )

@@ -13,7 +13,7 @@ from tfmtl.data.readers import Source, open_table
 from tfmtl.data.splits import as_text, assign, columns_to_read, default_split, folds, sampled
 from tfmtl.errors import DataError
 from tfmtl.features.declare import FOLD
-from tfmtl.partition import SPLITS, Sampling, Split
+from tfmtl.partition import Sampling, Split
 from tfmtl.problem import ProblemSpec
 
 
@@ -35,16 +35,17 @@ def read_table(
 
     Returns:
         Tables `train`, `validation` and `test` with the problem's columns and `_fold` (see
-        `splits.folds`); `.to_pandas()` makes a data frame of one.
+        `splits.folds`); `.to_pandas()` makes a data frame of one. With `whole()`, the one table
+        `all`.
 
     Raises:
         DataError: A check failed; the message says which, and where.
     """
     split = split or default_split(problem)
     checks = Checks(problem, split)
-    parts: dict[str, list[pa.RecordBatch]] = {name: [] for name in SPLITS}
+    parts: dict[str, list[pa.RecordBatch]] = {name: [] for name in split.names}
     for batch, split_ids in split_batches(path, problem, source, split, checks, sampling=sampling):
-        for index, name in enumerate(SPLITS):
+        for index, name in enumerate(split.names):
             chosen = split_ids == index
             if chosen.any():
                 parts[name].append(batch.filter(pa.array(chosen)))
@@ -74,7 +75,7 @@ def split_batches(
         sampling: Which training rows are left out.
 
     Yields:
-        A batch with `_fold`, and the index of each row's split in `SPLITS`.
+        A batch with `_fold`, and the index of each row's split in `split.names`.
     """
     columns = columns_to_read(problem, split, slices, sampling)
     seen: set[str | None] = set()
