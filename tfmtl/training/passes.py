@@ -47,7 +47,9 @@ def train_passes(
         FloatingPointError: The loss is no finite number any more.
     """
 
-    @tf.function(reduce_retracing=True)
+    # Nothing in a step is Python's control flow over tensors, and without looking for it a trace
+    # takes half the time, which is much where parts are many and small.
+    @tf.function(reduce_retracing=True, autograph=False)
     def step(packed):
         return model.train_step(packed)
 
