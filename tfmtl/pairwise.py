@@ -97,7 +97,7 @@ def pwiser(
     of = groups(click, conversion, weights)
     used = of.converted + of.click_only + of.no_click > 0
     s = tf.cast(hide(scores, used), tf.float64)
-    m1, m2 = (tf.cast(margin, s.dtype) for margin in (margin_click, margin_no_click))
+    m1, m2 = (tf.constant(margin, s.dtype) for margin in (margin_click, margin_no_click))
     margin = tf.where(of.click_only > 0, m1, m2)
     share = tf.math.divide_no_nan(of.click_only, tf.reduce_sum(of.click_only))
     share += tf.math.divide_no_nan(of.no_click, tf.reduce_sum(of.no_click))
