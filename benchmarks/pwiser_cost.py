@@ -116,9 +116,9 @@ def _timed_steps(
         steps[len(kept)] = step
     seconds: dict[int, list[float]] = {0: [], 1: []}
     for turn in range(pairs):
+        batch = batches[turn % len(batches)]
         for with_term in (0, 1) if turn % 2 else (1, 0):
-            took = _seconds(lambda step=steps[with_term]: step(batches[turn % len(batches)]))
-            seconds[with_term].append(took)
+            seconds[with_term].append(_seconds(steps[with_term], batch))
     return np.array(seconds[0]), np.array(seconds[1])
 
 
@@ -134,13 +134,13 @@ def _alone(method: str, scores: tf.Tensor, labels: tf.Tensor) -> float:
 
     arguments = scores, labels[:, 0], labels[:, 1]
     step(*arguments)
-    return float(np.median([_seconds(lambda: step(*arguments)) for _ in range(CALLS)]))
+    return float(np.median([_seconds(step, *arguments) for _ in range(CALLS)]))
 
 
-def _seconds(call: Callable) -> float:
+def _seconds(call: Callable, *arguments) -> float:
     start = time.perf_counter()
     # Until the values are there: a call alone may only have begun the work.
-    tf.nest.map_structure(lambda value: value.numpy(), call())
+    tf.nest.map_structure(lambda value: value.numpy(), call(*arguments))
     return time.perf_counter() - start
 
 
