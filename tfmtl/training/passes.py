@@ -46,18 +46,18 @@ def train_passes(
     Raises:
         FloatingPointError: The loss is no finite number any more.
     """
-
     # Nothing in a step is Python's control flow over tensors, and without looking for it a trace
     # takes half the time, which is much where parts are many and small.
-    @tf.function(reduce_retracing=True, autograph=False)
-    def step(packed):
-        return model.train_step(packed)
-
+    traced = tf.function(model.train_step, autograph=False)
+    step: Any = None
     history = []
     for number in range(passes):
         model.reset_metrics()
         losses: dict[str, Any] = {}
-        for packed in rows.batches(batch_size, seed=seed + number):
+        batches = rows.batches(batch_size, seed=seed + number)
+        # Concrete: TensorFlow would warn of a function that is traced anew in each part.
+        step = step or traced.get_concrete_function(batches.element_spec)
+        for packed in batches:
             losses = step(packed)
         history.append({name: float(np.asarray(loss)) for name, loss in losses.items()})
         if not math.isfinite(history[-1]["loss"]):
