@@ -37,13 +37,6 @@ class SceneRows:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def digest(self) -> str:
-        """A hash of the rows."""
-        found = hashlib.blake2b(digest_size=16)
-        for array in (self.ids, self.numbers, self.labels, self.weights):
-            found.update(array.tobytes())
-        return found.hexdigest()
-
     def take(self, rows: np.ndarray) -> "SceneRows":
         """Some of the rows, by mask or index."""
         return SceneRows(self.ids[rows], self.numbers[rows], self.labels[rows], self.weights[rows])
@@ -125,7 +118,8 @@ def part_of(problem: ProblemSpec, features: Sequence[Feature], tasks: Sequence[s
 
     What a task alone is observed on is in the rows' weights by now.
     """
-    chosen = [problem.task(name) for name in tasks]
+    # A problem serves something; what is served of this one is the whole problem's business.
+    chosen = [dataclasses.replace(problem.task(name), served=True) for name in tasks]
     if len(chosen) == 1:
         chosen = [alone(chosen[0])]
     return dataclasses.replace(
@@ -188,6 +182,21 @@ def columns_of(problem: ProblemSpec, part: ProblemSpec) -> tuple[list[int], list
     return ids, numbers
 
 
+def digest(problem: ProblemSpec, part: ProblemSpec, rows: SceneRows) -> str:
+    """A hash of what a part reads of the rows; further features and tasks do not change it."""
+    ids, numbers = columns_of(problem, part)
+    tasks = [problem.task_names.index(name) for name in part.task_names]
+    found = hashlib.blake2b(digest_size=16)
+    for array, columns in (
+        (rows.ids, ids),
+        (rows.numbers, numbers),
+        (rows.labels, tasks),
+        (rows.weights, tasks),
+    ):
+        found.update(array[:, columns].tobytes())
+    return found.hexdigest()
+
+
 def keys_of(problem: ProblemSpec, part: ProblemSpec, rows: SceneRows, min_count: int = 1) -> Keys:
     """Ids that occur in rows, by feature; those with fewer than `min_count` are left out."""
     columns, _ = columns_of(problem, part)
@@ -218,7 +227,8 @@ def _joined(parts: Sequence[SceneRows]) -> SceneRows:
 
 
 def _encoded(feature: Feature) -> Feature:
-    # Its task may be no task of the part; in packed rows it is one number all the same.
+    # Its task may be no task of the part; in packed rows it is one number all the same. Another
+    # feature may read its column as text, so that it names one of its own.
     if isinstance(feature, TargetEncoding):
-        return numerical(feature.name, column=feature.column, side=feature.side)
+        return numerical(feature.name, column=f"encoded {feature.name}", side=feature.side)
     return feature

@@ -39,7 +39,7 @@ from tfmtl.mtms.store import (
     update_folder,
     write_json,
 )
-from tfmtl.mtms.units import SceneRows, by_scene, part_of
+from tfmtl.mtms.units import SceneRows, by_scene, digest, part_of
 from tfmtl.training.embedding_update import declared, network_of, update_embeddings
 from tfmtl.training.fine_tuning import (
     component_tables,
@@ -86,6 +86,9 @@ def train_slot(
     os.makedirs(folder, exist_ok=True)
     problem = experiment.problem
     of_scenes = by_scene(problem, mtms.scenes, rows)
+    # While parts are replaced the slot is not a finished one.
+    if os.path.exists(os.path.join(folder, SLOT)):
+        os.remove(os.path.join(folder, SLOT))
     work = os.path.join(folder, "rows")
     shutil.rmtree(work, ignore_errors=True)
     os.makedirs(work)
@@ -199,14 +202,21 @@ class _Run:
         self.slot, self.folder, self.previous, self.work = slot, folder, previous, work
         self.workers, self.verbose = workers, verbose
         self.rows: dict[str, str] = {}
-        self.digests: dict[str, str] = {}
+        self.of_scenes: dict[str, SceneRows] = {}
         self.observed: dict[str, list[int]] = {}
+        units = self.mtms.units(experiment.problem)
+        self.declared: list[Name] = [
+            (scene, owner)
+            for scene in self.mtms.scenes
+            for unit in units
+            for owner in self.mtms.owners(unit)
+        ]
 
     def note(self, scene: str, rows: SceneRows) -> None:
         """Keeps a scene's rows where its parts find them."""
         self.rows[scene] = os.path.join(self.work, f"{len(self.rows)}.npz")
         rows.save(self.rows[scene])
-        self.digests[scene] = rows.digest()
+        self.of_scenes[scene] = rows
         self.observed[scene] = [int(count) for count in (rows.weights > 0).sum(axis=0)]
 
     def finish(self, what: str, parts: Sequence[_Part]) -> None:
@@ -232,9 +242,9 @@ class _Run:
         wanted = self._components(part)
         there = read_about(path)
         if there is not None:
-            recorded = [(s, owner) for s, owner in there.get("components", [])]
-            # A scene that was added to those a network reads is read from the next slot on.
-            if set(recorded) <= set(wanted) and (bool(recorded) == bool(wanted)):
+            recorded, known = ([(s, o) for s, o in there[of]] for of in ("components", "declared"))
+            # What was added since to those a network reads is read from the next slot on.
+            if set(recorded) == set(wanted) & set(known):
                 if there["fingerprint"] == self._fingerprint(part, recorded, former_about):
                     return None
         problem = self.experiment.problem
@@ -247,6 +257,7 @@ class _Run:
             "fingerprint": self._fingerprint(part, wanted, former_about),
             "slot": self.slot,
             "components": wanted,
+            "declared": self.declared,
         }
         return _Job(
             part,
@@ -267,9 +278,13 @@ class _Run:
             " and ".join(part.tasks),
             "it has none yet" if former is None else "what the slot before had stays",
         )
-        if former is not None and read_about(path) is None:
+        about = None if former is None else read_about(former)
+        if former is None or about is None:
+            # Other rows may have left something.
             shutil.rmtree(path, ignore_errors=True)
-            shutil.copytree(former, path)
+        elif read_about(path) != about:
+            with Building(path, about) as building:
+                shutil.copytree(former, building, dirs_exist_ok=True)
 
     def _components(self, part: _Part) -> list[Name]:
         """Components that a fine-tuned network is to read: those that were ever trained."""
@@ -319,12 +334,13 @@ class _Run:
                 for name in ("dim", "tower_dropout", "tower_batch_norm", "l2")
             }
             used |= {"epochs": mtms.fine_tune_epochs, "units": mtms.fine_tune_units}
+        own = part_of(problem, features, part.tasks)
         plain = {
-            "problem": part_of(problem, features, part.tasks).to_json(),
+            "problem": own.to_json(),
             "network": network,
             "training": used,
             "slot": self.slot,
-            "rows": self.digests[part.scene],
+            "rows": digest(problem, own, self.of_scenes[part.scene]),
             "former": former and former["fingerprint"],
             "components": components,
             "tables": [
