@@ -81,6 +81,7 @@ def save_network(
     trained: Sequence[tf.Variable],
     optimizers: Sequence[keras.optimizers.Optimizer],
     inputs: Iterable[str] = (),
+    fields: Iterable[str] = (),
 ) -> None:
     """Writes a network and the state of its optimizer.
 
@@ -90,6 +91,7 @@ def save_network(
         trained: Those that the first optimizer was built with.
         optimizers: The network's; further ones only give their count of steps.
         inputs: Names of the input's columns, where they may change from slot to slot.
+        fields: Names of what the network reads, where they may not.
     """
     arrays = {f"variable/{i}": v.numpy() for i, v in enumerate(variables)}
     for i in range(len(trained)):
@@ -97,6 +99,7 @@ def save_network(
             arrays[f"moment/{i}/{j}"] = moment.numpy()
     arrays["steps"] = np.asarray([int(optimizer.iterations) for optimizer in optimizers])
     arrays["inputs"] = np.asarray(list(inputs), np.str_)
+    arrays["fixed"] = np.asarray(_fixed(optimizers, fields), np.str_)
     with open(path, "wb") as file:
         np.savez(file, **arrays)
 
@@ -107,6 +110,7 @@ def load_network(
     trained: Sequence[tf.Variable],
     optimizers: Sequence[keras.optimizers.Optimizer],
     inputs: Sequence[str] = (),
+    fields: Sequence[str] = (),
 ) -> None:
     """Gives a network what `save_network` wrote.
 
@@ -114,12 +118,21 @@ def load_network(
     at zero, so that at first it changes no prediction.
 
     Raises:
-        SpecError: The network has another shape.
+        SpecError: The network has another shape, other fields or other optimizers.
     """
     with np.load(path) as file:
         arrays = dict(file)
+    # What is served has no optimizer. Equal shapes would let one optimizer's state, or a field's
+    # rows of a kernel, pass for another's.
+    fixed, now = [str(name) for name in arrays["fixed"]], _fixed(optimizers, fields)
+    if optimizers and fixed != now:
+        raise SpecError(
+            f"{path} holds a network of {fixed}; now it is of {now}. Optimizers, and the fields "
+            "of an update's network with their order, cannot change between slots; start anew "
+            "without the previous slot."
+        )
     former = [str(name) for name in arrays["inputs"]]
-    kernel = next(iter(trained), None)
+    kernel = next(iter(trained or variables), None)
 
     def fitted(variable: tf.Variable, value: np.ndarray) -> np.ndarray:
         if variable is kernel and list(inputs) != former and len(value) == len(former):
@@ -139,7 +152,6 @@ def load_network(
                 "start anew without the previous slot."
             )
         variable.assign(value)
-    # What is served has no optimizer.
     for optimizer, steps in zip(optimizers, arrays["steps"], strict=False):
         optimizer.iterations.assign(steps)
 
@@ -210,6 +222,10 @@ def write_json(path: str, plain: Any) -> None:
     with open(f"{path}.building", "w", encoding="utf-8") as file:
         json.dump(plain, file, indent=1, sort_keys=True)
     os.replace(f"{path}.building", path)
+
+
+def _fixed(optimizers, fields: Iterable[str]) -> list[str]:
+    return [*(type(optimizer).__name__ for optimizer in optimizers), *fields]
 
 
 def _by_name(value: np.ndarray, former: Sequence[str], inputs: Sequence[str]) -> np.ndarray:

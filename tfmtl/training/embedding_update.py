@@ -51,20 +51,24 @@ def update_embeddings(
 
     Returns:
         The mean training losses of each pass.
+
+    Raises:
+        SpecError: The slot before had other fields, tables, widths or optimizers.
     """
     mtms, settings = declared(experiment), experiment.training
     problem = experiment.problem
     if len(unit) == 1:
         rows = rows.take(rows.weights[:, problem.task_names.index(unit[0])] > 0)
     part = part_of(problem, mtms.features_of(problem, scene), unit)
-    former = {}
-    if previous is not None:
-        for owner in mtms.owners(unit):
-            former[owner] = Component.load(os.path.join(previous, f"{owner}.npz"))
-    if mtms.expire_after is not None:
-        former = {o: c.without(slot - c.seen >= mtms.expire_after) for o, c in former.items()}
     own = {
-        owner: _Ids(problem, part, _rows_of(problem, mtms, unit, owner, rows), mtms, former, owner)
+        owner: _Ids(
+            problem,
+            part,
+            _rows_of(problem, mtms, unit, owner, rows),
+            mtms,
+            slot,
+            None if previous is None else _former(previous, owner),
+        )
         for owner in mtms.owners(unit)
     }
     keys = {
@@ -80,14 +84,18 @@ def update_embeddings(
     settle(model, settings, packed, cold=previous is None)
     optimizers = model.optimizer, model.embedding_optimizer
     network = _variables(model), model.dense_variables, optimizers
+    layout = layout_of(part)
+    fields = [slots.feature.name for slots in (*layout.ids, *layout.numbers)]
     tables = [
         Tables(owner, keys, model.tables[index], row_moments(optimizers[1], index))
         for index, owner in enumerate(own)
     ]
     if previous is not None:
-        load_network(os.path.join(previous, "network.npz"), *network)
+        load_network(os.path.join(previous, "network.npz"), *network, fields=fields)
         for table in tables:
-            table.take_over(former[table.owner])
+            former = own[table.owner].former
+            if former is not None:
+                table.take_over(former)
     history = train_passes(
         model,
         packed,
@@ -96,10 +104,10 @@ def update_embeddings(
         seed=seed,
         what=f"the embedding update of scene {scene!r}",
     )
-    save_network(os.path.join(folder, "network.npz"), *network)
+    save_network(os.path.join(folder, "network.npz"), *network, fields=fields)
     for table in tables:
         ids = own[table.owner]
-        component = table.component(ids.keys, ids.seen(slot))
+        component = table.component(ids.keys, ids.seen())
         component.save(os.path.join(folder, f"{table.owner}.npz"))
     return history
 
@@ -138,6 +146,16 @@ def declared(experiment: ExperimentConfig) -> MTMS:
     return experiment.mtms
 
 
+def _former(previous: str, owner: str) -> Component:
+    path = os.path.join(previous, f"{owner}.npz")
+    if not os.path.exists(path):
+        raise SpecError(
+            f"{previous} has no tables of {owner!r}: whether a scene's clicks and conversions are "
+            "shared cannot change between slots; start anew without the previous slot."
+        )
+    return Component.load(path)
+
+
 def _rows_of(problem: ProblemSpec, mtms: MTMS, unit, owner: str, rows: SceneRows) -> SceneRows:
     # Where clicks and conversions are trained apart, conversions learn from clicked rows.
     if len(unit) > 1 and mtms.losses == "cvr_click" and owner == unit[1]:
@@ -148,9 +166,20 @@ def _rows_of(problem: ProblemSpec, mtms: MTMS, unit, owner: str, rows: SceneRows
 class _Ids:
     """The ids a component has a row for: those its own training rows have, and its former ones."""
 
-    def __init__(self, problem, part, rows: SceneRows, mtms: MTMS, former, owner: str):
-        self.former: Component | None = former.get(owner)
+    def __init__(
+        self, problem, part, rows: SceneRows, mtms: MTMS, slot: int, former: Component | None
+    ):
+        self.former, self.slot = former, slot
         self.present = keys_of(problem, part, rows)
+        if former is not None and mtms.expire_after is not None:
+            # An id that is back after long is known still; only what no row has is dropped.
+            absent = np.concatenate(
+                [
+                    ~np.isin(former.keys[former.block(name)], self.present.get(name, ()))
+                    for name in former.features
+                ]
+            )
+            self.former = former.without(absent & (slot - former.seen >= mtms.expire_after))
         self.keys: Keys = keys_of(problem, part, rows, mtms.min_count)
         if self.former is not None:
             for name in self.former.features:
@@ -158,11 +187,11 @@ class _Ids:
                     old = self.former.keys[self.former.block(name)]
                     self.keys[name] = joined_keys(self.keys[name], old)
 
-    def seen(self, slot: int) -> dict[str, np.ndarray]:
+    def seen(self) -> dict[str, np.ndarray]:
         """The last slot that had each id, by feature."""
         found = {}
         for name, keys in self.keys.items():
-            last = np.full(len(keys), slot, np.int32)
+            last = np.full(len(keys), self.slot, np.int32)
             absent = ~np.isin(keys, self.present[name])
             if self.former is not None and name in self.former.features:
                 block = self.former.block(name)
