@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from tfmtl.errors import SpecError, did_you_mean
 from tfmtl.features.declare import Categorical, Feature, Numerical
+from tfmtl.features.layout import has_ids
 from tfmtl.plain import freeze
 from tfmtl.problem import ProblemSpec
 
@@ -16,8 +17,9 @@ LOSSES = ("mtms", "mtms_literal", "cvr_click", "esmm")
 class MTMS:
     """Components, networks and slots (Tan et al., MTMS, §III).
 
-    Of the experiment's `Model` these count: `dim`, `numeric_mode`, `numeric_units` and `l2`; of
-    its `Training` all but `patience`, `monitor`, `decay` and `checkpoint_every`: no row of a slot
+    Of the experiment's `Model` these count: `dim` and `l2`; `numeric_mode` and `numeric_units` in
+    the update; `tower_dropout` and `tower_batch_norm` in the fine-tuning. Of its `Training` all
+    count but `patience`, `monitor`, `decay` and `checkpoint_every`: no row of a slot
     is held back to choose an epoch by.
 
     Args:
@@ -36,7 +38,8 @@ class MTMS:
         update_units: Widths of a component's network in the embedding update.
         fine_tune_units: Widths of a fine-tuned network.
         fine_tune_epochs: Passes of the fine-tuning; `Training.epochs` is those of the update.
-        targets: Tasks to fine-tune and serve; all that have a logit of their own, by default.
+        targets: Tasks to fine-tune and serve; all that are served, by default. The product of a
+            funnel has no network: it is that of the click's and the conversion's.
         window: Slots whose rows a slot is trained on, the last being its own (the paper's three
             days).
         history: Slots whose rows the first slot is trained on; as `window` if not given (the
@@ -124,6 +127,12 @@ class MTMS:
                         f"mtms: fields[{scene!r}] names {name!r}, which is no feature; features "
                         f"are {known}.{did_you_mean(name, known)}"
                     )
+        for scene in self.scenes:
+            if not any(map(has_ids, self.features_of(problem, scene))):
+                raise SpecError(
+                    f"mtms: scene {scene!r} has no feature with ids, so that its components would "
+                    "have no tables; declare a categorical feature besides the scene."
+                )
         for task in problem.tasks:
             if task.head is not None or task.pseudo_label is not None:
                 raise SpecError(
@@ -167,10 +176,12 @@ class MTMS:
         return (f"{click}+{conversion}",) if self.shared else (click, conversion)
 
     def target_tasks(self, problem: ProblemSpec) -> tuple[str, ...]:
-        """Tasks that are fine-tuned, in the problem's order."""
+        """Tasks that are fine-tuned, in the problem's order; of a product, its factors."""
         funnel = problem.funnel()
         product = funnel[2] if funnel else None
-        wanted = self.targets or tuple(t.name for t in problem.served)
+        wanted = set(self.targets or (t.name for t in problem.served))
+        if funnel and product in wanted:
+            wanted |= set(funnel[:2])
         return tuple(t for t in problem.task_names if t in wanted and t != product)
 
     def inputs_of(self, problem: ProblemSpec, scene: str, task: str) -> tuple[tuple[str, str], ...]:
