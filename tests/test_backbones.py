@@ -15,7 +15,7 @@ from tfmtl.backbones import PLE, SingleTask
 from tfmtl.errors import SpecError
 
 TASKS = ("ctr", "cvr", "ctcvr")
-FIELDS, DIM, ROWS = 3, 4, 16
+FIELDS, DIM, ROWS, SCENES = 3, 4, 16, 4
 EXPERTS = {"expert_units": (8, 6), "gate_hidden": (5,)}
 BRANCHES = {"num_specific": 2, "num_shared": 1, "gate_bias": False}
 SMALL = {
@@ -26,13 +26,17 @@ SMALL = {
     "masknet": {"units": (8, 6)},
     "mmoe": {**EXPERTS, "num_experts": 3},
     "omoe": {**EXPERTS, "num_experts": 3},
+    "per_scene": {"num_scenes": SCENES, "bottom_units": (8,), "task_units": (5,)},
     "ple": {**BRANCHES, "expert_units": ((8, 7), (6,))},
     "shared_bottom": {"bottom_units": (8, 6)},
     "single_task": {"bottom_units": (8, 6)},
+    "star": {"num_scenes": SCENES, "units": (8, 4), "aux_units": (2,)},
     "two_tower": {"user_units": (8,), "ad_units": (7,), "width": 2},
 }
 every_backbone = pytest.mark.parametrize("name", registry.names("backbone"))
 ROW_WISE = ("masknet",)  # normalise each row by itself, never over the batch
+NORM = {"star": "partitioned_norm"}
+LOGITS = ("per_scene",)  # represent a task by its logit
 BY_BATCH = [name for name in registry.names("backbone") if name not in ROW_WISE]
 
 
@@ -40,14 +44,14 @@ def make(name, **more):
     """A backbone with random weights."""
     arguments = {**SMALL.get(name, {}), **more}
     backbone = registry.build("backbone", {"name": name, **arguments}, TASKS)
-    backbone(inputs(backbone))
+    represent(backbone, inputs(backbone))
     randomise(backbone)
     return backbone
 
 
 def make_normed(name):
     """A backbone with random weights and every kind of normalisation that it has."""
-    return make(name, **({} if name in ROW_WISE else {"batch_norm": True}))
+    return make(name, **({} if name in ROW_WISE else {NORM.get(name, "batch_norm"): True}))
 
 
 def inputs(backbone, seed=0):
@@ -58,7 +62,16 @@ def inputs(backbone, seed=0):
 
     if backbone.tower_sides is not None:
         return {tower: fields() for tower in backbone.tower_sides}
+    if backbone.multi_scene:
+        return fields(), tf.constant(rng.permutation(np.arange(ROWS) % SCENES), tf.int32)
     return {t: fields() for t in TASKS} if backbone.separate_embeddings else fields()
+
+
+def represent(backbone, fields, **more):
+    if backbone.multi_scene:
+        fields, scene = fields
+        return backbone(fields, scene=scene, **more)
+    return backbone(fields, **more)
 
 
 def rows(fields, index):
@@ -74,11 +87,11 @@ def test_a_backbone_is_made_again_from_its_config(name):
     backbone = make(name)
     plain = json.loads(json.dumps(backbone.get_config()))
     again = type(backbone).from_config(plain)
-    again(inputs(backbone))
+    represent(again, inputs(backbone))
     again.set_weights(backbone.get_weights())
     assert json.loads(json.dumps(again.get_config())) == plain
-    for task, h in again(inputs(backbone)).items():
-        np.testing.assert_array_equal(h, backbone(inputs(backbone))[task])
+    for task, h in represent(again, inputs(backbone)).items():
+        np.testing.assert_array_equal(h, represent(backbone, inputs(backbone))[task])
 
 
 @every_backbone
@@ -100,9 +113,10 @@ def test_a_misspelt_hyper_parameter_is_refused(name):
 @every_backbone
 def test_every_task_gets_a_representation_of_each_row_in_the_order_of_tasks(name):
     backbone = make(name)
-    representations = backbone(inputs(backbone))
+    representations = represent(backbone, inputs(backbone))
+    width = 1 if name in LOGITS else 6
     assert tuple(representations) == TASKS
-    assert {h.shape for h in representations.values()} == {tf.TensorShape([ROWS, 6])}
+    assert {h.shape for h in representations.values()} == {tf.TensorShape([ROWS, width])}
 
 
 @every_backbone
@@ -110,33 +124,36 @@ def test_a_row_is_the_same_in_any_order_and_company(name):
     backbone = make_normed(name)
     fields = inputs(backbone)
     order = np.random.default_rng(1).permutation(ROWS)
-    for task, h in backbone(fields).items():
-        np.testing.assert_allclose(
-            backbone(rows(fields, order))[task], tf.gather(h, order), atol=1e-5
-        )
-        np.testing.assert_allclose(backbone(rows(fields, [2]))[task], h[2:3], atol=1e-5)
+    for task, h in represent(backbone, fields).items():
+        shuffled = represent(backbone, rows(fields, order))[task]
+        np.testing.assert_allclose(shuffled, tf.gather(h, order), atol=1e-5)
+        alone = represent(backbone, rows(fields, [2]))[task]
+        np.testing.assert_allclose(alone, h[2:3], atol=1e-5)
 
 
 @every_backbone
 def test_dropout_acts_in_training_alone(name):
-    backbone, without = make(name, dropout=0.5), make(name)
+    # Without moments of the batch, which training has on other grounds.
+    plain = {NORM[name]: False} if name in NORM else {}
+    backbone, without = make(name, dropout=0.5, **plain), make(name, **plain)
     without.set_weights(backbone.get_weights())
     fields = inputs(backbone)
-    trained = backbone(fields, training=True)
-    for task, h in backbone(fields, training=False).items():
-        np.testing.assert_array_equal(h, without(fields, training=True)[task])
+    trained = represent(backbone, fields, training=True)
+    again = represent(backbone, fields, training=True)
+    for task, h in represent(backbone, fields, training=False).items():
+        np.testing.assert_array_equal(h, represent(without, fields, training=True)[task])
         assert np.abs(trained[task] - h).max() > 1e-3
-        assert np.abs(trained[task] - backbone(fields, training=True)[task]).max() > 1e-3
+        assert np.abs(trained[task] - again[task]).max() > 1e-3
 
 
 @pytest.mark.parametrize("name", BY_BATCH)
 def test_batch_moments_are_used_and_remembered_in_training_alone(name):
-    backbone = make(name, batch_norm=True)
+    backbone = make_normed(name)
     fields, before = inputs(backbone), backbone.get_weights()
-    inference = backbone(fields, training=False)
+    inference = represent(backbone, fields, training=False)
     for old, new in zip(before, backbone.get_weights(), strict=True):
         np.testing.assert_array_equal(new, old)
-    trained = backbone(fields, training=True)
+    trained = represent(backbone, fields, training=True)
     assert all(np.abs(trained[t] - inference[t]).max() > 1e-3 for t in TASKS)
     moved = {
         v.name
@@ -151,13 +168,14 @@ def test_every_weight_and_every_input_learns_from_the_tasks(name):
     backbone = make(name)
     fields = inputs(backbone)
     with tf.GradientTape() as tape:
-        tape.watch(fields)
-        loss = tf.add_n([tf.reduce_sum(h**2) for h in backbone(fields).values()])
-    gradients = tape.gradient(loss, [*backbone.trainable_weights, *tf.nest.flatten(fields)])
+        read = [field for field in tf.nest.flatten(fields) if field.dtype.is_floating]
+        tape.watch(read)
+        loss = tf.add_n([tf.reduce_sum(h**2) for h in represent(backbone, fields).values()])
+    gradients = tape.gradient(loss, [*backbone.trainable_weights, *read])
     names = [*(v.name for v in backbone.trainable_weights), "fields"]
     for gradient, name_ in zip(gradients, names, strict=False):
         assert gradient is not None, name_
-        assert np.abs(gradient).max() > 0, name_
+        assert np.abs(tf.convert_to_tensor(gradient)).max() > 0, name_
 
 
 @every_backbone
@@ -251,8 +269,19 @@ def two_tower(x, tasks, user_units, ad_units, width, interaction="joint", keep_f
     return count + (2 * tasks * width**2 if interaction == "dot" else 0)
 
 
-FORMULAS = (aitm, cgc, dnn, esmm, masknet, mmoe, omoe, ple, shared_bottom, single_task, two_tower)
-COUNTS = {f.__name__: f for f in FORMULAS}
+def star(x, tasks, num_scenes, units, aux_units, partitioned_norm=True):
+    factors = mlp(x, units) + units[-1]
+    task = mlp(x, units) + num_scenes * factors + mlp(x, aux_units)
+    return tasks * task + (2 * x * (1 + num_scenes) if partitioned_norm else 0)
+
+
+def per_scene(x, tasks, num_scenes, bottom_units, task_units):
+    task = mlp(bottom_units[-1], (*task_units, 1))
+    return num_scenes * (mlp(x, bottom_units) + tasks * task)
+
+
+FORMULAS = (aitm, cgc, dnn, esmm, masknet, mmoe, omoe, per_scene, ple, shared_bottom, single_task)
+COUNTS = {f.__name__: f for f in (*FORMULAS, star, two_tower)}
 PLAIN = {"num_specific": 3, "num_shared": 2}
 OTHER = {
     "cgc": {**PLAIN, "expert_units": (5,)},
@@ -260,6 +289,7 @@ OTHER = {
     "mmoe": {"num_experts": 2, "expert_units": (5,), "gate_bias": False},
     "omoe": {"num_experts": 2, "expert_units": (5,)},
     "ple": {**PLAIN, "expert_units": ((9,), (7, 5), (3,)), "gate_hidden": (4,)},
+    "star": {"num_scenes": 5, "partitioned_norm": False},
     "two_tower": {"interaction": "dot", "keep_fields": False},
 }
 

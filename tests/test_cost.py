@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import tensorflow as tf
 from worlds import PROBLEM as ADS
-from worlds import SMALL, packed
+from worlds import SMALL, packed, towers_of
 
 import tfmtl.model  # noqa: F401  registers the parts
 from tfmtl import registry
@@ -107,12 +107,15 @@ def test_a_request_sums_models_and_caches_only_what_is_of_the_ad():
 @pytest.mark.parametrize("name", registry.names("backbone"))
 def test_every_backbone_on_every_kind_of_feature_has_a_cost(name):
     _, data = packed(64, 16)
-    config = Model(backbone={"name": name, **SMALL[name]}, dim=8, tower_units=(8,))
+    backbone = {"name": name, **SMALL[name]}
+    config = Model(backbone=backbone, dim=8, tower_units=towers_of(name))
     model = MultiTaskModel.build_from(ADS, data.table_rows, config)
     before = cost_of(model)
     assert min(before.pair, before.user + before.pair) > 0
     assert (before.ad > 0) == (name == "two_tower")
-    wider = Model(backbone={"name": name, **SMALL[name]}, dim=8, tower_units=(9,))
+    if not towers_of(name):
+        return
+    wider = Model(backbone=backbone, dim=8, tower_units=(9,))
     after = cost_of(MultiTaskModel.build_from(ADS, data.table_rows, wider))
     # One more unit in every task's tower: a column of weights below it and one weight above.
     heads = model.heads.tasks

@@ -104,7 +104,7 @@ def test_no_label_and_no_context_column_is_asked_for(exported):
     signatures = tf.saved_model.load(exported["mmoe"][1]).signatures
     _, named = signatures["predict"].structured_input_signature
     assert set(named) == set(PROBLEM.feature_columns())
-    assert not {"click", "conversion", "quality", "scene", "request"} & set(named)
+    assert not {"click", "conversion", "quality", "request"} & set(named)
     assert set(signatures["serving_default"].structured_outputs) == set(PROBLEM.task_names)
 
 

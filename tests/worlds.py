@@ -28,6 +28,7 @@ PROBLEM = ProblemSpec(
         categorical("ad", side="ad", min_count=2),
         categorical("slot", encoding="identity", size=3),
         categorical("query", encoding="hash", size=20),
+        categorical("scene"),
         categorical("tags", side="ad", max_values=3, weights="tag_weights"),
         numerical("age", side="user", encoding="quantile", bins=5),
         numerical("price", side="ad", encoding="log", indicator=True),
@@ -77,14 +78,20 @@ def rows(count: int, seed: int = 0) -> dict:
 def experiment(**changes) -> ExperimentConfig:
     """A small experiment on `PROBLEM`; `changes` are fields of `Model` and `Training`."""
     model = {k: v for k, v in changes.items() if k in Model.__dataclass_fields__}
+    towers = towers_of(model.get("backbone", {}).get("name"))
     training = {k: v for k, v in changes.items() if k in Training.__dataclass_fields__}
     return ExperimentConfig(
         name="small",
         problem=PROBLEM,
         split=by_hash("request"),
-        model=Model(**{"dim": 8, "tower_units": (8,)} | model),
+        model=Model(**{"dim": 8, "tower_units": towers} | model),
         training=Training(**{"epochs": 2, "batch_size": 64} | training),
     )
+
+
+def towers_of(backbone: str | None, units: tuple[int, ...] = (8,)) -> tuple[int, ...]:
+    """Widths of the towers above a backbone, none above one whose scenes share nothing."""
+    return () if backbone == "per_scene" else units
 
 
 def packed(train: int = 640, validation: int = 256) -> tuple[Preprocessor, PackedData]:
@@ -106,5 +113,7 @@ SMALL = {
     "aitm": {"bottom_units": (8,)},
     "dnn": {"units": (8,)},
     "masknet": {"units": (8, 8)},
+    "star": {"units": (8,), "aux_units": (4,)},
+    "per_scene": {"bottom_units": (8,), "task_units": (4,)},
     "two_tower": {"user_units": (8,), "ad_units": (8,), "width": 4},
 }

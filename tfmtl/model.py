@@ -20,6 +20,7 @@ from tfmtl.layers.embedding import Embedding
 from tfmtl.optimizers import RowwiseAdam
 from tfmtl.packed_metrics import Packed, Predicted, packed_metrics, predict_packed
 from tfmtl.problem import ProblemSpec
+from tfmtl.scenes import pass_on, rate_of, rowwise, scene_feature, scene_of, with_scenes
 
 
 class MultiTaskModel(tfrs.Model):
@@ -65,6 +66,7 @@ class MultiTaskModel(tfrs.Model):
         self.embedding = embedding
         self.backbone, self.heads, self.balancer = backbone, heads, balancer
         self.terms, self.l2 = list(terms), l2
+        self._scene = scene_feature(problem, backbone.name) if backbone.multi_scene else None
         self._means = {
             name: keras.metrics.Mean(name=name)
             for name in ("loss", *(problem.metric_name(t, "loss") for t in heads.trained))
@@ -85,7 +87,11 @@ class MultiTaskModel(tfrs.Model):
         semantics = config.conv_semantics or part.conv_semantics
         check_semantics(problem, semantics)
         tasks = direct_tasks(problem, semantics)
-        backbone = registry.build("backbone", config.backbone, tasks)
+        named, copies = config.backbone, 1
+        if part.multi_scene:
+            named = with_scenes(problem, table_rows, named)
+            copies = named["num_scenes"] if part.separate_scenes else 1
+        backbone = registry.build("backbone", named, tasks)
         units = backbone.tower_units if config.tower_units is None else config.tower_units
         backbone.check(problem, units)
 
@@ -97,6 +103,7 @@ class MultiTaskModel(tfrs.Model):
                 numeric_mode=config.numeric_mode,
                 numeric_units=config.numeric_units,
                 sides=sides,
+                copies=copies,
                 name=name,
             )
 
@@ -107,6 +114,16 @@ class MultiTaskModel(tfrs.Model):
             own = {t: embedding(f"embedding_{t}") for t in tasks}
         else:
             own = embedding("embedding")
+        heads = Heads(
+            problem,
+            tower_units=tuple(units),
+            dropout=config.tower_dropout,
+            batch_norm=config.tower_batch_norm,
+            conv_semantics=semantics,
+            name="heads",
+        )
+        if part.separate_scenes:
+            pass_on(heads)
         trained = trained_tasks(problem, semantics)
         kinds = [problem.task(t).kind for t in trained]
         everywhere = impression_tasks(problem, semantics)
@@ -114,14 +131,7 @@ class MultiTaskModel(tfrs.Model):
             problem,
             embedding=own,
             backbone=backbone,
-            heads=Heads(
-                problem,
-                tower_units=tuple(units),
-                dropout=config.tower_dropout,
-                batch_norm=config.tower_batch_norm,
-                conv_semantics=semantics,
-                name="heads",
-            ),
+            heads=heads,
             balancer=registry.build("balancer", config.balancer, trained, kinds),
             terms=[
                 registry.build("term", term, everywhere, problem)
@@ -134,18 +144,18 @@ class MultiTaskModel(tfrs.Model):
         """Sets the optimizers of the dense variables and of the tables.
 
         Args:
-            optimizer: A tf_keras optimizer; Adam by default.
+            optimizer: A tf_keras optimizer; Adam by default. Where scenes share nothing, Adam
+                is taken row-wise: Keras' would move the scenes that have no rows in a batch.
             embedding_optimizer: A row-wise optimizer; `RowwiseAdam` with the same learning rate
                 by default.
             **kwargs: As `keras.Model.compile`.
         """
-        super().compile(optimizer=optimizer or keras.optimizers.Adam(), **kwargs)
+        optimizer = optimizer or keras.optimizers.Adam()
+        if self.backbone.separate_scenes:
+            optimizer = rowwise(optimizer)
+        super().compile(optimizer=optimizer, **kwargs)
         if embedding_optimizer is None:
-            # The schedule itself where there is one; `learning_rate` is its value now.
-            rate = self.optimizer._learning_rate
-            if not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-                rate = float(self.optimizer.learning_rate.numpy())
-            embedding_optimizer = RowwiseAdam(learning_rate=rate)
+            embedding_optimizer = RowwiseAdam(learning_rate=rate_of(self.optimizer))
         self.embedding_optimizer = embedding_optimizer
 
     @property
@@ -172,7 +182,8 @@ class MultiTaskModel(tfrs.Model):
     def predict_served(self, packed: Packed) -> dict[str, tf.Tensor]:
         """Returns `{task: prediction [batch]}` of the served tasks; the others are not computed."""
         fields, _ = self._fields(packed)
-        representations = self.backbone.represent(fields, self.heads.served_tasks())
+        served, scene = self.heads.served_tasks(), self._scene_of(packed)
+        representations = self.backbone.represent(fields, served, **scene)
         outputs = self.heads(representations, served_only=True)
         return {task: output["prediction"] for task, output in outputs.items()}
 
@@ -185,7 +196,7 @@ class MultiTaskModel(tfrs.Model):
     def forward(self, packed: Packed, training: bool = False):
         """Returns `{task: {"logit", "prediction"}}` and `Σ‖e‖²` of the looked-up rows."""
         fields, squares = self._fields(packed)
-        representations = self.backbone(fields, training=training)
+        representations = self.backbone(fields, training=training, **self._scene_of(packed))
         return self.heads(representations, training=training), squares
 
     def _fields(self, packed):
@@ -198,8 +209,15 @@ class MultiTaskModel(tfrs.Model):
     def compute_loss(self, inputs: Packed, training: bool = False):
         """Returns the loss to minimise and the trained tasks' losses `[trained tasks]`."""
         outputs, squares = self.forward(inputs, training)
+        if self.backbone.separate_scenes:
+            return self.embedding.embed(packed, self._scene_of(packed)["scene"])
         labels, weights = inputs[LABELS], inputs[WEIGHTS]
         per_task, observed = [], []
+    def _scene_of(self, packed):
+        if self._scene is None:
+            return {}
+        return {"scene": scene_of(self._scene, self.problem, packed)}
+
         for name in self.heads.trained:
             index = self.problem.task_names.index(self.heads.labels_of(name))
             loss = self._example_loss(name, outputs[name], labels[:, index])

@@ -8,9 +8,11 @@ from tfmtl.backbones.esmm import ESMM
 from tfmtl.backbones.masknet import MaskNet
 from tfmtl.backbones.mmoe import MMoE
 from tfmtl.backbones.omoe import OMoE
+from tfmtl.backbones.per_scene import PerScene
 from tfmtl.backbones.ple import PLE
 from tfmtl.backbones.shared_bottom import SharedBottom
 from tfmtl.backbones.single_task import SingleTask
+from tfmtl.backbones.star import STAR
 from tfmtl.backbones.two_tower import TwoTower
 
 __all__ = [
@@ -19,10 +21,12 @@ __all__ = [
     "DNN",
     "ESMM",
     "PLE",
+    "STAR",
     "Backbone",
     "MMoE",
     "MaskNet",
     "OMoE",
+    "PerScene",
     "SharedBottom",
     "SingleTask",
     "TwoTower",

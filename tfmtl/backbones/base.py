@@ -26,6 +26,16 @@ class Backbone(keras.layers.Layer, abc.ABC):
     tower_sides: Mapping[str, tuple[str, ...]] | None = None
     """The features' sides that each tower reads, by tower; the input is then `{tower: fields}`."""
 
+    multi_scene = False
+    """Whether `call` takes `scene`, `[batch]` int32, the row's index among `num_scenes`."""
+
+    separate_scenes = False
+    """Whether scenes share nothing, which asks for `multi_scene`.
+
+    Tables are then the scene's own, representations are logits `[batch, 1]` to which the heads
+    add the base rate alone, and a batch's update moves the scenes that have rows in it alone.
+    """
+
     conv_semantics = "ctcvr_direct"
     """What the conversion head means unless the configuration says otherwise; see `Heads`."""
 
@@ -47,14 +57,14 @@ class Backbone(keras.layers.Layer, abc.ABC):
             tower_units: Widths of the towers above.
         """
 
-    def represent(self, fields, tasks: Sequence[str]) -> dict[str, tf.Tensor]:
+    def represent(self, fields, tasks: Sequence[str], **scene: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns `{task: [batch, width]}` of some tasks, for serving.
 
         By default all are computed: where tasks share one product, as the gates of MMoE do, a
         part of one cannot be left out. A backbone whose tasks lie apart overrides this and
-        `served_parts`.
+        `served_parts`. A backbone of many scenes is given `scene` as in `call`.
         """
-        representations = self(fields, training=False)
+        representations = self(fields, training=False, **scene)
         return {task: representations[task] for task in tasks}
 
     def served_parts(self, tasks: Sequence[str]) -> list[keras.layers.Layer | tf.Variable]:

@@ -8,6 +8,7 @@ import tf_keras as keras
 from tfmtl.errors import SpecError
 from tfmtl.features.declare import SIDES, Categorical
 from tfmtl.features.layout import Slots, layout_of
+from tfmtl.layers.grouped import GroupedDense, tiles_of
 from tfmtl.problem import ProblemSpec
 
 PAD_ROWS = 1
@@ -35,6 +36,9 @@ class Embedding(keras.layers.Layer):
         numeric_units: Widths of ReLU layers below the joint field.
         stddev: Standard deviation of the initial rows.
         sides: Sides read; all by default, one for a tower.
+        copies: How many embeddings there are in this one, of which a row reads the one that
+            `embed` is told: as many blocks of rows in each table, still one gather, and weights
+            of its own for projections and numbers.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class Embedding(keras.layers.Layer):
         numeric_units: Sequence[int] = (),
         stddev: float = 0.01,
         sides: tuple[str, ...] = SIDES,
+        copies: int = 1,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -60,12 +65,13 @@ class Embedding(keras.layers.Layer):
         self.problem, self.table_rows = problem, dict(table_rows)
         self.dim, self.numeric_mode, self.stddev = dim, numeric_mode, stddev
         self.numeric_units = tuple(numeric_units)
-        self.sides = tuple(sides)
+        self.sides, self.copies = tuple(sides), copies
         self.layout = layout_of(problem, self.sides)
         self._widths = {
             s.feature.name: getattr(s.feature, "dim", None) or dim for s in self.layout.ids
         }
         self.tables: dict[str, tf.Variable] = {}
+        self.projections: dict[str, GroupedDense] = {}
 
     @property
     def field_names(self) -> tuple[str, ...]:
@@ -90,7 +96,9 @@ class Embedding(keras.layers.Layer):
         number_columns = _columns(self.layout.numbers)
         self._number_columns = number_columns
         if number_columns:
-            if self.numeric_mode == "joint":
+            if self.copies > 1:
+                self._build_numbers_of_copies(len(number_columns))
+            elif self.numeric_mode == "joint":
                 widths = [(units, "relu") for units in self.numeric_units] + [(self.dim, None)]
                 self.number_dense = keras.Sequential(
                     [keras.layers.Dense(units, activation) for units, activation in widths],
@@ -107,12 +115,22 @@ class Embedding(keras.layers.Layer):
                 )
         super().build(input_shape)
 
-    def call(self, packed, training=False):
+    def call(self, packed, training=False, copy=None):
         """Returns `[batch, fields, dim]`."""
-        return self.embed(packed)[0]
+        return self.embed(packed, copy)[0]
 
-    def embed(self, packed: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the fields and `Σ‖e‖²` over the looked-up rows, for weight decay."""
+    def embed(
+        self, packed: Mapping[str, tf.Tensor], copy: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the fields and `Σ‖e‖²` over the looked-up rows, for weight decay.
+
+        Args:
+            packed: Packed tensors.
+            copy: Which of the `copies` each row reads, int32 `[batch]`; none where there is one.
+
+        Raises:
+            ValueError: `copy` is missing, or there is but one.
+        """
         if not self.built:
             with tf.init_scope():
                 self.build(None)
@@ -120,19 +138,32 @@ class Embedding(keras.layers.Layer):
         numbers = self._concat(packed, "numbers", self.layout.number_columns)
         if self._groups:
             ids = tf.cast(self._concat(packed, "ids", self.layout.id_columns), tf.int32)
+        if (copy is None) != (self.copies == 1):
+            raise ValueError(
+                f"{self.name}: copies={self.copies} and copy={copy}; each row's copy is told where "
+                "there are several, and not where there is one."
+            )
+        tiles = None if copy is None else tiles_of(copy)
         for group in self._groups:
             columns = ids if group.columns is None else tf.gather(ids, group.columns, axis=1)
-            rows = tf.where(columns < 0, tf.zeros_like(columns), columns + group.offsets)
+            places = columns + group.offsets
+            if copy is not None:
+                places += copy[:, tf.newaxis] * group.rows
+            rows = tf.where(columns < 0, tf.zeros_like(columns), places)
             looked_up = tf.gather(self.tables[group.name], rows)
             squares += tf.reduce_sum(tf.square(looked_up))
             pooled = self._pool(group.slots, looked_up, columns, numbers)
-            if group.projection is not None:
+            if isinstance(group.projection, GroupedDense):
+                pooled = group.projection(pooled, tiles)
+            elif group.projection is not None:
                 pooled = tf.matmul(pooled, group.projection)
             fields.append(pooled)
         if self._number_columns:
             if len(self._number_columns) != self.layout.number_width:
                 numbers = tf.gather(numbers, self._number_columns, axis=1)
-            if self.numeric_mode == "joint":
+            if copy is not None:
+                fields.append(self._numbers_of_copies(numbers, copy, tiles))
+            elif self.numeric_mode == "joint":
                 fields.append(self.number_dense(numbers)[:, tf.newaxis, :])
             else:
                 fields.append(numbers[:, :, tf.newaxis] * self.number_kernel + self.number_bias)
@@ -143,23 +174,68 @@ class Embedding(keras.layers.Layer):
 
     def _build_table(self, width: int) -> "_Group":
         slots = [s for s in self.layout.ids if self._widths[s.feature.name] == width]
-        starts, offsets, row = [], [], PAD_ROWS
+        first, offsets, row = [], [], PAD_ROWS
         for s in slots:
-            starts.append(row)
+            first.append(row)
             offsets += [row] * s.width
             row += self.table_rows[s.feature.name]
-        name = f"table_{width}"
+        name, block = f"table_{width}", row - PAD_ROWS
+        starts = [start + copy * block for copy in range(self.copies) for start in first]
         self.tables[name] = self.add_weight(
-            name=name, shape=[row, width], initializer=_RowInitializer(starts, self.stddev)
+            name=name,
+            shape=[PAD_ROWS + self.copies * block, width],
+            initializer=_RowInitializer(starts, self.stddev),
         )
-        projection = None
-        if width != self.dim:
+        projection: tf.Variable | GroupedDense | None = None
+        if width != self.dim and self.copies > 1:
+            projection = self._of_copies(self.dim, width, f"{name}_projection", use_bias=False)
+            self.projections[name] = projection
+        elif width != self.dim:
             projection = self.add_weight(
                 name=f"{name}/projection", shape=[width, self.dim], initializer="glorot_uniform"
             )
         columns = _columns(slots)
         everything = columns == list(range(self.layout.id_width))
-        return _Group(name, slots, None if everything else columns, offsets, projection)
+        return _Group(name, slots, None if everything else columns, offsets, projection, block)
+
+    def _build_numbers_of_copies(self, count):
+        if self.numeric_mode == "joint":
+            widths = (count, *self.numeric_units, self.dim)
+            pairs = zip(widths[1:], widths[:-1], strict=True)
+            self.number_layers = [
+                self._of_copies(units, width, f"numbers_{i}")
+                for i, (units, width) in enumerate(pairs)
+            ]
+        else:
+            # Glorot's limit for one copy: Keras would count the copies as inputs.
+            limit = (6.0 / (count + self.dim)) ** 0.5
+            shape = [self.copies, count * self.dim]
+            self.number_kernel = self.add_weight(
+                name="numbers/kernel",
+                shape=shape,
+                initializer=keras.initializers.RandomUniform(-limit, limit),
+            )
+            self.number_bias = self.add_weight(
+                name="numbers/bias", shape=shape, initializer="zeros"
+            )
+
+    def _of_copies(self, units, width, name, **more):
+        layer = GroupedDense(self.copies, units, name=name, **more)
+        with tf.name_scope(name):
+            layer.build((None, width))
+        return layer
+
+    def _numbers_of_copies(self, numbers, copy, tiles):
+        if self.numeric_mode == "joint":
+            for layer in self.number_layers[:-1]:
+                numbers = tf.nn.relu(layer(numbers, tiles))
+            return self.number_layers[-1](numbers, tiles)[:, tf.newaxis, :]
+        shape = [-1, len(self._number_columns), self.dim]
+        kernel, bias = (
+            tf.reshape(tf.gather(weight, copy), shape)
+            for weight in (self.number_kernel, self.number_bias)
+        )
+        return numbers[:, :, tf.newaxis] * kernel + bias
 
     def _pool(self, slots, looked_up, columns, numbers):
         if all(s.width == 1 and not _is_list(s) for s in slots):
@@ -172,7 +248,7 @@ class Embedding(keras.layers.Layer):
                 start = self.layout.weights.get(s.feature.name)
                 if start is not None:
                     weights *= numbers[:, start : start + s.width]
-                vectors = _pooled(vectors, weights, s.feature.pooling)
+                vectors = pooled(vectors, weights, s.feature.pooling)
             fields.append(vectors)
             at += s.width
         return tf.concat(fields, axis=1)
@@ -187,9 +263,9 @@ class Embedding(keras.layers.Layer):
 class _Group:
     """One table and the slots it serves."""
 
-    def __init__(self, name, slots, columns, offsets, projection):
+    def __init__(self, name, slots, columns, offsets, projection, rows):
         self.name, self.slots, self.columns = name, slots, columns
-        self.offsets, self.projection = offsets, projection
+        self.offsets, self.projection, self.rows = offsets, projection, rows
 
 
 class _RowInitializer(keras.initializers.Initializer):
@@ -214,7 +290,14 @@ def _columns(slots) -> list[int]:
     return [column for s in slots for column in range(s.start, s.start + s.width)]
 
 
-def _pooled(vectors, weights, pooling):
+def pooled(vectors: tf.Tensor, weights: tf.Tensor, pooling: str) -> tf.Tensor:
+    """A list's vectors as one, `[batch, 1, dim]`.
+
+    Args:
+        vectors: `[batch, values, dim]`.
+        weights: `[batch, values]`; 0 where a list is shorter.
+        pooling: `mean`, `sum` or `max`.
+    """
     weights = weights[:, :, tf.newaxis]
     if pooling == "max":
         lowest = tf.where(weights > 0, vectors, vectors.dtype.min)

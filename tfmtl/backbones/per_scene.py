@@ -1,0 +1,124 @@
+"""One model a scene, with nothing shared: what every model of many scenes must beat."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import tf_keras as keras
+
+from tfmtl.backbones.base import Backbone, flatten
+from tfmtl.errors import SpecError
+from tfmtl.layers.grouped import GroupedDense, tiles_of
+from tfmtl.layers.grouped_mlp import GroupedMLP
+from tfmtl.problem import ProblemSpec
+from tfmtl.registry import register
+
+
+@register("backbone", "per_scene")
+@keras.saving.register_keras_serializable(package="tfmtl")
+class PerScene(Backbone):
+    """For each scene a Shared-Bottom of its own: tables, bottom, towers and logits.
+
+    Maps `[batch, fields, dim]` of the scene's own tables, and each row's scene, to `{task: [batch,
+    1]}`, the logits less the base rate. The rows of all scenes go through one product a layer,
+    in which every row meets its own scene's kernel; see `grouped_matmul`. Tables, and so memory,
+    are as many times as large as there are scenes.
+
+    Training on rows of one scene leaves every variable of the others bit for bit as it is:
+    gradients are of the batch's scenes alone, and the model takes Adam row-wise, since Keras'
+    Adam would go on moving absent scenes by their momentum. (Optimizers with a momentum other
+    than `Adam`'s do move them, and so does weight decay, `Model(l2=…)`, at every step.) Trained
+    jointly is still not quite trained apart: a loss is the mean over a batch, of which a scene
+    has a part, Adam's bias correction counts the steps of all, and a norm clipped over all
+    gradients couples them.
+
+    A scene without training rows, so an unknown one, has logits of zero here, and so gets every
+    task's base rate over all scenes, whatever the row.
+
+    Its counterparts: `star`, where scenes share a centre, and any other backbone where the scene
+    is a feature like others, such as `mmoe`.
+
+    Args:
+        tasks: Task names, in the order of `ProblemSpec.tasks`.
+        num_scenes: How many scenes there are; a model derives it from the declaration.
+        bottom_units: Widths of each scene's bottom, which its tasks share.
+        task_units: Widths of each task's tower above it, a scene; towers of `Heads` would be
+            shared by the scenes.
+        dropout: Share dropped after each layer.
+        batch_norm: Whether layers are normalised, by their scene's rows.
+
+    Example:
+        >>> scenes = PerScene(["ctr", "cvr"], num_scenes=3, bottom_units=(16,), task_units=(8,))
+        >>> logits = scenes(tf.ones([2, 5, 8]), scene=tf.constant([0, 2]))
+        >>> {t: tuple(h.shape) for t, h in logits.items()}
+        {'ctr': (2, 1), 'cvr': (2, 1)}
+    """
+
+    multi_scene = True
+    separate_scenes = True
+    tower_units = ()
+
+    def __init__(
+        self,
+        tasks: Sequence[str],
+        *,
+        num_scenes: int,
+        bottom_units: Sequence[int] = (512, 256),
+        task_units: Sequence[int] = (128, 64),
+        dropout: float = 0.0,
+        batch_norm: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(tasks, **kwargs)
+        self.num_scenes = num_scenes
+        self.bottom_units, self.task_units = tuple(bottom_units), tuple(task_units)
+        self.dropout, self.batch_norm = dropout, batch_norm
+
+        def network(units, name):
+            return GroupedMLP(num_scenes, units, dropout=dropout, batch_norm=batch_norm, name=name)
+
+        self.bottoms = network(bottom_units, "bottoms")
+        self.towers = {t: network(task_units, f"towers_{t}") for t in self.tasks}
+        # At zero, so that a scene never trained says nothing of its own.
+        self.logits = {
+            t: GroupedDense(num_scenes, 1, zero=True, name=f"logits_{t}") for t in self.tasks
+        }
+
+    def check(self, problem: ProblemSpec, tower_units: Sequence[int]) -> None:
+        """Refuses layers above, which the scenes would share.
+
+        Raises:
+            SpecError: There are such layers.
+        """
+        if tower_units:
+            raise SpecError(
+                f"per_scene: tower_units={tuple(tower_units)} would be layers that all scenes "
+                "share. Leave tower_units out, and give a scene's layers to the backbone: "
+                "{'name': 'per_scene', 'bottom_units': (512, 256), 'task_units': (128, 64)}."
+            )
+
+    def call(self, fields, scene, training=False):
+        return self._logits(fields, scene, self.tasks, training)
+
+    def represent(self, fields, tasks, **scene):
+        return self._logits(fields, scene["scene"], tasks, False)
+
+    def served_parts(self, tasks):
+        return [self.bottoms, *(of[t] for of in (self.towers, self.logits) for t in tasks)]
+
+    def _logits(self, fields, scene, tasks, training):
+        tiles = tiles_of(scene)
+        h = self.bottoms(flatten(fields), tiles, training=training)
+        return {
+            t: self.logits[t](self.towers[t](h, tiles, training=training), tiles) for t in tasks
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "num_scenes": self.num_scenes,
+            "bottom_units": list(self.bottom_units),
+            "task_units": list(self.task_units),
+            "dropout": self.dropout,
+            "batch_norm": self.batch_norm,
+        }

@@ -1,0 +1,131 @@
+"""Partitioned normalisation (Sheng et al., CIKM 2021, section 3.2)."""
+
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfmtl.layers.grouped import Tiles, block_rows
+
+# Embeddings start with a variance of 1e-4, which Keras' 1e-3 would drown.
+EPSILON = 1e-5
+
+
+@keras.saving.register_keras_serializable(package="tfmtl")
+class PartitionedNorm(keras.layers.Layer):
+    """Batch normalisation with the moments, the scale and the shift of each row's own scene.
+
+    Maps `[batch, width]` and the `Tiles` of the rows' scenes to the same shape. In training the
+    moments are those of the scene's rows in the batch (eq. 4), at inference its moving ones
+    (eq. 5); scale and shift are `γ·(1 + Γ_scene)` and `β + Β_scene`, where the scene's parts
+    start at zero, which is neutral. The paper's batches are of one scene; in one of many scenes
+    a scene needs several rows, since a single one is normalised to its shift.
+
+    Moving moments weigh a batch by the scene's rows in it, and count the variance between
+    batches (our choice: a scene of a row or two a batch would else have a variance near zero).
+    They change for the scenes that have rows in the batch; all others keep theirs bit for bit. A
+    scene never trained has those of all scenes together where `shared`, else mean 0 and
+    variance 1.
+
+    Args:
+        num_scenes: How many scenes there are.
+        shared: Whether there are a scale and a shift of all scenes, and their moments together.
+        momentum: Share of the former moments' weight that a further batch of the scene leaves.
+
+    Example:
+        >>> from tfmtl.layers.grouped import tiles_of
+        >>> norm = PartitionedNorm(3)
+        >>> x = tf.constant([[1.0], [3.0], [70.0], [90.0]])
+        >>> norm(x, tiles_of(tf.constant([0, 0, 2, 2])), training=True).numpy().round(2).tolist()
+        [[-1.0], [1.0], [-1.0], [1.0]]
+    """
+
+    def __init__(
+        self, num_scenes: int, *, shared: bool = True, momentum: float = 0.99, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_scenes, self.shared, self.momentum = num_scenes, shared, momentum
+
+    def build(self, input_shape: Any) -> None:
+        width = self.width = tuple(input_shape)[-1]
+        if self.shared:
+            self.gamma = self._vector("gamma", width, "ones")
+            self.beta = self._vector("beta", width, "zeros")
+            self.all_moments = self._moments("all", 1, width)
+        self.scene_gamma = self._vector("scene_gamma", self.num_scenes * width, "zeros")
+        self.scene_beta = self._vector("scene_beta", self.num_scenes * width, "zeros")
+        self.moments = self._moments("moving", self.num_scenes, width)
+        super().build(input_shape)
+
+    def call(self, inputs, tiles: Tiles, training=False):
+        if training:
+            mean, variance = self._of_batch(inputs, tiles)
+        else:
+            mean, variance = self._remembered(tiles)
+        scale = 1.0 + block_rows(self.scene_gamma, tiles.present, self.width)
+        shift = block_rows(self.scene_beta, tiles.present, self.width)
+        if self.shared:
+            scale, shift = self.gamma * scale, self.beta + shift
+        scale *= tf.math.rsqrt(variance + EPSILON)
+        mean, scale, shift = (tf.gather(v, tiles.of_row) for v in (mean, scale, shift))
+        return (inputs - mean) * scale + shift
+
+    def _of_batch(self, inputs, tiles):
+        rows = tf.cast(tiles.counts, inputs.dtype)[:, tf.newaxis]
+        mean = _sums(inputs, tiles) / rows
+        variance = _sums(tf.square(inputs - tf.gather(mean, tiles.of_row)), tiles) / rows
+        self._remember(self.moments, tiles.present, mean, variance, rows)
+        if self.shared:
+            total = tf.reduce_sum(rows, keepdims=True)
+            of_all = tf.nn.moments(inputs, axes=[0], keepdims=True)
+            self._remember(self.all_moments, tf.constant([0]), *of_all, total)
+        return mean, variance
+
+    def _remembered(self, tiles):
+        rows, mean, variance = (tf.gather(v, tiles.present) for v in self.moments)
+        if not self.shared:
+            return mean, variance
+        trained = rows[:, tf.newaxis] > 0
+        _, of_all_mean, of_all_variance = self.all_moments
+        return tf.where(trained, mean, of_all_mean), tf.where(trained, variance, of_all_variance)
+
+    def _remember(self, moments, scenes, mean, variance, rows):
+        """Joins a batch's moments to the former ones, as two samples (Chan et al., 1979)."""
+        former = tf.gather(moments[0], scenes)[:, tf.newaxis] * self.momentum
+        total = former + rows
+        share = rows / total
+        before, spread = tf.gather(moments[1], scenes), tf.gather(moments[2], scenes)
+        step = mean - before
+        spread += share * (variance - spread + (1.0 - share) * tf.square(step))
+        new = (tf.squeeze(total, axis=1), before + share * step, spread)
+        for moment, value in zip(moments, new, strict=True):
+            moment.scatter_update(tf.IndexedSlices(value, scenes))
+
+    def _vector(self, name, width, initializer):
+        return self.add_weight(name=name, shape=(width,), initializer=initializer)
+
+    def _moments(self, name, count, width):
+        """How many rows the moments are of, their mean and their variance."""
+        return [
+            self.add_weight(
+                name=f"{name}_{what}", shape=shape, initializer=initializer, trainable=False
+            )
+            for what, shape, initializer in (
+                ("rows", (count,), "zeros"),
+                ("mean", (count, width), "zeros"),
+                ("variance", (count, width), "ones"),
+            )
+        ]
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        return tuple(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        own = {"num_scenes": self.num_scenes, "shared": self.shared, "momentum": self.momentum}
+        return {**super().get_config(), **own}
+
+
+def _sums(values: tf.Tensor, tiles: Tiles) -> tf.Tensor:
+    """Sums of the rows of each scene that is present, `[present, width]`."""
+    return tf.math.unsorted_segment_sum(values, tiles.of_row, tf.size(tiles.present))

@@ -1,0 +1,118 @@
+"""What backbones that treat scenes apart ask of a model, and which scene a row is of."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfmtl.errors import SpecError
+from tfmtl.features.declare import Categorical
+from tfmtl.features.layout import layout_of
+from tfmtl.heads import Heads
+from tfmtl.optimizers import RowwiseAdam
+from tfmtl.problem import ProblemSpec
+
+
+def scene_feature(problem: ProblemSpec, asker: str) -> Categorical:
+    """The feature whose ids are the scenes: the first single-valued one of the scene's column.
+
+    Args:
+        problem: The declaration.
+        asker: What the error says needs it.
+
+    Raises:
+        SpecError: No scene is declared, or no such feature.
+    """
+    if problem.scene is None:
+        raise SpecError(
+            f"{asker} treats scenes apart, but the problem declares none. Name the scene's column, "
+            "ProblemSpec(scene='scene'), and declare it as a feature, categorical('scene')."
+        )
+    for feature in problem.features:
+        if isinstance(feature, Categorical) and feature.column == problem.scene:
+            if not feature.max_values:
+                return feature
+    raise SpecError(
+        f"{asker} reads a row's scene from the ids of scene={problem.scene!r}, but no "
+        f"single-valued categorical feature reads that column. Declare "
+        f"categorical({problem.scene!r}); features are {[f.name for f in problem.features]}."
+    )
+
+
+def with_scenes(
+    problem: ProblemSpec, table_rows: Mapping[str, int], backbone: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A backbone's configuration with `num_scenes`, the rows of the scene's table.
+
+    Args:
+        problem: The declaration.
+        table_rows: Rows of each feature's table, by feature name.
+        backbone: Configuration of a backbone of many scenes.
+
+    Raises:
+        SpecError: See `scene_feature`; or `num_scenes` is there already.
+    """
+    if "num_scenes" in backbone:
+        raise SpecError(
+            f"{backbone['name']}: num_scenes={backbone['num_scenes']} follows from the table of "
+            f"the scene's feature, with a row for an unknown and one for a missing scene. Leave "
+            "it out."
+        )
+    return {**backbone, "num_scenes": table_rows[scene_feature(problem, backbone["name"]).name]}
+
+
+def scene_of(
+    feature: Categorical, problem: ProblemSpec, packed: Mapping[str, tf.Tensor]
+) -> tf.Tensor:
+    """Each row's scene `[batch]`, int32: 0 unknown, 1 missing, 2 and above known.
+
+    Args:
+        feature: What `scene_feature` found.
+        problem: The declaration.
+        packed: Packed tensors.
+    """
+    slots = layout_of(problem, (feature.side,)).ids
+    (column,) = (s.start for s in slots if s.feature == feature)
+    return tf.cast(packed[f"ids_{feature.side}"][:, column], tf.int32)
+
+
+def pass_on(heads: Heads) -> None:
+    """Makes each logit the representation `[batch, 1]` plus the base rate, with nothing to train.
+
+    Args:
+        heads: Heads without towers, not yet built.
+    """
+    for logit in heads.logits.values():
+        logit.kernel_initializer = keras.initializers.Ones()
+        logit.trainable = False
+
+
+def rate_of(optimizer: keras.optimizers.Optimizer):
+    """The learning rate: the schedule itself where there is one, else the value now."""
+    rate = optimizer._learning_rate
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        return rate
+    return float(optimizer.learning_rate.numpy())
+
+
+def rowwise(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """Adam as `RowwiseAdam`, which leaves scenes without a gradient as they are; others as given.
+
+    Args:
+        optimizer: Any; Adam must not have been used yet, since its moments are left behind.
+
+    Raises:
+        ValueError: It is an Adam with what a row-wise one does not have.
+    """
+    if type(optimizer) is not keras.optimizers.Adam:
+        return optimizer
+    config = optimizer.get_config()
+    for setting in ("amsgrad", "use_ema", "weight_decay"):
+        if config.get(setting):
+            raise ValueError(
+                f"optimizer: Adam({setting}={config[setting]}) visits scenes that have no rows in "
+                "a batch. Leave it out, or give an optimizer other than Adam."
+            )
+    kept = ("beta_1", "beta_2", "epsilon", "clipnorm", "clipvalue", "global_clipnorm")
+    return RowwiseAdam(learning_rate=rate_of(optimizer), **{name: config[name] for name in kept})
