@@ -5,6 +5,8 @@ A configuration is a Python file that defines
 - `EXPERIMENT`, an `ExperimentConfig` (and `PROBLEM`, by custom, its `ProblemSpec`),
 - `SOURCE`, how text files are read, where the defaults do not fit (optional),
 - `DATA`, the data's path, relative to the file (optional),
+- `SPANS`, the pattern of a day's files, where the experiment declares `mtms` (optional; by default
+  `day-{SPAN}/*`),
 - `REPLAY`, the replay log's path likewise, where the experiment declares `replay` (optional),
 - `generate(path)`, which writes the data to a folder where none are given; where the experiment
   declares `replay`, the data to `path/log` and the replay log to `path/replay` (optional).
@@ -28,6 +30,9 @@ from tfmtl.experiment import ExperimentConfig
 from tfmtl.sliced_metrics import split_name
 from tfmtl.tuning import check_tuning
 
+SPANS = "day-{SPAN}/*"
+"""What a day's files are called in a log's folder, where the configuration does not say."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
@@ -40,6 +45,7 @@ class Config:
         data: Where the data lie, unless the user says otherwise.
         replay: Where the replay log lies, unless the user says otherwise.
         generate: Writes the data to a folder, where there are none.
+        spans: Pattern of a day's files in a log that grows day by day.
     """
 
     experiment: ExperimentConfig
@@ -48,6 +54,7 @@ class Config:
     data: str | None = None
     replay: str | None = None
     generate: Callable[[str], None] | None = None
+    spans: str = SPANS
 
 
 def known_names() -> tuple[str, ...]:
@@ -93,6 +100,7 @@ def load(name_or_path: str) -> Config:
         data=os.path.join(folder, data) if data else None,
         replay=os.path.join(folder, replay) if replay else None,
         generate=getattr(module, "generate", None),
+        spans=getattr(module, "SPANS", SPANS),
     )
 
 
@@ -101,8 +109,9 @@ def check(experiment: ExperimentConfig) -> None:
 
     Raises:
         SpecError: A part or one of its arguments is unknown, the tasks do not fit the model, or
-            the search does not fit the experiment.
+            the search does not fit the experiment; or slots and the split contradict each other.
     """
+    check_slots(experiment)
     # Imported here: they bring TensorFlow, which --help need not wait for. Not tfmtl.model: it
     # brings TFRS, which refuses to load where `tfx` was first to choose the version of Keras.
     import tfmtl.backbones
@@ -129,6 +138,33 @@ def check(experiment: ExperimentConfig) -> None:
             model.conv_semantics or registry.get("backbone", model.backbone["name"]).conv_semantics
         )
         check_semantics(candidate.problem, semantics)
+
+
+def check_slots(experiment: ExperimentConfig) -> None:
+    """Refuses slots without whole days, whole days without slots, and what slots do not know.
+
+    Raises:
+        SpecError: The message says what would be right.
+    """
+    split = experiment.split
+    if experiment.mtms is None:
+        if split.rule == "whole":
+            raise SpecError(
+                "split=whole() keeps a day's rows together, to be tested on and then trained on, "
+                "which only an experiment with mtms=MTMS(…) does. Use by_hash(…) or by_time(…)."
+            )
+        return
+    if split.rule != "whole":
+        raise SpecError(
+            f"mtms: the pipeline tests on the whole next day and trains on whole days, and split "
+            f"is {split}; split=whole() would be right."
+        )
+    for name in ("tuning", "replay", "sampling"):
+        if getattr(experiment, name) is not None:
+            raise SpecError(
+                f"mtms: {name} is declared, which a slot's training does not know; leave it out, "
+                f"as by --set {name}=None."
+            )
 
 
 def check_monitor(experiment: ExperimentConfig) -> None:

@@ -60,8 +60,8 @@ def replay_of(
 
 def _given(config: Config, path: str) -> str:
     path = os.path.abspath(path)
-    if "{" not in path:
-        # A mistyped path is told at once; one with TFX's {SPAN} only ExampleGen can read.
+    if "{" not in path and config.experiment.mtms is None:
+        # A mistyped path is told at once; TFX's {SPAN} and a folder of days are looked into later.
         files_of(path, config.source or Source())
     return path
 

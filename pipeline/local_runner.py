@@ -5,6 +5,7 @@ As a command:
     python -m pipeline.local_runner --config simulated_ads
     python -m pipeline.local_runner --config hillstrom --data path/to/hillstrom
     python -m pipeline.local_runner --config my_config.py --data rows.csv
+    python -m pipeline.local_runner --config mtms --days 5
 
 As the pipeline file of TFX's own command, where the settings come from the environment
 (TFMTL_CONFIG, TFMTL_DATA, TFMTL_REPLAY, TFMTL_OUTPUT):
@@ -13,7 +14,8 @@ As the pipeline file of TFX's own command, where the settings come from the envi
     tfx run create --engine local --pipeline_name simulated_ads
 
 A second run takes every component whose inputs, settings and code are unchanged from the cache;
-a run that was killed goes on where it was, inside Trainer from its last checkpoint.
+a run that was killed goes on where it was, inside Trainer from its last checkpoint. A configuration
+with `mtms` is run for each new day of a log in folders of a day each; days done are passed over.
 """
 
 import argparse
@@ -102,6 +104,12 @@ def parser() -> argparse.ArgumentParser:
         action=argparse.BooleanOptionalAction,
         help="search the configuration's tuning space before training (default: where it has one)",
     )
+    add(
+        "--days",
+        type=_count,
+        metavar="N",
+        help="of a configuration that trains day by day, the first N new days (default: all)",
+    )
     add("--epochs", type=int, metavar="N", help="another training.epochs")
     add("--seed", type=int, metavar="N", help="another training.seed")
     add(
@@ -131,12 +139,19 @@ def run(options: argparse.Namespace) -> None:
         DataError: The data are wrong, or none are given.
     """
     # Imported here: --help and a mistyped name need not wait for TensorFlow and TFX.
-    from pipeline.config import check, load
+    from pipeline.config import check, check_slots, load
     from pipeline.data import data_of, replay_of
     from pipeline.lock import alone
+    from tfmtl.errors import SpecError
 
     config = load(options.config)
     experiment = with_options(config.experiment, options)
+    check_slots(experiment)
+    if options.days is not None and experiment.mtms is None:
+        raise SpecError(
+            f"--days {options.days}: {options.config} trains one model on all its rows; days are "
+            "of an experiment with split=whole() and mtms=MTMS(…), such as --config mtms."
+        )
     output = os.path.abspath(options.output or os.path.join("output", experiment.name))
     with alone(output):
         data = data_of(config, options, output)
@@ -148,6 +163,9 @@ def run(options: argparse.Namespace) -> None:
 
         if not options.verbose:
             console.keep_our_messages()
+        if experiment.mtms is not None:
+            _run_days(config, experiment, data, output, options)
+            return
         metadata_path = os.path.join(output, "metadata.sqlite")
         pipeline = create_pipeline(
             experiment=experiment,
@@ -167,6 +185,33 @@ def run(options: argparse.Namespace) -> None:
         if runner.executions:
             outcome = report.outcome_of(metadata_path, runner.executions, experiment)
             print(report.report(outcome, experiment, _command(options)))
+
+
+def _run_days(config, experiment, data: str, output: str, options: argparse.Namespace) -> None:
+    from components.evaluator import write_figure
+    from pipeline import days_report
+    from pipeline.daily import Place
+    from pipeline.pipeline import beam_arguments
+    from pipeline.slots import run_days
+
+    place = Place(
+        pipeline_root=os.path.join(output, "artifacts"),
+        serving_dir=os.path.join(output, "serving"),
+        metadata_path=os.path.join(output, "metadata.sqlite"),
+        schema_path=options.schema,
+        enable_cache=not options.no_cache,
+        beam_args=beam_arguments(options.workers),
+    )
+    done = run_days(config, experiment, data, place, days=options.days)
+    if not done:
+        return
+    print(f"\n{days_report.table(done, experiment.problem)}")
+    figure = days_report.draw(done, experiment.problem)
+    if figure is not None:
+        path = os.path.join(output, days_report.CURVES_FILE)
+        write_figure(figure, path)
+        print(f"Its curves are   {path}")
+    print(days_report.next_commands(done, experiment.name))
 
 
 def with_options(experiment, options: argparse.Namespace):
@@ -212,6 +257,13 @@ def explanation(error: BaseException) -> str | None:
             return found[-1]
         following = following.__cause__ or following.__context__
     return None
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} days; 1 or more would be right")
+    return number
 
 
 def _value(text: str):

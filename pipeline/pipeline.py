@@ -31,6 +31,7 @@ CODE = (
     "pipeline/transform_module.py",
     "pipeline/tuner_module.py",
     "pipeline/trainer_module.py",
+    "pipeline/slot_module.py",
 )
 
 
@@ -64,45 +65,31 @@ def create_pipeline(
         beam_args: Arguments of every Beam pipeline; see `beam_arguments`.
 
     Raises:
-        SpecError: The experiment declares `replay` and there is no `replay_path`.
+        SpecError: The experiment declares `replay` and there is no `replay_path`; or it declares
+            `mtms`, for which `daily.create_daily_pipeline` is made.
     """
-    splits = ("train", "validation", "test")
+    if experiment.mtms is not None:
+        raise SpecError(
+            "create_pipeline trains one model on one table, and the experiment declares mtms; "
+            "create_daily_pipeline(…) makes the pipeline of a day."
+        )
+    splits = experiment.split.names
     examples = example_gen(data_path, experiment, source)
     replay = _replay_gen(replay_path, experiment, source)
     statistics = tfx.components.StatisticsGen(examples=examples.outputs["examples"])
-    schema: BaseNode
-    if schema_path is None:
-        # Without shapes every column is sparse. With them, a column would be dense or sparse
-        # depending on whether a value happens to be missing in the rows of the day.
-        schema = tfx.components.SchemaGen(
-            statistics=statistics.outputs["statistics"],
-            infer_feature_shape=False,
-            exclude_splits=list(splits[1:]),
-        )
-    else:
-        schema = tfx.components.ImportSchemaGen(schema_file=os.path.abspath(schema_path))
+    schema = schema_of(statistics.outputs["statistics"], schema_path, exclude=splits[1:])
     validator = tfx.components.ExampleValidator(
         statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
     )
-    # What Transform need not know is left out: another learning rate must not run it again.
-    preprocessing = dataclasses.replace(
-        untrained(experiment), evaluation=Evaluation(), value=None, replay=None, sampling=None
-    )
-    transform = tfx.components.Transform(
-        examples=examples.outputs["examples"],
-        schema=schema.outputs["schema"],
-        preprocessing_fn="pipeline.transform_module.preprocessing_fn",
-        splits_config=tfx.proto.SplitsConfig(analyze=[splits[0]], transform=list(splits)),
-        disable_analyzer_cache=True,
-        disable_statistics=True,
-        custom_config=_custom_config(preprocessing, pipeline_root),
+    transform = transform_of(
+        examples.outputs["examples"], schema.outputs["schema"], experiment, pipeline_root
     )
     inputs = {
         "examples": transform.outputs["transformed_examples"],
         "transform_graph": transform.outputs["transform_graph"],
         "train_args": tfx.proto.TrainArgs(splits=[splits[0]]),
         "eval_args": tfx.proto.EvalArgs(splits=[splits[1]]),
-        "custom_config": _custom_config(
+        "custom_config": custom_config(
             dataclasses.replace(experiment, evaluation=Evaluation(), replay=None), pipeline_root
         ),
     }
@@ -139,22 +126,34 @@ def create_pipeline(
                 untrained(experiment), evaluation=Evaluation(), sampling=None
             ),
         )
-    pusher = tfx.components.Pusher(
-        model=trainer.outputs["model"],
-        model_blessing=(consistency or evaluator).outputs["blessing"],
-        push_destination=tfx.proto.PushDestination(
-            filesystem=tfx.proto.PushDestination.Filesystem(
-                base_directory=os.path.join(serving_dir, experiment.name)
-            )
-        ),
-    )
+    pusher = pusher_of(trainer, consistency or evaluator, experiment, serving_dir)
     # The replay log is read at the beginning: a bad one should not be found after training.
     nodes = [examples, replay, statistics, schema, validator, transform, tuner, trainer]
     nodes += [baseline, evaluator, consistency, pusher]
+    return pipeline_of(
+        [node for node in nodes if node is not None],
+        experiment,
+        pipeline_root=pipeline_root,
+        metadata_path=metadata_path,
+        enable_cache=enable_cache,
+        beam_args=beam_args,
+    )
+
+
+def pipeline_of(
+    nodes: Sequence[BaseNode],
+    experiment: ExperimentConfig,
+    *,
+    pipeline_root: str,
+    metadata_path: str,
+    enable_cache: bool = True,
+    beam_args: Sequence[str] = (),
+) -> tfx.dsl.Pipeline:
+    """The components as a pipeline with the experiment's name; see `create_pipeline`."""
     return tfx.dsl.Pipeline(
         pipeline_name=experiment.name,
         pipeline_root=pipeline_root,
-        components=[node for node in nodes if node is not None],
+        components=list(nodes),
         enable_cache=enable_cache,
         metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
             metadata_path
@@ -163,11 +162,68 @@ def create_pipeline(
     )
 
 
+def schema_of(
+    statistics: tfx.dsl.Channel, schema_path: str | None, *, exclude: Sequence[str] = ()
+) -> BaseNode:
+    """The component that gives the schema: the user's, or one inferred from statistics.
+
+    Args:
+        statistics: Statistics of the rows that the schema is to describe.
+        schema_path: The user's schema (text proto), where there is one.
+        exclude: Splits that an inferred schema is not to know.
+    """
+    if schema_path is not None:
+        return tfx.components.ImportSchemaGen(schema_file=os.path.abspath(schema_path))
+    # Without shapes every column is sparse. With them, a column would be dense or sparse
+    # depending on whether a value happens to be missing in the rows of the day.
+    return tfx.components.SchemaGen(
+        statistics=statistics, infer_feature_shape=False, exclude_splits=list(exclude)
+    )
+
+
+def transform_of(
+    examples: tfx.dsl.Channel,
+    schema: tfx.dsl.Channel,
+    experiment: ExperimentConfig,
+    pipeline_root: str,
+) -> BaseNode:
+    """The component that fits the preprocessing on the first split and packs all rows."""
+    splits = experiment.split.names
+    # What Transform need not know is left out: another learning rate must not run it again.
+    preprocessing = dataclasses.replace(
+        untrained(experiment), evaluation=Evaluation(), value=None, replay=None, sampling=None
+    )
+    return tfx.components.Transform(
+        examples=examples,
+        schema=schema,
+        preprocessing_fn="pipeline.transform_module.preprocessing_fn",
+        splits_config=tfx.proto.SplitsConfig(analyze=[splits[0]], transform=list(splits)),
+        disable_analyzer_cache=True,
+        disable_statistics=True,
+        custom_config=custom_config(preprocessing, pipeline_root),
+    )
+
+
+def pusher_of(
+    trainer: BaseNode, judge: BaseNode, experiment: ExperimentConfig, serving_dir: str
+) -> BaseNode:
+    """The component that copies a model blessed by `judge` to where TensorFlow Serving looks."""
+    return tfx.components.Pusher(
+        model=trainer.outputs["model"],
+        model_blessing=judge.outputs["blessing"],
+        push_destination=tfx.proto.PushDestination(
+            filesystem=tfx.proto.PushDestination.Filesystem(
+                base_directory=os.path.join(serving_dir, experiment.name)
+            )
+        ),
+    )
+
+
 def untrained(experiment: ExperimentConfig) -> ExperimentConfig:
     """The experiment without what training alone depends on, for components that do not train."""
     # The one monitor that every problem has.
     return dataclasses.replace(
-        experiment, model=Model(), training=Training(monitor="loss"), tuning=None
+        experiment, model=Model(), training=Training(monitor="loss"), tuning=None, mtms=None
     )
 
 
@@ -195,7 +251,8 @@ def _replay_gen(
     return ReplayGen(path=path, experiment=experiment, source=source)
 
 
-def _custom_config(experiment: ExperimentConfig, pipeline_root: str) -> dict[str, str]:
+def custom_config(experiment: ExperimentConfig, pipeline_root: str) -> dict[str, str]:
+    """What the functions of Transform, Tuner and Trainer get besides their inputs."""
     # TFX takes a component from its cache while inputs and parameters are the same, and sees
     # of a function only its import path. With a hash of the sources among the parameters an
     # edited encoding or layer runs again, instead of yesterday's model passing for today's.

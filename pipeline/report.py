@@ -168,6 +168,12 @@ def _recall_table(consistency: Consistency, scene: str | None) -> Iterator[str]:
         )
 
 
+def verdict_of(outcome: Outcome) -> str:
+    """Whether the model was blessed and why, and what was odd about the data, in words."""
+    lines = _anomaly_lines(outcome)
+    return "\n".join([_verdict(outcome), *lines])
+
+
 def _verdict(outcome: Outcome) -> str:
     verdict = outcome.verdict
     if verdict["blessed"]:
@@ -190,9 +196,7 @@ def _notes(outcome: Outcome) -> list[str]:
     if outcome.hyperparameters is not None:
         found = ", ".join(f"{path} = {value}" for path, value in outcome.hyperparameters.items())
         lines.append(f"Found by the search: {found}")
-    for split, columns in outcome.anomalies.items():
-        listed = textwrap.shorten(", ".join(columns), 70, placeholder=" …")
-        lines.append(f"ExampleValidator: {split} rows unlike the schema in {listed}")
+    lines += _anomaly_lines(outcome)
     served = outcome.pushed and newest_version(os.path.dirname(outcome.pushed))
     if served and served != os.path.basename(outcome.pushed or ""):
         lines.append(
@@ -202,10 +206,17 @@ def _notes(outcome: Outcome) -> list[str]:
     return lines
 
 
+def _anomaly_lines(outcome: Outcome) -> list[str]:
+    lines = []
+    for split, columns in outcome.anomalies.items():
+        listed = textwrap.shorten(", ".join(columns), 70, placeholder=" …")
+        lines.append(f"ExampleValidator: {split} rows unlike the schema in {listed}")
+    return lines
+
+
 def _next_commands(outcome: Outcome, experiment: ExperimentConfig, command: str) -> list[str]:
-    name, model = experiment.name, outcome.pushed or outcome.model
-    show = f"saved_model_cli show --dir {shlex.quote(model)} --all"
     if outcome.pushed is None:
+        show = f"saved_model_cli show --dir {shlex.quote(outcome.model)} --all"
         verdicts = [
             shlex.quote(os.path.join(folder, VERDICT_FILE))
             for folder in (outcome.evaluation, outcome.replayed)
@@ -216,24 +227,36 @@ def _next_commands(outcome: Outcome, experiment: ExperimentConfig, command: str)
             *(f"  python -m json.tool {verdict}" for verdict in verdicts),
             f"  {command}    # once the bounds or the model are changed",
         ]
-    folder = shlex.quote(os.path.dirname(os.path.abspath(model)))
+    return serving_commands(outcome.pushed, outcome.request, experiment.name)
+
+
+def serving_commands(pushed: str, request: str, name: str) -> list[str]:
+    """Commands that look at a pushed model, serve it, and ask it.
+
+    Args:
+        pushed: Folder of the version.
+        request: A request, as `write_request` writes it.
+        name: Name of the served model.
+    """
+    folder = shlex.quote(os.path.dirname(os.path.abspath(pushed)))
     return [
-        f"  {show}",
+        f"  saved_model_cli show --dir {shlex.quote(pushed)} --all",
         f"  docker run -p 8501:8501 -e MODEL_NAME={name} -v {folder}:/models/{name} "
         "tensorflow/serving",
-        f"  curl -d @{shlex.quote(outcome.request)} http://localhost:8501/v1/models/{name}:predict",
+        f"  curl -d @{shlex.quote(request)} http://localhost:8501/v1/models/{name}:predict",
     ]
 
 
 def write_request(examples: str, experiment: ExperimentConfig, path: str) -> str:
-    """Writes a request to TensorFlow Serving's REST interface, with a row of the test split.
+    """Writes a request to TensorFlow Serving's REST interface, with a row of the last split.
 
     Args:
         examples: Folder of ExampleGen's examples.
         experiment: Names the columns.
         path: JSON file to write; returned.
     """
-    (file, *_) = sorted(glob.glob(os.path.join(examples, "Split-test", "*")))
+    split = f"Split-{experiment.split.names[-1]}"
+    (file, *_) = sorted(glob.glob(os.path.join(examples, split, "*")))
     compression = "GZIP" if file.endswith(".gz") else ""
     record = next(iter(tf.data.TFRecordDataset(file, compression_type=compression)))
     columns = experiment.problem.feature_columns()

@@ -2,6 +2,7 @@
 
 from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration import metadata
+from tfx.orchestration import pipeline as tfx_pipeline
 from tfx.orchestration.local import local_dag_runner
 from tfx.orchestration.portable import launcher
 from tfx.proto.orchestration import pipeline_pb2
@@ -26,6 +27,16 @@ class Runner(local_dag_runner.LocalDagRunner):
         super().__init__()
         self.executions: dict[str, int] = {}
 
+    @staticmethod
+    def only_reads(pipeline: tfx_pipeline.Pipeline) -> bool:
+        """Whether nobody runs what is defined: `tfx pipeline create` only reads it.
+
+        It takes this definition for the one it asked for, and refuses a second. Nothing is run.
+        """
+        probe = _Probe()
+        probe.run(pipeline)
+        return not probe.reached
+
     def run_with_ir(
         self,
         pipeline: pipeline_pb2.Pipeline,
@@ -40,6 +51,15 @@ class Runner(local_dag_runner.LocalDagRunner):
                 super().run_with_ir(pipeline, run_options)
         finally:
             launcher.Launcher = original
+
+
+class _Probe(local_dag_runner.LocalDagRunner):
+    """Notes whether `run` gets as far as running."""
+
+    reached = False
+
+    def run_with_ir(self, pipeline, run_options=None) -> None:
+        self.reached = True
 
 
 def _launcher(steps: Steps, runner: Runner) -> type[launcher.Launcher]:

@@ -39,7 +39,7 @@ def run_fn(fn_args) -> None:
     problem = experiment.problem
     output = tft.TFTransformOutput(fn_args.transform_output)
     data = packed_data(problem, output, fn_args.train_files, fn_args.eval_files)
-    checkpoints = os.path.join(config["checkpoints"], _key(experiment, fn_args))
+    checkpoints = os.path.join(config["checkpoints"], key_of(experiment, fn_args))
     # A progress bar rewrites its line, which only a terminal can show.
     verbose = 1 if sys.stdout.isatty() else 2
     trained = train(experiment, data, checkpoint_dir=checkpoints, verbose=verbose)
@@ -58,8 +58,8 @@ def packed_data(
 ) -> PackedData:
     """The Transform component's output as training data, in memory where it is small enough."""
     return PackedData(
-        train=_rows(problem, train_files),
-        validation=_rows(problem, validation_files),
+        train=rows_of(problem, train_files),
+        validation=rows_of(problem, validation_files),
         table_rows=table_rows(problem, output),
     )
 
@@ -74,7 +74,8 @@ def table_rows(problem: ProblemSpec, output: tft.TFTransformOutput) -> dict[str,
     }
 
 
-def _rows(problem: ProblemSpec, patterns) -> Rows:
+def rows_of(problem: ProblemSpec, patterns) -> Rows:
+    """Packed rows of files, by their patterns; in memory where they are few enough."""
     files = sorted(itertools.chain.from_iterable(tf.io.gfile.glob(p) for p in patterns))
     rows = FileRows(problem, files)
     size = sum(tf.io.gfile.stat(path).length for path in files)
@@ -82,6 +83,7 @@ def _rows(problem: ProblemSpec, patterns) -> Rows:
     return rows.load() if packed <= IN_MEMORY_BYTES else rows
 
 
-def _key(experiment: ExperimentConfig, fn_args) -> str:
-    parts = [experiment.to_json(), fn_args.transform_output, *fn_args.train_files]
+def key_of(experiment: ExperimentConfig, fn_args, *more: str) -> str:
+    """A name for what is trained, the same for the same experiment and inputs."""
+    parts = [experiment.to_json(), fn_args.transform_output, *fn_args.train_files, *more]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -1,0 +1,140 @@
+"""The days of a log: folders of a day each, found by a pattern with TFX's placeholders."""
+
+import glob
+import json
+import os
+import re
+from collections.abc import Mapping
+from datetime import date
+
+from tfx.components.example_gen import utils
+from tfx.proto import example_gen_pb2, range_config_pb2
+
+from pipeline.config import SPANS
+from tfmtl.errors import DataError
+
+PLACEHOLDER = re.compile(r"\{(SPAN(?::\d+)?|YYYY|MM|DD)\}")
+
+
+class Log:
+    """A log's days, each by its span: its number, or days since 1970 where folders are dates.
+
+    Args:
+        path: The log's folder, or a pattern with placeholders, as `logs/{YYYY}-{MM}-{DD}/*`.
+        spans: The pattern of a day's files below the folder, where `path` is one.
+
+    Raises:
+        DataError: There is no such folder, or no day in it.
+    """
+
+    def __init__(self, path: str, spans: str = SPANS):
+        self.pattern = path if "{" in path else os.path.join(path, spans)
+        if "{" not in path and not os.path.isdir(path):
+            raise DataError(f"{path!r} is no folder. Days of data are folders in one: {spans}.")
+        found = {m.group(1).split(":")[0] for m in PLACEHOLDER.finditer(self.pattern)}
+        if found not in ({"SPAN"}, {"YYYY", "MM", "DD"}):
+            raise DataError(
+                f"{self.pattern!r} has the placeholders {sorted(found)}; {{SPAN}}, or {{YYYY}} "
+                "with {MM} and {DD}, would be right."
+            )
+        self.spans = self._spans()
+        if not self.spans:
+            raise DataError(f"no file matches {self.pattern!r}: there is no day of data.")
+
+    def folder(self, span: int) -> str:
+        """The pattern of a day's files."""
+        dated = "{YYYY}" in self.pattern
+        return utils.get_pattern_for_span_version(self.pattern, not dated, dated, False, span, None)
+
+    def name(self, span: int) -> str:
+        """What a day is called: the part of the path that has its number or date."""
+        parts = self.pattern.split(os.sep)
+        named = [i for i, part in enumerate(parts) if PLACEHOLDER.search(part)]
+        return os.sep.join(self.folder(span).split(os.sep)[named[0] : named[-1] + 1])
+
+    def fingerprint(self, span: int) -> str:
+        """What changes with a day's files, as TFX's ExampleGen has it."""
+        folder, name = os.path.split(self.folder(span))
+        split = example_gen_pb2.Input.Split(name="rows", pattern=name)
+        found, _, _ = utils.calculate_splits_fingerprint_span_and_version(folder, [split])
+        return found
+
+    def _spans(self) -> tuple[int, ...]:
+        # A glob finds the files; what stands for a placeholder must be a number.
+        wildcards = glob.glob(PLACEHOLDER.sub("*", self.pattern))
+        pieces = PLACEHOLDER.split(self.pattern)
+        regex = "".join(
+            _group(piece) if i % 2 else _literal(piece) for i, piece in enumerate(pieces)
+        )
+        spans = set()
+        for path in wildcards:
+            match = re.fullmatch(regex, path)
+            if match:
+                spans.add(_number(match.groupdict()))
+        return tuple(sorted(spans))
+
+
+def only(span: int) -> range_config_pb2.RangeConfig:
+    """What tells TFX's ExampleGen to read one day."""
+    return range_config_pb2.RangeConfig(
+        static_range=range_config_pb2.StaticRange(start_span_number=span, end_span_number=span)
+    )
+
+
+def known_days(log: Log, path: str) -> dict[int, str]:
+    """Fingerprints of all days: of those there are, and of those there were when last asked.
+
+    Days that were used and then deleted still count, or the log would seem to begin later.
+
+    Args:
+        log: The days there are.
+        path: File that keeps the answer for the next time.
+
+    Raises:
+        DataError: A day is missing between two others.
+    """
+    known: dict[int, str] = {}
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            known = {int(span): mark for span, mark in json.load(file).items()}
+    known.update({span: log.fingerprint(span) for span in log.spans})
+    check_no_gap(log, known)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(f"{path}.building", "w", encoding="utf-8") as file:
+        json.dump(known, file, indent=1, sort_keys=True)
+    os.replace(f"{path}.building", path)
+    return dict(sorted(known.items()))
+
+
+def check_no_gap(log: Log, days: Mapping[int, str]) -> None:
+    """Refuses days of which one in the middle is missing.
+
+    Raises:
+        DataError: The message names it.
+    """
+    first, last = min(days), max(days)
+    missing = [span for span in range(first, last) if span not in days]
+    if missing:
+        names = ", ".join(log.name(span) for span in missing[:5])
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise DataError(
+            f"{names}{more} missing between {log.name(first)} and {log.name(last)}: nothing "
+            f"matches {log.folder(missing[0])!r}. A slot follows the one before it; add the day, "
+            "or move the days before it away and give another --output."
+        )
+
+
+def _group(placeholder: str) -> str:
+    name, _, width = placeholder.partition(":")
+    digits = {"YYYY": "4", "MM": "2", "DD": "2"}.get(name, width)
+    return f"(?P<{name}>\\d{{{digits}}})" if digits else f"(?P<{name}>\\d+)"
+
+
+def _literal(text: str) -> str:
+    return "".join({"*": "[^/]*", "?": "[^/]"}.get(c, re.escape(c)) for c in text)
+
+
+def _number(found: Mapping[str, str]) -> int:
+    if "SPAN" in found:
+        return int(found["SPAN"])
+    return (date(*(int(found[part]) for part in ("YYYY", "MM", "DD"))) - date(1970, 1, 1)).days

@@ -1,0 +1,180 @@
+"""What daily runs tell at their end: one table and one figure over all days."""
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.report import serving_commands
+from tfmtl.problem import ProblemSpec
+from tfmtl.replay_report import aligned
+from tfmtl.sliced_metrics import Slice, SlicedMetrics
+from tfmtl.tasks import Task
+
+CURVES_FILE = "days.png"
+COLUMNS = {
+    "binary": (("AUC", "auc", ".4f"), ("cal.", "calibration", ".3f")),
+    "regression": (("R2", "r2", ".4f"), ("MAE", "mae", ".4g")),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DoneDay:
+    """What the run of one new day made.
+
+    Args:
+        name: The day.
+        trained_on: The days of the window, in words.
+        metrics: Metrics on the whole new day.
+        blessed: Whether the model was blessed.
+        pushed: Folder of the pushed SavedModel; `None` where it was not blessed.
+        model: Folder of the trained SavedModel.
+        request: A request to it, as a JSON file.
+        seconds: How long the run took; from where it was, if it had been interrupted.
+    """
+
+    name: str
+    trained_on: str
+    metrics: SlicedMetrics
+    blessed: bool
+    pushed: str | None
+    model: str
+    request: str
+    seconds: float
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain data, from which `from_plain` makes an equal day."""
+        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {**plain, "metrics": json.loads(self.metrics.to_json())}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> "DoneDay":
+        """The day that `to_plain` took apart."""
+        return cls(**{**plain, "metrics": SlicedMetrics.from_json(json.dumps(plain["metrics"]))})
+
+
+def table(days: Sequence[DoneDay], problem: ProblemSpec) -> str:
+    """A line a day: each task overall, the sparsest task by scene, the verdict, the version."""
+    tasks = _measured(days, problem)
+    narrow, scenes = _narrowest(tasks, problem), _scenes(days, problem)
+    head = ["day"]
+    for task in tasks:
+        name = f"{task.name}@{problem.space_of(task)}"
+        head += [f"{name} {COLUMNS[task.kind][0][0]}", *(c[0] for c in COLUMNS[task.kind][1:])]
+    if narrow is not None:
+        head += [f"in {value}" for value in _values(scenes)]
+    lines = [[*head, "blessed", "pushed", "seconds"]]
+    for day in days:
+        cells = [day.name]
+        for task in tasks:
+            cells += [
+                _cell(day, (), problem.metric_name(task, metric), spec)
+                for _, metric, spec in COLUMNS[task.kind]
+            ]
+        if narrow is not None:
+            name = problem.metric_name(narrow, "auc")
+            cells += [_cell(day, key, name, ".4f") for key in scenes]
+        version = os.path.basename(day.pushed) if day.pushed else "-"
+        cells += ["yes" if day.blessed else "no", version, f"{day.seconds:,.0f}"]
+        lines.append(cells)
+    told = []
+    if narrow is not None and scenes:
+        listed = ", ".join(f"in {value}" for value in _values(scenes))
+        told = [f"{listed}: AUC of {narrow.name}@{problem.space_of(narrow)} in that scene."]
+    return "\n".join([*aligned(lines), *told])
+
+
+def draw(days: Sequence[DoneDay], problem: ProblemSpec) -> Any:
+    """A figure of each binary task's AUC by day, overall and by scene.
+
+    A day whose model was not blessed is a hollow point.
+
+    Args:
+        days: In their order.
+        problem: The declaration.
+
+    Returns:
+        A `matplotlib.figure.Figure`, or `None` where there is no binary task.
+    """
+    # Loaded here: who only reads the table needs no plotting library.
+    from matplotlib.figure import Figure
+
+    tasks = [task for task in _measured(days, problem) if task.kind == "binary"]
+    if not tasks:
+        return None
+    figure = Figure(figsize=(4.2 * len(tasks), 4), layout="constrained")
+    axes = figure.subplots(1, len(tasks), sharex=True, squeeze=False)[0]
+    at = range(len(days))
+    for axis, task in zip(axes, tasks, strict=True):
+        name = problem.metric_name(task, "auc")
+        for key in ((), *_scenes(days, problem)):
+            values = [_value(day, key, name) for day in days]
+            label = key[0][1] if key else "all scenes"
+            (line,) = axis.plot(at, values, label=label, color=None if key else "black")
+            for blessed, face in ((True, line.get_color()), (False, "white")):
+                chosen = [i for i in at if days[i].blessed == blessed]
+                axis.plot(
+                    chosen,
+                    [values[i] for i in chosen],
+                    "o",
+                    color=line.get_color(),
+                    markerfacecolor=face,
+                    markersize=5,
+                )
+        axis.set(title=f"{task.name}@{problem.space_of(task)}", xlabel="tested on")
+        axis.set_xticks([*at], [day.name for day in days], rotation=45 if len(days) > 6 else 0)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("AUC")
+    hollow = any(not day.blessed for day in days)
+    axes[-1].legend(title="hollow: not blessed" if hollow else None)
+    return figure
+
+
+def next_commands(days: Sequence[DoneDay], name: str) -> str:
+    """What to do with the model that was pushed last; nothing where none was.
+
+    Args:
+        days: In their order.
+        name: Name of the served model.
+    """
+    pushed = [day for day in days if day.pushed is not None]
+    if not pushed:
+        return "No day's model was blessed, so none is served."
+    last = pushed[-1]
+    return "\n".join(["", "Next:", *serving_commands(str(last.pushed), last.request, name)])
+
+
+def _measured(days: Sequence[DoneDay], problem: ProblemSpec) -> list[Task]:
+    return [
+        task
+        for task in problem.served
+        if any(problem.metric_name(task, "rows") in day.metrics.overall for day in days)
+    ]
+
+
+def _narrowest(tasks: Sequence[Task], problem: ProblemSpec) -> Task | None:
+    # A rate after a click has the fewest rows, so that its scenes differ most.
+    binary = [task for task in tasks if task.kind == "binary" and problem.scene is not None]
+    return next((task for task in binary if task.observed_if is not None), next(iter(binary), None))
+
+
+def _scenes(days: Sequence[DoneDay], problem: ProblemSpec) -> list[Slice]:
+    found = {
+        key for day in days for key in day.metrics.slices if [c for c, _ in key] == [problem.scene]
+    }
+    return sorted(found, key=str)
+
+
+def _values(scenes: Sequence[Slice]) -> list[str]:
+    return [str(value) for ((_, value),) in scenes]
+
+
+def _value(day: DoneDay, key: Slice, name: str) -> float:
+    return day.metrics.slices.get(key, {}).get(name, math.nan)
+
+
+def _cell(day: DoneDay, key: Slice, name: str, spec: str) -> str:
+    value = _value(day, key, name)
+    return "-" if math.isnan(value) else format(value, spec)

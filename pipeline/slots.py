@@ -1,0 +1,188 @@
+"""Days in their order: each new one once, and on from where an interrupted run was."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline import report
+from pipeline.config import Config
+from pipeline.daily import CODE as DAILY_CODE
+from pipeline.daily import Day, Place, create_daily_pipeline, create_reading_pipeline
+from pipeline.days import Log, known_days
+from pipeline.days_report import DoneDay
+from pipeline.fingerprint import code_hash
+from pipeline.pipeline import CODE
+from pipeline.runner import Runner
+from tfmtl.data.readers import Source
+from tfmtl.errors import DataError
+from tfmtl.experiment import ExperimentConfig
+
+
+def run_days(
+    config: Config,
+    experiment: ExperimentConfig,
+    path: str,
+    place: Place,
+    *,
+    days: int | None = None,
+) -> list[DoneDay]:
+    """Runs the pipeline for every new day that has not been, and returns all days.
+
+    A day is passed over where its record says that it was run with the same settings, code and
+    days before it. `tfx pipeline create`, which reads a definition without running it, is shown
+    the next day's, and nothing is returned.
+
+    Args:
+        config: Says how files are read and what days are called.
+        experiment: What is run.
+        path: The log's folder, or a pattern with placeholders.
+        place: Where things go.
+        days: How many new days, from the first; all there are, by default.
+
+    Raises:
+        DataError: A day is missing, or there are fewer than asked for.
+    """
+    log = Log(path, config.spans)
+    folder = os.path.join(place.pipeline_root, "days")
+    known = known_days(log, os.path.join(folder, "known.json"))
+    plan = planned(experiment, log, known, days)
+    keys = keys_of(experiment, config.source, place.schema_path, known, plan)
+    done = {day.span: _recorded(folder, day.span, keys[day.span], place) for day in plan}
+    # After one that is to be run all are: they start from its model.
+    todo = [day for day in plan if any(done[d.span] is None for d in plan if d.span <= day.span)]
+    if _only_read(config, experiment, log, (todo or plan[-1:])[0], place):
+        return []
+    for day in plan:
+        found = done[day.span]
+        if found is not None and day not in todo:
+            print(f"\n{log.name(day.span)}: done before", flush=True)
+            continue
+        done[day.span] = _run(config, experiment, log, day, place, first=day is plan[0])
+        _record(folder, day.span, keys[day.span], done[day.span])
+    return [found for found in done.values() if found is not None]
+
+
+def planned(
+    experiment: ExperimentConfig, log: Log, known: Mapping[int, str], days: int | None
+) -> list[Day]:
+    """The new days and their windows.
+
+    Raises:
+        DataError: There are fewer than asked for, or none.
+    """
+    assert experiment.mtms is not None
+    first = min(known) + experiment.mtms.first_window
+    there = max(known) - first + 1
+    if there < (1 if days is None else days):
+        raise DataError(
+            f"{log.pattern!r} has {len(known)} days, {log.name(min(known))} to "
+            f"{log.name(max(known))}. The first {experiment.mtms.first_window} are the history "
+            f"that the first slot is trained on, so {max(there, 0)} can be new"
+            + (f", not {days}." if days is not None else "; one at least is needed.")
+        )
+    spans = range(first, first + (there if days is None else days))
+    window = experiment.mtms.window
+    return [
+        Day(span=s, first=min(known) if s == first else max(s - window, min(known))) for s in spans
+    ]
+
+
+def keys_of(
+    experiment: ExperimentConfig,
+    source: Source | None,
+    schema_path: str | None,
+    known: Mapping[int, str],
+    plan: Sequence[Day],
+) -> dict[int, str]:
+    """What each day's result depends on, hashed: settings, code, and all days up to it."""
+    schema = Path(schema_path).read_text(encoding="utf-8") if schema_path else ""
+    read_as = json.dumps((source or Source()).to_json(), sort_keys=True)
+    settings = [experiment.to_json(), read_as, schema, code_hash([*CODE, *DAILY_CODE])]
+    digest = hashlib.sha256("\n".join(settings).encode())
+    wanted = {day.span for day in plan}
+    keys = {}
+    for span, fingerprint in known.items():
+        digest.update(f"{span} {fingerprint}\n".encode())
+        if span in wanted:
+            keys[span] = digest.hexdigest()[:16]
+    return keys
+
+
+def _only_read(
+    config: Config, experiment: ExperimentConfig, log: Log, day: Day, place: Place
+) -> bool:
+    pipeline = create_daily_pipeline(
+        experiment=experiment, source=config.source, log=log, day=day, place=place
+    )
+    return Runner.only_reads(pipeline)
+
+
+def _run(
+    config: Config, experiment: ExperimentConfig, log: Log, day: Day, place: Place, *, first: bool
+) -> DoneDay:
+    gone = [s for s in (range(day.first, day.span) if first else ()) if s not in log.spans]
+    gone += [s for s in (day.span,) if s not in log.spans]
+    if gone:
+        raise DataError(
+            f"{log.name(day.span)} is to be run, since settings, code or a day before it changed, "
+            f"and {log.name(gone[0])} is not in {log.pattern!r} any more. Put it back, or begin "
+            "with the days there are in another --output."
+        )
+    names = f"{log.name(day.first)} to {log.name(day.slot)}"
+    names = log.name(day.slot) if day.first == day.slot else names
+    print(f"\n{log.name(day.span)}: tested on it, trained on {names}", flush=True)
+    started = time.monotonic()
+    os.makedirs(os.path.join(place.pipeline_root, "days"), exist_ok=True)
+    _record(os.path.join(place.pipeline_root, "days"), day.span, "", None)
+    for span in range(day.first, day.span) if first else ():
+        print(f"Reading {log.name(span)}", flush=True)
+        reading = create_reading_pipeline(
+            experiment=experiment, source=config.source, log=log, span=span, place=place
+        )
+        Runner().run(reading)
+    runner = Runner()
+    runner.run(
+        create_daily_pipeline(
+            experiment=experiment, source=config.source, log=log, day=day, place=place
+        )
+    )
+    outcome = report.outcome_of(place.metadata_path, runner.executions, experiment)
+    print(report.verdict_of(outcome), flush=True)
+    return DoneDay(
+        name=log.name(day.span),
+        trained_on=names,
+        metrics=outcome.metrics,
+        blessed=outcome.verdict["blessed"],
+        pushed=outcome.pushed,
+        model=outcome.model,
+        request=outcome.request,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _recorded(folder: str, span: int, key: str, place: Place) -> DoneDay | None:
+    path = os.path.join(folder, f"{span}.json")
+    if not place.enable_cache or not os.path.exists(path):
+        return None
+    with open(path, encoding="utf-8") as file:
+        plain: dict[str, Any] = json.load(file)
+    if plain.pop("key") != key or not os.path.exists(place.metadata_path):
+        return None
+    done = DoneDay.from_plain(plain)
+    return done if os.path.isdir(done.model) else None
+
+
+def _record(folder: str, span: int, key: str, done: DoneDay | None) -> None:
+    path = os.path.join(folder, f"{span}.json")
+    if done is None:
+        # From here on others' artifacts may be the last: without a record the day is run again.
+        if os.path.exists(path):
+            os.remove(path)
+        return
+    with open(f"{path}.building", "w", encoding="utf-8") as file:
+        json.dump({"key": key, **done.to_plain()}, file, indent=1)
+    os.replace(f"{path}.building", path)
