@@ -193,6 +193,11 @@ class MultiTaskModel(tfrs.Model):
         own = [*self.backbone.served_parts(served), *self.heads.served_parts()]
         return [self.embedding, *own]
 
+    @property
+    def tower_sides(self) -> Mapping[str, tuple[str, ...]] | None:
+        """The features' sides that each tower reads, by tower; `None` without towers."""
+        return self.backbone.tower_sides
+
     def forward(self, packed: Packed, training: bool = False):
         """Returns `{task: {"logit", "prediction"}}` and `Σ‖e‖²` of the looked-up rows."""
         fields, squares = self._fields(packed)
@@ -204,20 +209,20 @@ class MultiTaskModel(tfrs.Model):
             both = {task: e.embed(packed) for task, e in self.embedding.items()}
             fields = {task: field for task, (field, _) in both.items()}
             return fields, tf.add_n([square for _, square in both.values()])
-        return self.embedding.embed(packed)
-
-    def compute_loss(self, inputs: Packed, training: bool = False):
-        """Returns the loss to minimise and the trained tasks' losses `[trained tasks]`."""
-        outputs, squares = self.forward(inputs, training)
         if self.backbone.separate_scenes:
             return self.embedding.embed(packed, self._scene_of(packed)["scene"])
-        labels, weights = inputs[LABELS], inputs[WEIGHTS]
-        per_task, observed = [], []
+        return self.embedding.embed(packed)
+
     def _scene_of(self, packed):
         if self._scene is None:
             return {}
         return {"scene": scene_of(self._scene, self.problem, packed)}
 
+    def compute_loss(self, inputs: Packed, training: bool = False):
+        """Returns the loss to minimise and the trained tasks' losses `[trained tasks]`."""
+        outputs, squares = self.forward(inputs, training)
+        labels, weights = inputs[LABELS], inputs[WEIGHTS]
+        per_task, observed = [], []
         for name in self.heads.trained:
             index = self.problem.task_names.index(self.heads.labels_of(name))
             loss = self._example_loss(name, outputs[name], labels[:, index])
