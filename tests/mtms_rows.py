@@ -72,7 +72,7 @@ def experiment(problem=PROBLEM, model=None, training=None, **mtms):
         name="tiny",
         problem=problem,
         split=by_hash("request"),
-        model=Model(dim=DIM, **(model or {})),
+        model=Model(**{"dim": DIM} | (model or {})),
         training=Training(**{"epochs": 1, "batch_size": 32} | (training or {})),
         mtms=MTMS(**settings | mtms),
     )
