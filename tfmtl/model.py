@@ -35,7 +35,7 @@ class MultiTaskModel(tfrs.Model):
         balancer: Losses `[trained tasks]` to one.
         terms: Batch-level losses, added to the balanced loss.
         l2: Weight of `½‖w‖²` over dense kernels and over looked-up rows, the latter divided by
-            the batch size.
+            the batch size. Where scenes share nothing, kernels are those of the batch's scenes.
 
     Example:
         >>> from tfmtl.problem import ProblemSpec, binary, categorical
@@ -236,8 +236,12 @@ class MultiTaskModel(tfrs.Model):
             total += term(predictions, labels, weights, training=training)
         if self.l2:
             rows = tf.cast(tf.shape(labels)[0], tf.float32)
-            kernels = [tf.nn.l2_loss(v) for v in self.dense_variables if v.shape.rank > 1]
-            total += self.l2 * (tf.add_n(kernels) + 0.5 * squares / rows)
+            kernels = [v for v in self.dense_variables if v.shape.rank > 1]
+            if self.backbone.separate_scenes:
+                present, _ = tf.unique(self._scene_of(inputs)["scene"])
+                kernels = [tf.gather(v, present) for v in kernels]
+            decay = tf.add_n([tf.nn.l2_loss(v) for v in kernels])
+            total += self.l2 * (decay + 0.5 * squares / rows)
         return total, stacked
 
     def train_step(self, inputs: Packed) -> dict[str, tf.Tensor]:

@@ -32,8 +32,9 @@ class Backbone(keras.layers.Layer, abc.ABC):
     separate_scenes = False
     """Whether scenes share nothing, which asks for `multi_scene`.
 
-    Tables are then the scene's own, representations are logits `[batch, 1]` to which the heads
-    add the base rate alone, and a batch's update moves the scenes that have rows in it alone.
+    Tables are then the scene's own, all kernels are stacked by scene, representations are logits
+    `[batch, 1]` to which the heads add the base rate alone, and a batch's update moves the scenes
+    that have rows in it alone.
     """
 
     conv_semantics = "ctcvr_direct"

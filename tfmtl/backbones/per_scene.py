@@ -24,12 +24,11 @@ class PerScene(Backbone):
     are as many times as large as there are scenes.
 
     Training on rows of one scene leaves every variable of the others bit for bit as it is:
-    gradients are of the batch's scenes alone, and the model takes Adam row-wise, since Keras'
-    Adam would go on moving absent scenes by their momentum. (Optimizers with a momentum other
-    than `Adam`'s do move them, and so does weight decay, `Model(l2=…)`, at every step.) Trained
-    jointly is still not quite trained apart: a loss is the mean over a batch, of which a scene
-    has a part, Adam's bias correction counts the steps of all, and a norm clipped over all
-    gradients couples them.
+    gradients and weight decay are of the batch's scenes alone, and the model takes Adam row-wise,
+    since Keras' Adam would go on moving absent scenes by their momentum. (SGD with a momentum
+    does move them.) Trained jointly is still not quite trained apart: a loss is the mean over a
+    batch, of which a scene has a part, Adam's bias correction counts the steps of all, and a norm
+    clipped over gradients couples them.
 
     A scene without training rows, so an unknown one, has logits of zero here, and so gets every
     task's base rate over all scenes, whatever the row.
