@@ -27,7 +27,7 @@ EXPERIMENT = ExperimentConfig(
     name="daily_shop",
     problem=PROBLEM,
     split=whole(),
-    model=Model(backbone={"name": "shared_bottom", "units": (8,)}, dim=4),
+    model=Model(backbone={"name": "shared_bottom", "bottom_units": (8,)}, dim=4),
     training=Training(epochs=1, batch_size=128),
     mtms=MTMS(
         scenes=("feed", "search"), window=2, history=2, update_units=(8,), fine_tune_units=(8,)

@@ -18,6 +18,10 @@ from tfmtl.model import MultiTaskModel
 from tfmtl.training.fit import compile_model
 
 ROOT = Path(__file__).parents[1]
+BOUNDS = (
+    "evaluation.bounds="
+    "{'ctr/calibration@imp': (0.3, 2), 'cvr/auc@click': 0, 'ctcvr/auc@imp': 0}"
+)
 
 
 class Trainer:
@@ -76,7 +80,7 @@ def table_of(text):
 @pytest.mark.timeout(1200)
 def test_days_run_in_order_from_the_last_blessed_slot_and_once_each(tmp_path, trainer, capsys):
     shop(tmp_path, days=6)
-    run = ["--verbose", "--set", "evaluation.bounds={'ctr/calibration@imp': (0.3, 2)}"]
+    run = ["--verbose", "--set", BOUNDS]
     trainer.bad, trainer.stops_at = 2, 3
     assert local_runner.main(arguments(tmp_path, *run)) == 130
     assert trainer.calls == [
