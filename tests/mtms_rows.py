@@ -1,15 +1,20 @@
 """Rows of three scenes with every kind of feature that MTMS takes, for tests of its slots."""
 
 import dataclasses
+import hashlib
+import os
 
 import numpy as np
 from worlds import CTCVR, CTR, CVR, rows
 
 from tfmtl.experiment import ExperimentConfig, Model, Training
+from tfmtl.features.declare import MISSING, UNKNOWN
 from tfmtl.features.fit import Preprocessor
 from tfmtl.features.layout import LABELS, WEIGHTS
 from tfmtl.inputs import ArrayRows
 from tfmtl.mtms.declare import MTMS
+from tfmtl.mtms.store import Component
+from tfmtl.mtms.units import scene_column, scene_ids
 from tfmtl.partition import by_hash
 from tfmtl.problem import ProblemSpec, categorical, numerical, target_encoding
 
@@ -80,8 +85,6 @@ def experiment(problem=PROBLEM, model=None, training=None, **mtms):
 
 def of_scene(arrays, experiment, scene):
     """Whether each packed row is of a scene."""
-    from tfmtl.mtms.units import scene_column, scene_ids
-
     problem = experiment.problem
     ids = np.concatenate([arrays[f"ids_{s}"] for s in ("user", "ad", "context")], axis=1)
     return ids[:, scene_column(problem)] == scene_ids(problem, [scene])[0]
@@ -105,3 +108,34 @@ def scrambled(arrays, rows, seed=3):
 def changed(experiment, **mtms):
     """An experiment with other settings of MTMS."""
     return dataclasses.replace(experiment, mtms=dataclasses.replace(experiment.mtms, **mtms))
+
+
+def component(rng, keys):
+    """A component with random rows for unknown, missing and other ids, by field."""
+    keys = {f: np.concatenate([[UNKNOWN, MISSING], np.unique(i)]) for f, i in keys.items()}
+    rows = sum(map(len, keys.values()))
+    return Component(
+        tuple(keys),
+        np.asarray([len(ids) for ids in keys.values()]),
+        np.concatenate(list(keys.values())).astype(np.int32),
+        np.zeros(rows, np.int32),
+        rng.normal(size=(rows, DIM)).astype(np.float32),
+        np.zeros((2, rows, DIM), np.float32),
+    )
+
+
+def files(folder, under="scenes"):
+    """Every file below a slot's scenes: a hash of its bytes, and when it was written."""
+    found = {}
+    for path, _, names in os.walk(os.path.join(folder, under)):
+        for name in names:
+            whole = os.path.join(path, name)
+            with open(whole, "rb") as file:
+                content = hashlib.sha256(file.read()).hexdigest()
+            found[os.path.relpath(whole, folder)] = content, os.stat(whole).st_mtime_ns
+    return found
+
+
+def contents(folder, under="scenes"):
+    """The same, without the times."""
+    return {name: content for name, (content, _) in files(folder, under).items()}

@@ -5,12 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 import tensorflow as tf
-from mtms_rows import DIM, PROBLEM, SIZE, experiment
+from mtms_rows import DIM, PROBLEM, SIZE, component, experiment
 
 from tfmtl.features.declare import FIRST, MISSING, PADDING, UNKNOWN
 from tfmtl.features.layout import layout_of
 from tfmtl.mtms.frozen import ComponentTables, FrozenFields
-from tfmtl.mtms.store import Component
 from tfmtl.mtms.units import part_of
 from tfmtl.problem import categorical
 
@@ -24,28 +23,19 @@ HAVING = {
 }
 
 
-def component(rng, features, ids=8, highest=SIZE + 1):
-    """A component whose rows are random, its dictionary by field and id alongside."""
-    keys = [
-        np.concatenate([[UNKNOWN, MISSING], np.unique(rng.integers(FIRST, highest, ids))])
-        for _ in features
-    ]
-    sizes = [len(k) for k in keys]
-    made = Component(
-        tuple(features),
-        np.asarray(sizes),
-        np.concatenate(keys).astype(np.int32),
-        np.zeros(sum(sizes), np.int32),
-        rng.normal(size=(sum(sizes), DIM)).astype(np.float32),
-        np.zeros((2, sum(sizes), DIM), np.float32),
-    )
-    rows = iter(made.table)
-    return made, {f: {int(i): next(rows) for i in k} for f, k in zip(features, keys, strict=True)}
+def with_dictionary(rng, features, ids=8, highest=SIZE + 1):
+    """A component, its dictionary by field and id alongside."""
+    made = component(rng, {f: rng.integers(FIRST, highest, ids) for f in features})
+    dictionary = {
+        f: dict(zip(made.keys[made.block(f)].tolist(), made.table[made.block(f)], strict=True))
+        for f in features
+    }
+    return made, dictionary
 
 
 def components(seed, **more):
     rng = np.random.default_rng(seed)
-    both = {name: component(rng, features, **more) for name, features in HAVING.items()}
+    both = {name: with_dictionary(rng, features, **more) for name, features in HAVING.items()}
     return {n: c for n, (c, _) in both.items()}, {n: d for n, (_, d) in both.items()}
 
 

@@ -8,14 +8,13 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from mtms_rows import DIM, PROBLEM, as_rows, experiment, of_scene, raw
+from mtms_rows import PROBLEM, as_rows, component, experiment, of_scene, raw
 
 from tfmtl.errors import DataError
-from tfmtl.features.declare import FIRST, MISSING, UNKNOWN
+from tfmtl.features.declare import FIRST
 from tfmtl.features.fit import Preprocessor
 from tfmtl.mtms.frozen import ComponentTables
 from tfmtl.mtms.model import MTMSModel
-from tfmtl.mtms.store import Component
 from tfmtl.serving import export, to_examples
 from tfmtl.training.fine_tuning import fine_tuned, frozen_fields
 
@@ -35,22 +34,10 @@ print(json.dumps({k: v.numpy().tolist() for k, v in signature(examples).items()}
 """
 
 
-def component(rng, features):
+def half_known(rng, features):
     """A component with a row for about half of the ids of the rows."""
     seen = np.concatenate([ARRAYS[f"ids_{s}"].ravel() for s in ("user", "ad", "context")])
-    keys = [
-        np.concatenate([[UNKNOWN, MISSING], np.unique(rng.choice(seen[seen >= FIRST], 40))])
-        for _ in features
-    ]
-    rows = sum(map(len, keys))
-    return Component(
-        tuple(features),
-        np.asarray([len(k) for k in keys]),
-        np.concatenate(keys).astype(np.int32),
-        np.zeros(rows, np.int32),
-        rng.normal(size=(rows, DIM)).astype(np.float32),
-        np.zeros((2, rows, DIM), np.float32),
-    )
+    return component(rng, {f: rng.choice(seen[seen >= FIRST], 40) for f in features})
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +49,7 @@ def model():
     }
     names = [(scene, owner) for scene in SCENES for owner in ("ctr", "cvr")]
     every = ("query", "user", "tags", "ad", "slot")
-    tables = ComponentTables({n: component(rng, fields[n[0]]) for n in names}, every)
+    tables = ComponentTables({n: half_known(rng, fields[n[0]]) for n in names}, every)
     networks = {}
     for scene, tasks in HAVING.items():
         for task in tasks:

@@ -5,18 +5,15 @@ import os
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from mtms_rows import PROBLEM, as_rows, changed, experiment, packed
 
 from tfmtl.errors import SpecError
 from tfmtl.features.declare import FIRST, MISSING, UNKNOWN
 from tfmtl.features.layout import layout_of
-from tfmtl.mtms.frozen import ComponentTables
 from tfmtl.mtms.store import Component
 from tfmtl.mtms.units import by_scene, columns_of, part_of
-from tfmtl.training import embedding_update, fine_tuning
+from tfmtl.training import embedding_update
 from tfmtl.training.embedding_update import update_embeddings
-from tfmtl.training.fine_tuning import fine_tune, sides
 
 FUNNEL = ("ctr", "cvr", "ctcvr")
 EXPERIMENT = experiment()
@@ -87,8 +84,7 @@ def untrained(monkeypatch):
         models.append((model, rows))
         return []
 
-    for module in (embedding_update, fine_tuning):
-        monkeypatch.setattr(module, "train_passes", start)
+    monkeypatch.setattr(embedding_update, "train_passes", start)
     return models
 
 
@@ -248,87 +244,3 @@ def test_what_cannot_be_carried_over_is_refused_by_name(
         own = by_scene(problem, ["feed"], as_rows(packed(problem=problem)))["feed"]
     with pytest.raises(SpecError, match=message):
         update(own, tmp_path / "2", slot=2, config=config, previous=first[0])
-
-
-def tables_of(first, names):
-    """Tables of several components; those of search are feed's with some ids fewer."""
-    components = {}
-    for scene, owner in names:
-        component = first[1][owner]
-        if scene == "search":
-            component = component.without(np.arange(len(component.keys)) % 3 == 0)
-        components[scene, owner] = component
-    return ComponentTables(components, [s.feature.name for s in layout_of(PROBLEM).ids])
-
-
-ONE = [("feed", "cvr"), ("feed", "ctr")]
-BOTH = [("feed", "cvr"), ("search", "ctr"), ("search", "cvr"), ("feed", "ctr")]
-
-
-def start_of(first, rows, names, folder, untrained, previous=None, slot=2):
-    os.makedirs(folder)
-    fine_tune(
-        EXPERIMENT,
-        "feed",
-        "cvr",
-        rows,
-        tables_of(first, names),
-        names,
-        slot=slot,
-        folder=str(folder),
-        previous=previous,
-    )
-    model, _ = untrained[-1]
-    everything = {k: tf.constant(v) for k, v in sides(PROBLEM, rows).items()}
-    return model, model(everything)["cvr"].numpy()
-
-
-@pytest.fixture(scope="module")
-def tuned(first, rows, tmp_path_factory):
-    """A fine-tuned network of two components, and what it predicts."""
-    folder, models = tmp_path_factory.mktemp("tuned") / "cvr", []
-
-    def keep(model, rows, **kwargs):
-        models.append((model, rows))
-        return original(model, rows, **kwargs)
-
-    original, fine_tuning.train_passes = fine_tuning.train_passes, keep
-    try:
-        model, predictions = start_of(first, rows, ONE, folder, models, slot=1)
-    finally:
-        fine_tuning.train_passes = original
-    return str(folder), model, predictions
-
-
-def test_a_fine_tuned_network_starts_as_it_ended(tuned, first, rows, tmp_path, untrained):
-    folder, former, predictions = tuned
-    model, now = start_of(first, rows, ONE, tmp_path / "x", untrained, previous=folder)
-    np.testing.assert_array_equal(now, predictions)
-    assert int(model.optimizer.iterations) == int(former.optimizer.iterations) > 0
-    for ours, theirs in zip(model.optimizer.variables, former.optimizer.variables, strict=True):
-        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
-    _, cold = start_of(first, rows, ONE, tmp_path / "y", untrained)
-    assert np.abs(cold - predictions).max() > 1e-4
-
-
-def test_further_components_change_no_prediction_at_first(tuned, first, rows, tmp_path, untrained):
-    folder, former, predictions = tuned
-    model, now = start_of(first, rows, BOTH, tmp_path / "x", untrained, previous=folder)
-    np.testing.assert_allclose(now, predictions, rtol=1e-5)
-    kernel = model.dense_variables[0]
-    names = model.embedding.input_names
-    old = former.embedding.input_names
-    moments = [m[0] for m in (model.optimizer._momentums, model.optimizer._velocities)]
-    befores = [former.dense_variables[0]]
-    befores += [m[0] for m in (former.optimizer._momentums, former.optimizer._velocities)]
-    assert set(old) < set(names) and len(names) - len(old) == 2 * len(FIELDS) * 4
-    for variable, before in zip([kernel, *moments], befores, strict=True):
-        for i, name in enumerate(names):
-            expected = before[old.index(name)] if name in old else 0 * variable[i]
-            np.testing.assert_array_equal(variable[i], expected, name)
-    # The new inputs are alive: their rows of the kernel have a gradient.
-    batch = next(iter(untrained[-1][1].batches(64)))
-    with tf.GradientTape() as tape:
-        loss, _ = model.compute_loss(batch, training=True)
-    gradient = tape.gradient(loss, kernel).numpy()
-    assert np.abs(gradient[[i for i, n in enumerate(names) if n not in old]]).max() > 0
