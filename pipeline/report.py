@@ -210,7 +210,7 @@ def _anomaly_lines(outcome: Outcome) -> list[str]:
     lines = []
     for split, columns in outcome.anomalies.items():
         listed = textwrap.shorten(", ".join(columns), 70, placeholder=" …")
-        lines.append(f"ExampleValidator: {split} rows unlike the schema in {listed}")
+        lines.append(f"ExampleValidator: split {split!r} is unlike the schema in {listed}")
     return lines
 
 

@@ -53,14 +53,12 @@ def run_days(
     keys = keys_of(experiment, config.source, place.schema_path, known, plan)
     done = {day.span: _recorded(folder, day.span, keys[day.span], place) for day in plan}
     # After one that is to be run all are: they start from its model.
-    todo = [day for day in plan if any(done[d.span] is None for d in plan if d.span <= day.span)]
-    if _only_read(config, experiment, log, (todo or plan[-1:])[0], place):
+    start = next((i for i, day in enumerate(plan) if done[day.span] is None), len(plan))
+    if _only_read(config, experiment, log, [*plan[start:], plan[-1]][0], place):
         return []
-    for day in plan:
-        found = done[day.span]
-        if found is not None and day not in todo:
-            print(f"\n{log.name(day.span)}: done before", flush=True)
-            continue
+    for day in plan[:start]:
+        print(f"\n{log.name(day.span)}: done before", flush=True)
+    for day in plan[start:]:
         done[day.span] = _run(config, experiment, log, day, place, first=day is plan[0])
         _record(folder, day.span, keys[day.span], done[day.span])
     return [found for found in done.values() if found is not None]

@@ -38,13 +38,13 @@ EXPERIMENT = ExperimentConfig(
 """
 
 
-def write_day(folder, day, rows=400):
+def write_day(folder, day, rows=400, scenes=("feed", "search")):
     rng = np.random.default_rng(day)
     user, ad = rng.integers(0, 30, rows), rng.integers(0, 20, rows)
     click = rng.random(rows) < 0.2 + 0.03 * (ad % 10)
     conversion = click & (rng.random(rows) < 0.3 + 0.05 * (user % 5))
     lines = ["user,ad,scene,day,click,conversion"] + [
-        f"u{u},a{a},{'search' if u % 3 else 'feed'},{day},{int(c)},{int(v)}"
+        f"u{u},a{a},{scenes[u % len(scenes)]},{day},{int(c)},{int(v)}"
         for u, a, c, v in zip(user, ad, click, conversion, strict=True)
     ]
     path = Path(folder) / f"day-{day}"

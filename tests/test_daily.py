@@ -11,7 +11,7 @@ from tfx.types import standard_artifacts
 
 from pipeline import local_runner, slots
 from pipeline.config import check_slots, load
-from pipeline.daily import Day, judged, served_tasks
+from pipeline.daily import Day, Place, judged, served_tasks
 from pipeline.days import Log, known_days
 from pipeline.window import LastBlessedSlot, Spans, slot_of
 from tfmtl.data.table import read_table
@@ -56,6 +56,20 @@ def test_days_that_were_used_still_count_when_they_are_deleted(tmp_path):
     before = known_days(Log(str(tmp_path / "log")), kept)
     (tmp_path / "log/day-0/rows.csv").unlink()
     assert known_days(Log(str(tmp_path / "log")), kept) == before
+
+
+def test_a_day_that_must_run_again_and_is_deleted_is_named(tmp_path):
+    shop(tmp_path)
+    config = load(str(tmp_path / "shop.py"))
+    place = Place(
+        pipeline_root=str(tmp_path / "artifacts"),
+        serving_dir=str(tmp_path / "serving"),
+        metadata_path=str(tmp_path / "metadata.sqlite"),
+    )
+    known_days(Log(str(tmp_path / "log")), str(tmp_path / "artifacts/days/known.json"))
+    (tmp_path / "log/day-1/rows.csv").unlink()
+    with pytest.raises(DataError, match="day-2 is to be run, .* and day-1 is not in"):
+        slots.run_days(config, config.experiment, str(tmp_path / "log"), place)
 
 
 def plan(experiment, tmp_path, days=None, count=8):
