@@ -57,7 +57,7 @@ def model():
             network = fine_tuned(EXPERIMENT, scene, task, read)
             network.heads(network.backbone(tf.zeros([1, read.width])))
             for variable in network.trainable_variables:
-                variable.assign(rng.normal(size=variable.shape))
+                variable.assign(rng.normal(size=variable.shape, scale=0.4))
             networks.setdefault(scene, {})[task] = network
     return MTMSModel(PROBLEM, SCENES, networks, tables)
 
@@ -123,7 +123,7 @@ def test_evaluation_is_of_all_rows_whatever_the_batches(model):
     large, small = (model.evaluate(as_rows(ARRAYS).batches(n)) for n in (200, 7))
     assert {"ctr/auc@imp", "cvr/auc@click", "ctcvr/auc@imp"} <= set(large)
     for name, value in large.items():
-        np.testing.assert_allclose(small[name], value, rtol=1e-4, err_msg=name)
+        np.testing.assert_allclose(small[name], value, rtol=1e-3, err_msg=name)
 
 
 def test_without_networks_for_clicks_there_is_no_product(model):
