@@ -1,72 +1,34 @@
 """Loss balancing: how much each task's loss counts in the one that is minimised.
 
-A balancer of this file maps the losses of `K` tasks to a scalar, whose gradient then reaches
-shared and private variables alike. Methods that change the tasks' gradients on shared
-variables instead are a second shape, not a case of this one.
+Here are weights that are given, learnt as uncertainties, or follow the losses' fall from epoch to
+epoch; `gradnorm` has a file of its own, and so have the methods that change the tasks' gradients
+instead, `surgery`. All are registered with this one.
 """
 
-import abc
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.balancing import Balancer, EpochEnd, Gradient, Reduced, Step, check_reduction
 from tfmtl.errors import SpecError, did_you_mean
+from tfmtl.gradnorm import GradNorm
 from tfmtl.registry import register
+from tfmtl.surgery import MGDA, CAGrad, PCGrad
 
-
-class Balancer(keras.layers.Layer, abc.ABC):
-    """Maps losses `[K]` to the scalar to minimise.
-
-    Args:
-        tasks: Task names, in the order of the losses.
-        kinds: `binary` or `regression` for each task; may be empty where the method treats
-            both alike.
-
-    Raises:
-        SpecError: There is no task, or `kinds` does not fit the tasks.
-    """
-
-    def __init__(self, tasks: Sequence[str], kinds: Sequence[str] = (), **kwargs: Any) -> None:
-        # Losses are float32 under a mixed-precision policy too.
-        super().__init__(**{"dtype": "float32", **kwargs})
-        if not tasks:
-            raise SpecError("a balancer needs at least one task.")
-        if kinds and len(kinds) != len(tasks):
-            raise SpecError(f"kinds must be one a task: {len(tasks)} tasks, {len(kinds)} kinds.")
-        for kind in kinds:
-            if kind not in ("binary", "regression"):
-                raise SpecError(f"a kind is 'binary' or 'regression'; got {kind!r}.")
-        self.tasks = tuple(tasks)
-        self.kinds = tuple(kinds)
-
-    @abc.abstractmethod
-    def call(self, losses: tf.Tensor, observed: tf.Tensor | None = None) -> tf.Tensor:
-        """Returns the scalar to minimise.
-
-        Args:
-            losses: `[K]`, not negative.
-            observed: `[K]`, boolean, whether the batch has a row on which the task is observed.
-                A task without one adds nothing, and no state of the balancer learns from it.
-        """
-
-    @abc.abstractmethod
-    def weights_now(self) -> tf.Tensor:
-        """Returns what each loss is multiplied by at present, `[K]`."""
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "tasks": list(self.tasks), "kinds": list(self.kinds)}
-
-    def _observed_only(self, values: tf.Tensor, observed: tf.Tensor | None) -> tf.Tensor:
-        if values.shape.rank != 1 or not values.shape.is_compatible_with([len(self.tasks)]):
-            raise ValueError(
-                f"losses must be one a task, [{len(self.tasks)}]; got {list(values.shape)}."
-            )
-        if observed is None:
-            return values
-        return tf.where(tf.cast(observed, tf.bool), values, tf.zeros_like(values))
+__all__ = [
+    "DWA",
+    "MGDA",
+    "Balancer",
+    "CAGrad",
+    "EpochEnd",
+    "FixedWeights",
+    "GradNorm",
+    "PCGrad",
+    "Uncertainty",
+]
 
 
 @register("balancer", "fixed")
@@ -102,8 +64,7 @@ class FixedWeights(Balancer):
         **kwargs: Any,
     ) -> None:
         super().__init__(tasks, kinds, **kwargs)
-        if reduction not in ("mean", "sum"):
-            raise SpecError(f"reduction must be 'mean' or 'sum'; got {reduction!r}.")
+        check_reduction(reduction)
         for task, weight in (task_weights or {}).items():
             if task not in self.tasks:
                 raise SpecError(
@@ -210,3 +171,79 @@ class Uncertainty(Balancer):
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {**super().get_config(), "form": self.form, "positive": self.positive}
+
+
+@register("balancer", "dwa")
+@keras.saving.register_keras_serializable(package="tfmtl")
+class DWA(Reduced):
+    """Dynamic weight average: more for the tasks whose losses fall least (Liu et al., CVPR 2019).
+
+    In epoch `t` (eq. 7), `λ_k = K softmax_k(r_k / T)` with `r_k = L_k(t−1) / L_k(t−2)`, the ratio
+    of the mean training losses of the last two epochs, 1 where there are not two. A task that an
+    epoch did not observe keeps its ratio.
+
+    An epoch's losses are summed where the weights are, in variables, so that a run that is resumed
+    within an epoch has the weights of one that was not stopped. Training with `model.fit`, not
+    `tfmtl.training.train`, takes the callback `EpochEnd`; without it the weights stay at 1.
+
+    Args:
+        tasks: Task names, in the order of the losses.
+        kinds: Not used.
+        temperature: `T`; the higher, the more equal the weights. The paper's is 2.
+        reduction: `mean` or `sum` over the tasks of the weighted losses.
+
+    Raises:
+        SpecError: The temperature is not positive.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[str],
+        kinds: Sequence[str] = (),
+        *,
+        temperature: float = 2.0,
+        reduction: str = "mean",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(tasks, kinds, reduction=reduction, **kwargs)
+        if not 0 < temperature < float("inf"):
+            raise SpecError(f"dwa: temperature={temperature} must be above 0; the paper's is 2.")
+        self.temperature = temperature
+        count = [len(self.tasks)]
+        # In float64: an epoch may have a million steps.
+        self.sums = self._state("sums", count, dtype="float64")
+        self.batches = self._state("batches", count, dtype="float64")
+        # NaN until there was an epoch.
+        self.last = self._state("last_epoch", count, float("nan"))
+        self.before = self._state("epoch_before", count, float("nan"))
+
+    def call(self, losses: tf.Tensor, observed: tf.Tensor | None = None) -> tf.Tensor:
+        return tf.reduce_sum(self.weights_now() * self._observed_only(losses, observed))
+
+    def weights_now(self) -> tf.Tensor:
+        ratios = self.last / self.before
+        ratios = tf.where(tf.math.is_finite(ratios), ratios, tf.ones_like(ratios))
+        return self.plain_weight * len(self.tasks) * tf.nn.softmax(ratios / self.temperature)
+
+    def gradients(self, step: Step) -> list[Gradient]:
+        """The total's; the batch's losses are noted."""
+        observed = step.losses.observed
+        losses = self._observed_only(step.losses.stacked, observed)
+        self.sums.assign_add(tf.cast(losses, self.sums.dtype))
+        self.batches.assign_add(tf.cast(observed, self.batches.dtype))
+        return super().gradients(step)
+
+    def end_epoch(self) -> None:
+        """Takes the epoch's mean losses into the ratios, and starts to sum anew."""
+        batches = self.batches.numpy()
+        seen = batches > 0
+        means = self.sums.numpy() / np.maximum(batches, 1.0)
+        last = self.last.numpy()
+        self.before.assign(np.where(seen, last, self.before.numpy()))
+        self.last.assign(np.where(seen, means, last))
+        self.sums.assign(np.zeros_like(batches))
+        self.batches.assign(np.zeros_like(batches))
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {**super().get_config(), "temperature": self.temperature}

@@ -12,6 +12,7 @@ import tfmtl.backbones  # noqa: F401  registers the backbones
 import tfmtl.balancers  # noqa: F401  registers the balancers
 import tfmtl.terms  # noqa: F401  registers the loss terms
 from tfmtl import losses, registry
+from tfmtl.balancing import Step, TaskLosses
 from tfmtl.experiment import Model
 from tfmtl.features.declare import SIDES
 from tfmtl.features.layout import LABELS, WEIGHTS
@@ -127,12 +128,14 @@ class MultiTaskModel(tfrs.Model):
         trained = trained_tasks(problem, semantics)
         kinds = [problem.task(t).kind for t in trained]
         everywhere = impression_tasks(problem, semantics)
+        balancer = registry.build("balancer", config.balancer, trained, kinds)
+        balancer.check(backbone)
         return cls(
             problem,
             embedding=own,
             backbone=backbone,
             heads=heads,
-            balancer=registry.build("balancer", config.balancer, trained, kinds),
+            balancer=balancer,
             terms=[
                 registry.build("term", term, everywhere, problem)
                 for term in (*part.default_terms, *config.terms)
@@ -200,9 +203,12 @@ class MultiTaskModel(tfrs.Model):
 
     def forward(self, packed: Packed, training: bool = False):
         """Returns `{task: {"logit", "prediction"}}` and `Σ‖e‖²` of the looked-up rows."""
-        fields, squares = self._fields(packed)
-        representations = self.backbone(fields, training=training, **self._scene_of(packed))
+        representations, squares = self._represented(packed, training)
         return self.heads(representations, training=training), squares
+
+    def _represented(self, packed, training):
+        fields, squares = self._fields(packed)
+        return self.backbone(fields, training=training, **self._scene_of(packed)), squares
 
     def _fields(self, packed):
         if isinstance(self.embedding, Mapping):
@@ -220,7 +226,13 @@ class MultiTaskModel(tfrs.Model):
 
     def compute_loss(self, inputs: Packed, training: bool = False):
         """Returns the loss to minimise and the trained tasks' losses `[trained tasks]`."""
-        outputs, squares = self.forward(inputs, training)
+        found = self.task_losses(inputs, training)
+        return found.total(self.balancer), found.stacked
+
+    def task_losses(self, inputs: Packed, training: bool = False) -> TaskLosses:
+        """Returns the trained tasks' losses, and apart from them those of no task."""
+        representations, squares = self._represented(inputs, training)
+        outputs = self.heads(representations, training=training)
         labels, weights = inputs[LABELS], inputs[WEIGHTS]
         per_task, observed = [], []
         for name in self.heads.trained:
@@ -229,11 +241,8 @@ class MultiTaskModel(tfrs.Model):
             mask = weights[:, index] > 0
             per_task.append(losses.masked_mean(loss, mask, weights[:, index]))
             observed.append(tf.reduce_any(mask))
-        stacked = tf.stack(per_task)
-        total = self.balancer(stacked, tf.stack(observed))
         predictions = {task: output["prediction"] for task, output in outputs.items()}
-        for term in self.terms:
-            total += term(predictions, labels, weights, training=training)
+        others = [term(predictions, labels, weights, training=training) for term in self.terms]
         if self.l2:
             rows = tf.cast(tf.shape(labels)[0], tf.float32)
             kernels = [v for v in self.dense_variables if v.shape.rank > 1]
@@ -241,22 +250,38 @@ class MultiTaskModel(tfrs.Model):
                 present, _ = tf.unique(self._scene_of(inputs)["scene"])
                 kernels = [tf.gather(v, present) for v in kernels]
             decay = tf.add_n([tf.nn.l2_loss(v) for v in kernels])
-            total += self.l2 * (decay + 0.5 * squares / rows)
-        return total, stacked
+            others.append(self.l2 * (decay + 0.5 * squares / rows))
+        return TaskLosses(per_task, tf.stack(observed), others, representations)
 
     def train_step(self, inputs: Packed) -> dict[str, tf.Tensor]:
         """One update of dense variables and of the rows that were looked up."""
-        with tf.GradientTape() as tape:
-            total, per_task = self.compute_loss(inputs, training=True)
+        with tf.GradientTape(persistent=self.balancer.persistent) as tape:
+            found = self.task_losses(inputs, training=True)
+            total = found.total(self.balancer)
         tables, dense = self.tables, self.dense_variables
-        gradients = tape.gradient(total, tables + dense)
+        gradients = self.balancer.gradients(self.step_of(tape, found, total))
         self.embedding_optimizer.apply_gradients(
             [(g, v) for g, v in zip(gradients, tables, strict=False) if g is not None]
         )
         self.optimizer.apply_gradients(
             [(g, v) for g, v in zip(gradients[len(tables) :], dense, strict=True) if g is not None]
         )
-        return self._report(total, per_task)
+        return self._report(total, found.stacked)
+
+    def step_of(self, tape: tf.GradientTape, found: TaskLosses, total: tf.Tensor) -> Step:
+        """What a balancer needs to know of a forward pass to make gradients of it.
+
+        Its variables are the tables and then the dense ones.
+        """
+        return Step(
+            tape=tape,
+            losses=found,
+            total=total,
+            variables=self.tables + self.dense_variables,
+            last_shared=self.backbone.last_shared() or self.tables,
+            own_blocks={v.ref(): tasks for v, tasks in self.backbone.own_blocks()},
+            logits={task: logit.kernel for task, logit in self.heads.logits.items()},
+        )
 
     def test_step(self, inputs: Packed) -> dict[str, tf.Tensor]:
         """Losses of a batch, without an update."""

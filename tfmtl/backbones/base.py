@@ -72,6 +72,23 @@ class Backbone(keras.layers.Layer, abc.ABC):
         """What `represent` of these tasks is made with; the whole backbone by default."""
         return [self]
 
+    def last_shared(self) -> list[tf.Variable]:
+        """Kernels of the last layer that every task reads, once built.
+
+        None by default: what the tasks share is then the embedding. `gradnorm` compares the
+        tasks' gradients here.
+        """
+        return []
+
+    def own_blocks(self) -> list[tuple[tf.Variable, tuple[str, ...]]]:
+        """Variables whose first axis holds one block a task, beside each other, once built.
+
+        With each the tasks of its blocks, in order. Only the task's representation depends on
+        its block, which a graph that multiplies all blocks at once does not tell; none by default.
+        Balancers leave a task's own variables out of its conflicts.
+        """
+        return []
+
     @abc.abstractmethod
     def call(self, fields, training=False):
         """Returns `{task: [batch, width]}` for `fields` `[batch, fields, dim]`."""

@@ -68,6 +68,9 @@ class CGC(Backbone):
         mixed = self.level([x] * (len(self.tasks) + 1), training=training)
         return dict(zip(self.tasks, mixed, strict=True))
 
+    def last_shared(self):
+        return [self.level.shared.dense[-1].kernel]
+
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {

@@ -67,6 +67,9 @@ class DNN(Backbone):
         h = self.mlp(flatten(fields), training=training)
         return {t: h for t in self.tasks}
 
+    def last_shared(self):
+        return [self.mlp.dense[-1].kernel] if self.units else []
+
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {

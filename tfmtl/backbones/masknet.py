@@ -237,6 +237,9 @@ class MaskNet(Backbone):
         h = self.mlp(h, training=training)
         return {t: h for t in self.tasks}
 
+    def last_shared(self):
+        return [(self.mlp.dense or [self.blocks[-1].dense])[-1].kernel]
+
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {

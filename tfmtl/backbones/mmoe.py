@@ -66,6 +66,12 @@ class MMoE(Backbone):
         mixed = self.gates(x, experts, training=training)
         return {t: mixed[:, k] for k, t in enumerate(self.tasks)}
 
+    def last_shared(self):
+        return [self.experts.dense[-1].kernel]
+
+    def own_blocks(self):
+        return [(v, self.tasks) for v in self.gates.trainable_variables]
+
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {

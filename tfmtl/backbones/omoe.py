@@ -60,6 +60,9 @@ class OMoE(Backbone):
         h = self.gate(x, experts, training=training)[:, 0]
         return {t: h for t in self.tasks}
 
+    def last_shared(self):
+        return [self.experts.dense[-1].kernel]
+
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {

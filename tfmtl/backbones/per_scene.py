@@ -111,6 +111,9 @@ class PerScene(Backbone):
             t: self.logits[t](self.towers[t](h, tiles, training=training), tiles) for t in tasks
         }
 
+    def last_shared(self):
+        return [self.bottoms.dense[-1].kernel] if self.bottom_units else []
+
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {

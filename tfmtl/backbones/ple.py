@@ -87,6 +87,9 @@ class PLE(Backbone):
             branches = level(branches, training=training)
         return dict(zip(self.tasks, branches, strict=True))
 
+    def last_shared(self):
+        return [self.levels[-1].shared.dense[-1].kernel]
+
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {

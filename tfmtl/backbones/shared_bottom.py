@@ -47,6 +47,9 @@ class SharedBottom(Backbone):
         h = self.bottom(flatten(fields), training=training)
         return {t: h for t in self.tasks}
 
+    def last_shared(self):
+        return [self.bottom.dense[-1].kernel] if self.bottom_units else []
+
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {

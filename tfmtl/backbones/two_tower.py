@@ -160,6 +160,14 @@ class TwoTower(Backbone):
         crossed = tf.matmul(vectors, tf.concat([kernels[t] for t in tasks], axis=1))
         return tf.reshape(crossed, [-1, len(tasks), self.width])
 
+    def last_shared(self):
+        return [self.user.vector.kernel, self.ad.vector.kernel]
+
+    def own_blocks(self):
+        if self.interaction != "dot":
+            return []
+        return [(k[t], (t,)) for k in (self.user_kernels, self.ad_kernels) for t in self.tasks]
+
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {

@@ -14,6 +14,7 @@ import tf_keras as keras
 from absl import logging
 
 from tfmtl import registry
+from tfmtl.balancing import EpochEnd
 from tfmtl.errors import DataError, SpecError, did_you_mean
 from tfmtl.experiment import ExperimentConfig, Training
 from tfmtl.inputs import READ_ROWS, PackedData, label_moments
@@ -107,7 +108,8 @@ def train(
             initial_epoch=epoch,
             epochs=epoch + 1 if verbose != 1 else max(settings.epochs, epoch + 1),
             verbose=verbose,
-            callbacks=[*callbacks, _Epoch(run, data, settings, steps, validate)],
+            # First, so that the epoch's checkpoint has it.
+            callbacks=[EpochEnd(), *callbacks, _Epoch(run, data, settings, steps, validate)],
         )
     run.load_best()
     return Trained(model, run.state["history"], run.state["best_epoch"])

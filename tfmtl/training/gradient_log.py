@@ -1,0 +1,142 @@
+"""How the tasks' gradients lie to each other while a model trains: their norms and cosines.
+
+Measured on rows of its own, apart from the step, so that any balancer can be watched, a change is
+the model's and not the batch's, and training is bit for bit what it is without.
+"""
+
+import itertools
+import json
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+
+from tfmtl.model import MultiTaskModel
+from tfmtl.packed_metrics import Packed
+from tfmtl.task_gradients import TaskGradients
+
+
+def task_gram(model: MultiTaskModel, packed: Packed) -> tuple[tf.Tensor, tf.Tensor]:
+    """Inner products of the tasks' gradients on shared variables, and which tasks have rows.
+
+    Gradients of the losses without weights, without dropout, with the moments of serving, and
+    without terms and weight decay. Nothing of the model changes.
+
+    Args:
+        model: A model.
+        packed: Packed tensors with labels.
+
+    Returns:
+        `[K, K]`, float64, and `[K]`, boolean, by the order of `model.heads.trained`.
+
+    Raises:
+        SpecError: There are several tasks, and they share no variable.
+    """
+    with tf.GradientTape(persistent=True) as tape:
+        found = model.task_losses(packed, training=False)
+    step = model.step_of(tape, found, tf.constant(0.0))
+    return TaskGradients(step).gram(), found.observed
+
+
+class GradientLog(keras.callbacks.Callback):
+    """Notes the tasks' gradient norms and cosines every so many steps; costs nothing between.
+
+        rows = next(iter(data.train.batches(4096)))
+        log = GradientLog(rows, every=200, path="gradients.jsonl")
+        train(experiment, data, callbacks=(log,))
+        pandas.DataFrame(log.rows)
+
+    A row has `step` (updates so far), `norm/<task>`, `cosine/<task>/<other>` for every pair in the
+    tasks' order, `loss/<task>` and `weight/<task>` (the balancer's `weights_now`). What involves
+    a task without an observed row, or without a gradient, is NaN; in the file, null.
+
+    Args:
+        batch: Packed tensors with labels, the same at every measurement; a task wants positives
+            among them.
+        every: Steps between two measurements; the first is before the first step.
+        path: File of JSON lines. A run that is resumed keeps its rows up to where it goes on; one
+            that starts anew begins the file anew. None by default.
+
+    Attributes:
+        rows: What was measured.
+
+    Raises:
+        ValueError: `every` is below 1.
+        SpecError: In training, where the model's tasks share no variable.
+    """
+
+    def __init__(self, batch: Packed, *, every: int = 100, path: str | None = None) -> None:
+        super().__init__()
+        if every < 1:
+            raise ValueError(f"every={every} steps; at least 1 makes sense.")
+        self.batch, self.every, self.path = batch, every, path
+        self.rows: list[dict[str, float]] = []
+        self._measure: Any = None
+
+    def set_model(self, model: MultiTaskModel) -> None:
+        """Prepares the measurement; training calls this at every epoch."""
+        if self._measure is not None and model is self.model:
+            return
+        super().set_model(model)
+        self._measure = tf.function(lambda packed: self._measured(packed), autograph=False)
+        self._resume(self._step())
+        if self._step() == 0:
+            self._note(0)
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Measures where it is time to."""
+        step = self._step()
+        if step % self.every == 0:
+            self._note(step)
+
+    def _step(self) -> int:
+        return int(self.model.optimizer.iterations.numpy())
+
+    def _measured(self, packed):
+        gram, observed = task_gram(self.model, packed)
+        losses = self.model.task_losses(packed, training=False).stacked
+        return gram, observed, losses, self.model.balancer.weights_now()
+
+    def _note(self, step: int) -> None:
+        found = [value.numpy().astype(np.float64) for value in self._measure(self.batch)]
+        gram, observed, losses, weights = found
+        gram[observed == 0] = np.nan
+        losses[observed == 0] = np.nan
+        norms = np.sqrt(np.diag(gram))
+        norms[norms == 0] = np.nan
+        cosines = gram / np.outer(norms, norms)
+        tasks = self.model.heads.trained
+        row: dict[str, float] = {"step": step}
+        for name, values in (("norm", norms), ("loss", losses), ("weight", weights)):
+            row.update({f"{name}/{t}": float(v) for t, v in zip(tasks, values, strict=True)})
+        for i, j in itertools.combinations(range(len(tasks)), 2):
+            row[f"cosine/{tasks[i]}/{tasks[j]}"] = float(cosines[i, j])
+        self.rows.append(row)
+        if self.path is not None:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(_line(row))
+
+    def _resume(self, step: int) -> None:
+        self.rows = []
+        if self.path is None:
+            return
+        if os.path.exists(self.path) and step:
+            with open(self.path, encoding="utf-8") as file:
+                found = [json.loads(line) for line in file]
+            self.rows = [_row(plain) for plain in found if plain["step"] <= step]
+        os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
+        with open(self.path, "w", encoding="utf-8") as file:
+            file.writelines(_line(row) for row in self.rows)
+
+
+def _line(row: Mapping[str, float]) -> str:
+    plain = {k: None if math.isnan(v) else v for k, v in row.items()}
+    return json.dumps(plain, allow_nan=False) + "\n"
+
+
+def _row(plain: Mapping[str, float | None]) -> dict[str, float]:
+    return {k: math.nan if v is None else v for k, v in plain.items()}
