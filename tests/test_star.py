@@ -154,7 +154,7 @@ def opposed(rows, scenes=(2, 3)):
 
 def loss_after_training(model, steps=150):
     only = model.problem.scene is None
-    step = tf.function(model.train_step)
+    step = tf.function(model.train_step, autograph=False)
     for _ in range(steps):
         batch = opposed(256)
         if only:
@@ -190,7 +190,7 @@ def test_a_model_that_does_not_see_the_scene_cannot_learn_opposite_effects():
 def test_a_scene_never_seen_is_answered_by_what_all_scenes_share():
     model = of_scenes("star", units=(8,), aux_units=(4,))
     model.l2 = 1e-3  # weight decay must not draw unseen factors away from neutral
-    step = tf.function(model.train_step)
+    step = tf.function(model.train_step, autograph=False)
     for _ in range(60):
         step(opposed(256))
     star = model.backbone.stars["ctr"]
