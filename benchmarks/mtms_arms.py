@@ -253,16 +253,28 @@ def study(
     return Study(offline=offline, online=found, rows=_rows(log, clicks), seconds=seconds)
 
 
-def gain(seed: int, sizes: Sizes, known: Study | None = None, **world: bool) -> float:
+def gain(seed: int, sizes: Sizes, *, shared_users: bool = True, shared_ads: bool = False) -> float:
     """What reading the second scene's tables adds to the AUC of conversions in the feed.
 
     Args:
         seed: Of world, logs and models.
         sizes: How much is simulated.
-        known: A study of the same, where there is one.
-        **world: As `study` takes them.
+        shared_users: As `study` takes it.
+        shared_ads: As `study` takes it.
     """
-    found = known or study(seed, sizes, arms=("mtms", "multi_scene"), online=False, **world)
+    found = study(
+        seed,
+        sizes,
+        arms=("mtms", "multi_scene"),
+        shared_users=shared_users,
+        shared_ads=shared_ads,
+        online=False,
+    )
+    return gain_in(found)
+
+
+def gain_in(found: Study) -> float:
+    """The same, of a study of both arms."""
     return found.offline["multi_scene"]["auc@click"] - found.offline["mtms"]["auc@click"]
 
 

@@ -154,7 +154,9 @@ def _seeds(options: argparse.Namespace) -> range:
 
 def _measured(figures: Sequence[Sequence[float]]) -> Measured:
     """Over seeds; of a single one with its own interval over requests, where it has one."""
-    interval = tuple(figures[0][1:]) if len(figures) == 1 and len(figures[0]) == 3 else None
+    interval = None
+    if len(figures) == 1 and len(figures[0]) == 3:
+        interval = figures[0][1], figures[0][2]
     return Measured(values=[figure[0] for figure in figures], interval=interval)
 
 
@@ -205,7 +207,7 @@ def figures_of(
         `differences` by pair and metric, relative, those of online metrics with their interval;
         `offline` levels by arm; `gains` in AUC of the second scene by world; `rows`; `seconds`.
     """
-    from benchmarks.mtms_arms import gain, study
+    from benchmarks.mtms_arms import gain, gain_in, study
 
     found = study(seed, sizes, trained=trained)
     differences: dict[str, dict[str, list[float]]] = {}
@@ -216,7 +218,7 @@ def figures_of(
         for metric, compared in found.online.compare(control, arm).items():
             differences[pair][metric] = list(dataclasses.astuple(compared.relative))
     gains = {
-        world: gain(seed, sizes, found if not WORLDS[world] else None, **WORLDS[world])
+        world: gain(seed, sizes, **WORLDS[world]) if WORLDS[world] else gain_in(found)
         for world in worlds
     }
     return {
