@@ -47,6 +47,9 @@ CODE = ("tfmtl", "benchmarks")
 AUC, MAE, NE, CALIBRATION = "auc@click", "mae@click", "ne@click", "calibration@click"
 CVR, CTCVR, CHARGE = "cvr@click", "ctcvr@imp", "t_charge@click"
 ONLINE = (CVR, CTCVR, CHARGE)
+# The paper's charge rises by 9.97 % where CVR does by 1.31 % and CTCVR by 7.34 %: it may well be of
+# an impression.
+CLICKS, CHARGE_SHOWN = "ctr@imp", "t_charge@imp"
 LEVELS = (AUC, MAE, NE, CALIBRATION)
 
 PAIRS: Mapping[str, tuple[str, str]] = {
@@ -61,6 +64,7 @@ PAIRS: Mapping[str, tuple[str, str]] = {
 """The arm compared with, and the arm."""
 
 OURS = ("both_tables", "second_scene")
+TABLE_2 = ("one_scene", "multi_scene")
 SIGNIFICANT = 0.1
 ZERO = "says 0 to everything; MAE is no proper measure, and rewards it"
 
@@ -85,11 +89,12 @@ def measure(run: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Me
 def further(options: argparse.Namespace) -> Iterator[Row]:
     """What the tables leave open: levels, and what one scene learns of another."""
     found = [_seed(seed, options) for seed in _seeds(options)]
-    for pair in OURS:
-        for metric in (AUC, MAE, NE, *ONLINE):
-            values = [one["differences"][pair][metric] for one in found]
-            note = f"{PAIRS[pair][1]} against {PAIRS[pair][0]}, relative"
-            yield Further(name=f"{pair}/{metric}", ours=_measured(values), note=note)
+    shown = [(pair, metric) for pair in OURS for metric in (AUC, MAE, NE, *ONLINE)]
+    shown += [(pair, m) for pair in TABLE_2 for m in (NE, CLICKS, CHARGE_SHOWN)]
+    for pair, metric in shown:
+        values = [one["differences"][pair][metric] for one in found]
+        note = f"{PAIRS[pair][1]} against {PAIRS[pair][0]}, relative"
+        yield Further(name=f"{pair}/{metric}", ours=_measured(values), note=note)
     for arm in found[0]["offline"]:
         for metric in LEVELS:
             values = [one["offline"][arm][metric] for one in found]
@@ -217,6 +222,8 @@ def figures_of(
         assert found.online is not None
         for metric, compared in found.online.compare(control, arm).items():
             differences[pair][metric] = list(dataclasses.astuple(compared.relative))
+        clicks, charge = (1 + differences[pair][m][0] for m in (CLICKS, CHARGE))
+        differences[pair][CHARGE_SHOWN] = [clicks * charge - 1]
     gains = {
         world: gain(seed, sizes, **WORLDS[world]) if WORLDS[world] else gain_in(found)
         for world in worlds
@@ -256,6 +263,7 @@ def _level(table: str, arm: str, metric: str, value: float, note: str = "") -> P
     )
 
 
+PER_CLICK = "of a click; of an impression, as the paper's may be, it is among the rows below"
 RISES = "private data; the text says that all losses lower it, the table that this one does not"
 
 PAPER = Paper(
@@ -270,7 +278,7 @@ PAPER = Paper(
         _level("Table I", "mtms", MAE, 0.0429),
         _level("Table I", "mtms", AUC, 0.8281),
         _change("Table I", "esmm", MAE, 1.35),
-        _change("Table I", "esmm", AUC, -0.17),
+        _change("Table I", "esmm", AUC, -0.17, gate=True),
         _change("Table I", "mtms_shared", MAE, -0.68),
         _change("Table I", "mtms_shared", AUC, 0.18),
         _change("Table I", "mtms", MAE, -3.16),
@@ -279,16 +287,16 @@ PAPER = Paper(
         _level("Table II", "apart_alone", MAE, 0.0443),
         _level("Table II", "multi_scene", AUC, 0.8316),
         _level("Table II", "multi_scene", MAE, 0.0414),
-        _change("Table II", "one_scene", AUC, 0.33),
+        _change("Table II", "one_scene", AUC, 0.33, gate=True),
         _change("Table II", "one_scene", MAE, -3.16),
         _change("Table II", "one_scene", CVR, 0.64),
         _change("Table II", "one_scene", CTCVR, 3.06),
-        _change("Table II", "one_scene", CHARGE, 4.58),
-        _change("Table II", "multi_scene", AUC, 0.75),
+        _change("Table II", "one_scene", CHARGE, 4.58, remark=PER_CLICK),
+        _change("Table II", "multi_scene", AUC, 0.75, gate=True),
         _change("Table II", "multi_scene", MAE, -6.54),
         _change("Table II", "multi_scene", CVR, 1.31),
         _change("Table II", "multi_scene", CTCVR, 7.34),
-        _change("Table II", "multi_scene", CHARGE, 9.97),
+        _change("Table II", "multi_scene", CHARGE, 9.97, remark=PER_CLICK),
     ),
     measure=measure,
     further=further,
