@@ -1,4 +1,4 @@
-"""Fixed weights, and learnt uncertainty against its closed-form optimum."""
+"""Weights over losses, against their closed forms, and what all balancers have in common."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,10 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfmtl import registry
-from tfmtl.balancers import FixedWeights, Uncertainty
+from tfmtl.balancers import DWA, FixedWeights, GradNorm, Uncertainty
+from tfmtl.balancing import Step, TaskLosses
 from tfmtl.errors import SpecError
+from tfmtl.gradnorm import on_simplex
 
 TASKS = ["ctr", "cvr", "quality"]
 KINDS = ["binary", "binary", "regression"]
@@ -165,11 +167,175 @@ def test_uncertainty_refuses_a_mistake():
     Uncertainty(TASKS, form="paper_eq3")
 
 
-# --- both ----------------------------------------------------------------------------------
+# --- dynamic weight average ----------------------------------------------------------------
+
+
+def training_step(balancer, losses, observed=(True, True, True)):
+    """A step of training on losses that are the variables themselves; returns the gradient."""
+    each = [tf.Variable(loss) for loss in losses]
+    with tf.GradientTape(persistent=True) as tape:
+        values = [tf.convert_to_tensor(v) for v in each]
+        found = TaskLosses(values, tf.constant(observed), [], {})
+        total = found.total(balancer)
+    return balancer.gradients(Step(tape, found, total, each, each, {}, {}))
+
+
+def test_dwa_weighs_by_the_ratio_of_the_last_two_epochs_mean_losses():
+    balancer = DWA(TASKS, temperature=2.0, reduction="sum")
+    for epoch in ([[1.0, 2.0, 4.0], [3.0, 2.0, 4.0]], [[1.0, 2.0, 5.0]]):
+        np.testing.assert_allclose(balancer.weights_now(), [1, 1, 1], rtol=1e-6)
+        for losses in epoch:
+            training_step(balancer, losses)
+        balancer.end_epoch()
+    ratios = np.array([1 / 2, 2 / 2, 5 / 4])
+    want = 3 * np.exp(ratios / 2) / np.exp(ratios / 2).sum()
+    np.testing.assert_allclose(balancer.weights_now(), want, rtol=1e-6)
+    # The task that falls least weighs most, and the step is by these weights.
+    np.testing.assert_allclose(training_step(balancer, [1.0, 1.0, 1.0]), want, rtol=1e-6)
+    balancer.end_epoch()
+    ratios = np.array([1 / 1, 1 / 2, 1 / 5])
+    want = np.exp(ratios / 2) / np.exp(ratios / 2).sum()
+    np.testing.assert_allclose(balancer.weights_now(), 3 * want, rtol=1e-6)
+
+
+def test_dwa_takes_an_epochs_mean_over_the_batches_that_observed_the_task():
+    balancer = DWA(["a", "b", "c"], reduction="sum")
+    nan = float("nan")
+    for epoch in (
+        [([2.0, 1.0, 1.0], (True, True, False)), ([nan, 3.0, 1.0], (False, True, False))],
+        [([1.0, 2.0, 1.0], (True, True, False))],
+    ):
+        for losses, observed in epoch:
+            training_step(balancer, losses, observed)
+        balancer.end_epoch()
+    np.testing.assert_allclose(balancer.last, [1.0, 2.0, nan])
+    np.testing.assert_allclose(balancer.before, [2.0, 2.0, nan])
+    ratios = np.array([0.5, 1.0, 1.0])
+    want = 3 * np.exp(ratios / 2) / np.exp(ratios / 2).sum()
+    np.testing.assert_allclose(balancer.weights_now(), want, rtol=1e-6)
+    # An epoch without a task leaves its ratio as it was.
+    training_step(balancer, [1.0, nan, 1.0], (True, False, True))
+    balancer.end_epoch()
+    np.testing.assert_allclose(balancer.last, [1.0, 2.0, 1.0])
+    np.testing.assert_allclose(balancer.before, [1.0, 2.0, nan])
+
+
+def test_a_look_at_the_loss_without_training_teaches_dwa_nothing():
+    balancer = DWA(TASKS)
+    balancer(tf.constant([9.0, 9.0, 9.0]))
+    np.testing.assert_array_equal(balancer.batches, [0, 0, 0])
+
+
+def test_dwa_refuses_a_temperature_of_zero():
+    with pytest.raises(SpecError, match="temperature=0 must be above 0"):
+        DWA(TASKS, temperature=0)
+
+
+# --- GradNorm ------------------------------------------------------------------------------
+
+
+def learnt(balancer, losses, norms, steps, observed=None):
+    """The weights after steps on constant losses and norms."""
+    observed = tf.constant([True] * len(norms) if observed is None else observed)
+    arguments = tf.constant(losses, tf.float32), tf.constant(norms, tf.float32), observed
+    # A trace pays for many steps only.
+    step = tf.function(balancer.learn, autograph=False) if steps > 50 else balancer.learn
+    for _ in range(steps):
+        step(*arguments)
+    return balancer.task_weights.numpy()
+
+
+def test_where_all_tasks_fall_alike_gradnorm_ends_with_equal_weighted_norms():
+    norms = np.array([4.0, 1.0, 0.5], np.float32)
+    balancer = GradNorm(TASKS, first_batches=1)
+    found = learnt(balancer, [1.0, 2.0, 3.0], norms, 600)
+    np.testing.assert_allclose(found, 3 / norms / (1 / norms).sum(), atol=0.03)
+    assert found.sum() == pytest.approx(3.0, abs=1e-5)
+
+
+def test_a_task_that_falls_slowly_is_pulled_by_its_rate_to_the_power_of_alpha():
+    norms, first = np.array([1.0, 2.0], np.float32), np.array([2.0, 8.0], np.float32)
+    for alpha in (0.0, 0.5, 1.5):
+        balancer = GradNorm(["a", "b"], alpha=alpha, first_batches=1)
+        learnt(balancer, first, norms, 1)
+        # One fell to a half, the other to nine tenths.
+        found = learnt(balancer, first * [0.5, 0.9], norms, 600)
+        want = np.array([0.5, 0.9]) ** alpha / norms
+        np.testing.assert_allclose(found, 2 * want / want.sum(), atol=0.03)
+
+
+def test_the_slope_of_gradnorm_is_that_of_its_loss_with_the_target_held():
+    balancer = GradNorm(TASKS, first_batches=1)
+    first, losses = tf.constant([1.0, 2.0, 0.5]), tf.constant([0.7, 1.9, 0.1])
+    norms, everyone = tf.constant([0.3, 2.0, 5.0]), tf.constant([True] * 3)
+    balancer.learn(first, norms, everyone)
+    weights = tf.constant([1.5, 1.2, 0.3])
+    balancer.task_weights.assign(weights)
+    with tf.GradientTape() as tape:
+        tape.watch(weights)
+        weighted = weights * norms
+        rates = (losses / first) / tf.reduce_mean(losses / first)
+        target = tf.stop_gradient(tf.reduce_mean(weighted) * rates**1.5)
+        loss = tf.reduce_sum(tf.abs(weighted - target))
+    found = balancer._slope(losses, norms, everyone)
+    np.testing.assert_allclose(found, tape.gradient(loss, weights), rtol=1e-6)
+
+
+def test_gradnorm_starts_once_every_task_has_its_first_losses_and_takes_their_mean():
+    balancer = GradNorm(["a", "b"], first_batches=3)
+    norms = [5.0, 1.0]
+    for loss in (1.0, 2.0, 6.0):
+        assert (learnt(balancer, [loss, 7.0], norms, 1, [True, False]) == 1).all()
+    assert (learnt(balancer, [50.0, 7.0], norms, 5, [True, False]) == 1).all()
+    assert (learnt(balancer, [50.0, 2.0], norms, 3) == 1).all()
+    np.testing.assert_allclose(balancer.first, [3.0, 2.0])
+    # From here the steps are Adam's first: a learning rate each, and the sum restored.
+    np.testing.assert_allclose(learnt(balancer, [3.0, 2.0], norms, 1), [0.99, 1.01], atol=1e-5)
+
+
+def test_a_task_that_is_not_observed_neither_moves_nor_coasts_in_gradnorm():
+    balancer = GradNorm(TASKS, first_batches=1)
+    learnt(balancer, [1.0, 1.0, 1.0], [1.0, 2.0, 3.0], 30)
+    before = [v.numpy() for v in (balancer.momentum, balancer.velocity, balancer.steps)]
+    weights = balancer.task_weights.numpy()
+    found = learnt(balancer, [1.0, 0.0, 1.0], [1.0, 0.0, 3.0], 1, [True, False, True])
+    for old, new in zip(
+        before, (balancer.momentum, balancer.velocity, balancer.steps), strict=True
+    ):
+        assert old[1] == new[1] and (old[[0, 2]] != new.numpy()[[0, 2]]).all()
+    # Its weight changes as the sum is restored, by a hundredth at most.
+    assert found[1] == pytest.approx(weights[1], rel=0.01)
+    # One task alone has nobody to be compared with.
+    learnt(balancer, [1.0, 0.0, 0.0], [1.0, 0.0, 0.0], 1, [True, False, False])
+    np.testing.assert_allclose(balancer.task_weights, found, rtol=1e-6)
+
+
+def test_no_weight_of_gradnorm_falls_below_the_least_and_they_sum_to_the_tasks():
+    balancer = GradNorm(TASKS, first_batches=1, learning_rate=0.5)
+    for norms in ([9.0, 1.0, 1e-6], [1e-6, 1.0, 9.0], [1.0, 9.0, 1e-6]):
+        for _ in range(10):
+            found = learnt(balancer, [1.0, 1.0, 1.0], norms, 1)
+            assert found.min() >= 1e-3 * 0.999 and found.sum() == pytest.approx(3.0, abs=1e-5)
+    np.testing.assert_allclose(on_simplex(tf.constant([3.0, 3.0]), 0.001), [1.0, 1.0])
+
+
+def test_gradnorm_refuses_a_mistake():
+    with pytest.raises(SpecError, match="alpha=-1 must be in"):
+        GradNorm(TASKS, alpha=-1)
+    with pytest.raises(SpecError, match="first_batches=0 must be at least 1"):
+        GradNorm(TASKS, first_batches=0)
+
+
+# --- all -----------------------------------------------------------------------------------
 
 CONFIGS = [
     {"name": "fixed", "task_weights": {"cvr": 2.0}, "reduction": "sum"},
     {"name": "uncertainty", "form": "paper_eq3", "positive": True},
+    {"name": "dwa", "temperature": 3.0, "reduction": "sum"},
+    {"name": "gradnorm", "alpha": 0.5, "first_batches": 7, "least": 0.01},
+    {"name": "pcgrad", "seed": 4, "reduction": "sum"},
+    {"name": "mgda", "normalize": "l2", "ub": True},
+    {"name": "cagrad", "c": 0.3},
 ]
 each_config = pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c["name"])
 
@@ -181,6 +347,10 @@ def test_a_balancer_is_built_by_name_and_comes_back_from_its_config(config):
     assert type(again) is type(balancer) and again.get_config() == balancer.get_config()
     losses = tf.constant([1.0, 2.0, 3.0])
     assert float(again(losses)) == float(balancer(losses))
+
+
+def test_every_balancer_is_among_these():
+    assert {config["name"] for config in CONFIGS} == set(registry.names("balancer"))
 
 
 @each_config

@@ -1,0 +1,116 @@
+"""What balancing costs: a training step of an MMoE with each balancer against the plain step.
+
+The model is an MMoE of 8 experts (512, 256) over 16 categorical features (embeddings of 32,
+1,000,000 ids in all), with 2 and with 4 tasks; rows are random, 2,048 a batch. The plain step is
+that of the balancer `fixed`; a method that takes every task's gradient may cost K + 1 of it.
+
+All steps train the same weights on the same batches, in turns whose order goes round, so that a
+busier machine is shared; the median over turns of the ratio to the same turn's plain step counts.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+
+from benchmarks.contract import Result, main
+from tfmtl import registry
+from tfmtl.experiment import Model, Training
+from tfmtl.features.layout import LABELS, WEIGHTS
+from tfmtl.model import MultiTaskModel
+from tfmtl.problem import ProblemSpec, binary, categorical
+from tfmtl.training.fit import compile_model
+
+ROWS, FIELDS, IDS, DIM = 2_048, 16, 1_000_000, 32
+TASKS = (2, 4)
+TURNS, QUICK_TURNS = 15, 4
+PLAIN = "fixed"
+
+
+def run(options: argparse.Namespace) -> Iterator[Result]:
+    """Yields the plain step's time and each balancer's ratio to it, by the number of tasks."""
+    turns = QUICK_TURNS if options.quick else TURNS
+    for count in TASKS:
+        keras.utils.set_random_seed(options.seed)
+        model = _model(count)
+        batches = [_batch(count, seed) for seed in range(4)]
+        model(batches[0])
+        steps = {name: _traced(model, name, batches[0]) for name in registry.names("balancer")}
+        seconds = _in_turns(steps, batches, turns)
+        plain = seconds.pop(PLAIN)
+        yield Result(
+            f"balancers/{count}_tasks/{PLAIN}", 1e3 * float(np.median(plain)), "ms", runs=turns
+        )
+        for name, taken in seconds.items():
+            ratios = taken / plain
+            low, high = np.quantile(ratios, [0.25, 0.75])
+            yield Result(
+                f"balancers/{count}_tasks/{name}",
+                float(np.median(ratios)),
+                "plain steps",
+                at_most=count + 1,
+                runs=turns,
+                note=f"half of the turns lie in {low:.2f} … {high:.2f}",
+            )
+
+
+def _model(count: int) -> MultiTaskModel:
+    problem = ProblemSpec(
+        features=tuple(
+            categorical(f"field_{i}", encoding="identity", size=IDS // FIELDS)
+            for i in range(FIELDS)
+        ),
+        tasks=tuple(binary(f"task_{k}", label=f"label_{k}") for k in range(count)),
+    )
+    rows = dict.fromkeys((f"field_{i}" for i in range(FIELDS)), IDS // FIELDS)
+    backbone = {"name": "mmoe", "num_experts": 8, "expert_units": (512, 256)}
+    return MultiTaskModel.build_from(problem, rows, Model(backbone=backbone, dim=DIM))
+
+
+def _batch(count: int, seed: int) -> dict[str, tf.Tensor]:
+    random = np.random.default_rng(seed)
+    return {
+        "ids_context": tf.constant(random.integers(0, IDS // FIELDS, (ROWS, FIELDS))),
+        LABELS: tf.constant(random.integers(0, 2, (ROWS, count)), tf.float32),
+        WEIGHTS: tf.ones([ROWS, count]),
+    }
+
+
+def _traced(model: MultiTaskModel, name: str, batch: dict[str, tf.Tensor]) -> Callable:
+    kinds = ["binary"] * len(model.balancer.tasks)
+    model.balancer = registry.build("balancer", {"name": name}, model.balancer.tasks, kinds)
+    compile_model(model, Training())
+    step = tf.function(model.train_step)
+    # The trace holds the balancer of now; the second call is the first without a trace.
+    for _ in range(2):
+        step(batch)
+    return step
+
+
+def _in_turns(
+    steps: dict[str, Callable], batches: list[dict[str, tf.Tensor]], turns: int
+) -> dict[str, np.ndarray]:
+    """Seconds of every step, `[turns]` by name."""
+    names = list(steps)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(turns):
+        batch, first = batches[turn % len(batches)], turn % len(names)
+        for name in (*names[first:], *names[:first]):
+            start = time.perf_counter()
+            # Until the values are there: a call alone may only have begun the work.
+            tf.nest.map_structure(lambda value: value.numpy(), steps[name](batch))
+            seconds[name].append(time.perf_counter() - start)
+    return {name: np.array(taken) for name, taken in seconds.items()}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what only this benchmark asks for."""
+    parser.add_argument("--seed", type=int, default=1, help="of weights and rows")
+
+
+if __name__ == "__main__":
+    sys.exit(main(__doc__, run, arguments=add_arguments))
