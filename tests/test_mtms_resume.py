@@ -24,7 +24,7 @@ from worlds import CQS
 from tfmtl.errors import DataError
 from tfmtl.mtms.store import Building, scene_folder, target_folder, write_json
 from tfmtl.problem import numerical
-from tfmtl.training import alternating
+from tfmtl.training import alternating, slot_parts
 from tfmtl.training.alternating import read_slot, train_slot
 
 EXPERIMENT = experiment(targets=("cvr",))
@@ -46,7 +46,7 @@ def planned(monkeypatch):
         with Building(job.part.folder(job.folder), job.about) as folder:
             write_json(os.path.join(folder, "network"), job.about)
 
-    monkeypatch.setattr(alternating, "_train", train)
+    monkeypatch.setattr(slot_parts, "train_part", train)
     monkeypatch.setattr(alternating, "load_slot", lambda folder: None)
     return parts
 
@@ -148,7 +148,7 @@ def test_while_parts_are_replaced_there_is_no_finished_slot(slot, arrays, monkey
     def dies(job):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(alternating, "_train", dies)
+    monkeypatch.setattr(slot_parts, "train_part", dies)
     assert read_slot(str(slot))["slot"] == 1
     with pytest.raises(KeyboardInterrupt):
         again(arrays, slot, changed(EXPERIMENT, fine_tune_units=(5,)))

@@ -134,6 +134,8 @@ class MTMS:
                     "have no tables; declare a categorical feature besides the scene."
                 )
         for task in problem.tasks:
+            if task.name == "network":
+                raise SpecError("mtms: a task is called 'network', as is a file beside its tables.")
             if task.head is not None or task.pseudo_label is not None:
                 raise SpecError(
                     f"mtms: task {task.name!r} has a head or pseudo-labels of another; here every "
