@@ -118,7 +118,8 @@ def check(experiment: ExperimentConfig) -> None:
     import tfmtl.balancers
     import tfmtl.optimizers
     import tfmtl.terms  # noqa: F401  these four register the parts
-    from tfmtl.heads import check_semantics
+    from tfmtl.heads import check_semantics, impression_tasks
+    from tfmtl.scenes import scene_feature
 
     tuning = experiment.tuning
     check_tuning(experiment)
@@ -132,12 +133,14 @@ def check(experiment: ExperimentConfig) -> None:
         registry.check("backbone", model.backbone)
         registry.check("balancer", model.balancer)
         registry.get("optimizer", candidate.training.embedding_optimizer)
+        backbone, problem = registry.get("backbone", model.backbone["name"]), candidate.problem
+        if backbone.multi_scene:
+            scene_feature(problem, model.backbone["name"])
+        semantics = model.conv_semantics or backbone.conv_semantics
+        check_semantics(problem, semantics)
         for term in model.terms:
-            registry.check("term", term)
-        semantics = (
-            model.conv_semantics or registry.get("backbone", model.backbone["name"]).conv_semantics
-        )
-        check_semantics(candidate.problem, semantics)
+            # Built and not only checked: it names tasks as well.
+            registry.build("term", term, impression_tasks(problem, semantics), problem)
 
 
 def check_slots(experiment: ExperimentConfig) -> None:

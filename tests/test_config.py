@@ -98,6 +98,8 @@ def test_the_data_of_a_file_lie_relative_to_the_file(tmp_path):
     [
         ("model.backbone.num_expert", 4, "no argument 'num_expert'.*Did you mean 'num_experts'"),
         ("model.conv_semantics", "esmm", "needs three binary tasks"),
+        ("model.backbone", {"name": "star"}, "star treats scenes apart, but the problem declares"),
+        ("model.terms", ({"name": "pwiser"},), "pwiser: the tasks are no funnel"),
         ("training.embedding_optimizer", "adamm", "unknown optimizer 'adamm'"),
         ("training.monitor", "y/auc@imp2", "it is 'y/auc@imp'"),
         ("training.monitor", "z/auc@imp", "no task 'z'"),
