@@ -4,8 +4,8 @@ The model is an MMoE of 8 experts (512, 256) over 16 categorical features (embed
 1,000,000 ids in all), with 2 and with 4 tasks; rows are random, 2,048 a batch. The plain step is
 that of the balancer `fixed`; a method that takes every task's gradient may cost K + 1 of it.
 
-All steps train the same weights on the same batches, in turns whose order goes round, so that a
-busier machine is shared; the median over turns of the ratio to the same turn's plain step counts.
+All steps train the same weights on the same batches, in turns of random order, so that a busier
+machine is shared; the median over turns of the ratio to the same turn's plain step counts.
 """
 
 import argparse
@@ -95,11 +95,11 @@ def _in_turns(
     steps: dict[str, Callable], batches: list[dict[str, tf.Tensor]], turns: int
 ) -> dict[str, np.ndarray]:
     """Seconds of every step, `[turns]` by name."""
-    names = list(steps)
+    names, order = list(steps), np.random.default_rng(0)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(turns):
-        batch, first = batches[turn % len(batches)], turn % len(names)
-        for name in (*names[first:], *names[:first]):
+        batch = batches[turn % len(batches)]
+        for name in order.permutation(names):
             start = time.perf_counter()
             # Until the values are there: a call alone may only have begun the work.
             tf.nest.map_structure(lambda value: value.numpy(), steps[name](batch))
