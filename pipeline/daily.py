@@ -64,6 +64,7 @@ class Place:
         schema_path: A schema (text proto) to hold the days to; the day before's without it.
         enable_cache: Whether a component whose inputs are unchanged is passed over.
         beam_args: Arguments of every Beam pipeline.
+        workers: Processes that train parts of a slot at the same time.
     """
 
     pipeline_root: str
@@ -72,6 +73,7 @@ class Place:
     schema_path: str | None = None
     enable_cache: bool = True
     beam_args: Sequence[str] = ()
+    workers: int = 1
 
 
 def create_daily_pipeline(
@@ -108,6 +110,10 @@ def create_daily_pipeline(
     ).with_id("LastBlessed")
     splits = list(experiment.split.names)
     settings = dataclasses.replace(experiment, evaluation=Evaluation())
+    config = {**custom_config(settings, place.pipeline_root), "slot": day.slot}
+    # In several processes the last bits of a sum may differ: another setting, another execution.
+    if place.workers > 1:
+        config["workers"] = place.workers
     trainer = tfx.components.Trainer(
         run_fn="pipeline.slot_module.run_fn",
         examples=transform.outputs["transformed_examples"],
@@ -116,7 +122,7 @@ def create_daily_pipeline(
         train_args=tfx.proto.TrainArgs(splits=splits),
         # TFX wants a split here too; no row of a slot is held back.
         eval_args=tfx.proto.EvalArgs(splits=splits),
-        custom_config={**custom_config(settings, place.pipeline_root), "slot": day.slot},
+        custom_config=config,
     )
     evaluator = RankingEvaluator(
         examples=examples.outputs["examples"],

@@ -125,7 +125,8 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         default=1,
         metavar="N",
-        help="processes of Beam; on two cores and 300,000 rows one is faster (default: 1)",
+        help="processes of Beam, and of a slot's training where scenes are many; on two cores and "
+        "300,000 rows one is faster (default: 1)",
     )
     add("--verbose", action="store_true", help="show all that TensorFlow, TFX and Beam log")
     return parser
@@ -201,6 +202,7 @@ def _run_days(config, experiment, data: str, output: str, options: argparse.Name
         schema_path=options.schema,
         enable_cache=not options.no_cache,
         beam_args=beam_arguments(options.workers),
+        workers=options.workers,
     )
     done = run_days(config, experiment, data, place, days=options.days)
     if not done:

@@ -24,7 +24,8 @@ def run_fn(fn_args) -> None:
 
     Args:
         fn_args: As TFX gives them; `base_model`, where there is one, is the last blessed slot's,
-            and `custom_config` holds `experiment` (JSON), `slot` and `checkpoints` (a folder).
+            and `custom_config` holds `experiment` (JSON), `slot`, `checkpoints` (a folder) and,
+            where they are several, `workers`.
     """
     config = fn_args.custom_config
     experiment = ExperimentConfig.from_json(config["experiment"])
@@ -39,6 +40,7 @@ def run_fn(fn_args) -> None:
         slot=config["slot"],
         folder=checkpoints,
         previous=previous or None,
+        workers=config.get("workers", 1),
         # A progress bar rewrites its line, which only a terminal can show.
         verbose=int(sys.stdout.isatty()),
     )
