@@ -158,6 +158,14 @@ class ProblemSpec:
                 return ctr[0].name, cvr.name, ctcvr[0].name
         return None
 
+    def scene_feature(self) -> Categorical | None:
+        """The feature whose ids are the scenes: the first single-valued one of that column."""
+        for feature in self.features:
+            if isinstance(feature, Categorical) and feature.column == self.scene:
+                if not feature.max_values:
+                    return feature
+        return None
+
     def feature_columns(self) -> dict[str, Column]:
         """Raw columns the features read, by name: the inputs of serving."""
         columns: dict[str, Column] = {}

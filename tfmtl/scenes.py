@@ -15,7 +15,7 @@ from tfmtl.problem import ProblemSpec
 
 
 def scene_feature(problem: ProblemSpec, asker: str) -> Categorical:
-    """The feature whose ids are the scenes: the first single-valued one of the scene's column.
+    """The feature whose ids are the scenes.
 
     Args:
         problem: The declaration.
@@ -29,10 +29,9 @@ def scene_feature(problem: ProblemSpec, asker: str) -> Categorical:
             f"{asker} treats scenes apart, but the problem declares none. Name the scene's column, "
             "ProblemSpec(scene='scene'), and declare it as a feature, categorical('scene')."
         )
-    for feature in problem.features:
-        if isinstance(feature, Categorical) and feature.column == problem.scene:
-            if not feature.max_values:
-                return feature
+    feature = problem.scene_feature()
+    if feature is not None:
+        return feature
     raise SpecError(
         f"{asker} reads a row's scene from the ids of scene={problem.scene!r}, but no "
         f"single-valued categorical feature reads that column. Declare "

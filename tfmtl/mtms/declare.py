@@ -208,10 +208,9 @@ def scene_feature(problem: ProblemSpec) -> Categorical:
     """
     if problem.scene is None:
         raise SpecError("mtms: the problem declares no scene; ProblemSpec(scene='scene') does.")
-    for feature in problem.features:
-        if isinstance(feature, Categorical) and feature.column == problem.scene:
-            if feature.encoding == "hash" and not feature.max_values:
-                return feature
+    feature = problem.scene_feature()
+    if feature is not None and feature.encoding == "hash":
+        return feature
     raise SpecError(
         f"mtms: rows find their components by the scene, which must be a feature whose ids follow "
         f"from its name: add categorical({problem.scene!r}, encoding='hash', size=2**20) to "
