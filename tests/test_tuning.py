@@ -80,6 +80,17 @@ def test_what_keras_tuner_chose_becomes_the_declared_value_again():
     assert found.training.epochs == 9
 
 
+def test_a_search_reaches_into_the_list_of_terms_and_moves_that_term_alone():
+    terms = ({"name": "order_calibration"}, {"name": "pwiser", "weight": 0.1})
+    declared = experiment({}).replace_path("model.terms", terms)
+    found = declared.replace_path("model.terms.1.weight", 0.5)
+    assert found.model.terms == (terms[0], {"name": "pwiser", "weight": 0.5})
+    assert declared.model.terms[1]["weight"] == 0.1
+    for place in ("2", "-1", "pwiser"):
+        with pytest.raises(SpecError, match=f"'{place}' is no place in a list of 2"):
+            declared.replace_path(f"model.terms.{place}.weight", 0.5)
+
+
 def test_a_trial_is_as_long_as_the_search_says():
     searched = experiment({"training.learning_rate": [0.1]}, epochs=2)
     trial = trial_experiment(searched, searched.tuning, {"training.learning_rate": 0.1})

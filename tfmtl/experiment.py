@@ -259,6 +259,8 @@ class ExperimentConfig:
     def replace_path(self, path: str, value: Any) -> "ExperimentConfig":
         """A copy with one field replaced, by dotted path: `"model.backbone.num_experts"`.
 
+        A number reaches into a list: `"model.terms.0.weight"` is the first term's.
+
         Raises:
             SpecError: The path names no field.
         """
@@ -283,6 +285,15 @@ def _replace(node: Any, path: str, keys: list[str], value: Any) -> Any:
     key, *rest = keys
     if isinstance(node, Mapping):
         return {**node, key: _replace(node.get(key), path, rest, value) if rest else value}
+    if isinstance(node, tuple):
+        if not key.isdecimal() or int(key) >= len(node):
+            raise SpecError(
+                f"{path!r}: {key!r} is no place in a list of {len(node)}; places are counted "
+                "from 0."
+            )
+        place = int(key)
+        new = _replace(node[place], path, rest, value) if rest else value
+        return (*node[:place], new, *node[place + 1 :])
     known = [f.name for f in dataclasses.fields(node)]
     if key not in known:
         raise SpecError(
