@@ -1,6 +1,7 @@
 """Softmax gates, which mix experts row by row (Jacobs et al., Neural Computation 1991)."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -31,6 +32,9 @@ class Gates(keras.layers.Layer):
         TensorShape([4, 2, 3])
     """
 
+    watch: Callable[[tf.Tensor], None] | None = None
+    """Is given the weights of every call; see `watched`."""
+
     def __init__(
         self,
         num_gates: int,
@@ -57,7 +61,10 @@ class Gates(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, x, experts, training=False):
-        return tf.matmul(self.weights_of(x, training=training), experts)
+        weights = self.weights_of(x, training=training)
+        if self.watch is not None:
+            self.watch(weights)
+        return tf.matmul(weights, experts)
 
     def weights_of(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         """What each gate gives each expert, `[batch, num_gates, num_experts]`.
@@ -83,3 +90,32 @@ class Gates(keras.layers.Layer):
             "gate_hidden": list(self.gate_hidden),
             "gate_bias": self.gate_bias,
         }
+
+
+@contextlib.contextmanager
+def watched(gates: Sequence[Gates]) -> Iterator[list[list[tf.Tensor]]]:
+    """Notes what gates give their experts inside a model, where their inputs come from below.
+
+    For eager calls within the block; what a `tf.function` has traced before is not watched.
+
+    Args:
+        gates: The gates to look at.
+
+    Yields:
+        By gate, the weights of its calls, each `[batch, num_gates, num_experts]`.
+
+    Example:
+        >>> gates = Gates(1, 2)
+        >>> with watched([gates]) as (noted,):
+        ...     mixed = gates(tf.ones([4, 5]), tf.ones([4, 2, 7]))
+        >>> noted[0].shape
+        TensorShape([4, 1, 2])
+    """
+    noted: list[list[tf.Tensor]] = [[] for _ in gates]
+    for gate, calls in zip(gates, noted, strict=True):
+        gate.watch = calls.append
+    try:
+        yield noted
+    finally:
+        for gate in gates:
+            gate.watch = None
