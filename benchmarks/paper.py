@@ -154,8 +154,8 @@ class Paper:
     Args:
         title: What it is.
         cells: Its cells.
-        measure: Maps a run and the options (`seeds`, `quick`, `data`, `requests`, `keep`) to
-            figures by metric.
+        measure: Maps a run and the options (`seeds`, `quick`, `data`, `requests`, `keep`,
+            `grid`) to figures by metric.
         further: Yields rows that the paper does not have and a reader of ours should see.
 
     Raises:

@@ -62,6 +62,12 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="where each seed's figures are kept, so that a run that was stopped goes on",
     )
+    parser.add_argument(
+        "--grid",
+        metavar="NAME",
+        help="how much of its grid is searched, where the paper searches one: full, reduced or "
+        "printed (not at all)",
+    )
 
 
 if __name__ == "__main__":
