@@ -224,11 +224,13 @@ def test_a_component_without_some_ids_keeps_the_others_rows(first):
         ({"mtms": {"shared": True}}, "no tables of 'ctr.cvr': whether .* are shared cannot"),
         (
             {"mtms": {"fields": {"feed": ("query", "tags", "ad", "slot", "price", "ad_ctr")}}},
-            "of .*'user'.*; now it is of .*'query'",
+            "of .*'user .*; now it is of .*'query ",
         ),
         ({"training": {"optimizer": "adagrad"}}, "'Adam', .* now it is of .*'Adagrad'"),
         ({"training": {"embedding_optimizer": "rowwise_adagrad"}}, "now it is of .*RowwiseAdagrad"),
-        ({"reversed": True}, "with their order, cannot change between slots"),
+        ({"reversed": True}, "with their order and encoding, cannot change between slots"),
+        ({"problem": {"user": {"size": 64}}}, "'user .*size=1073741824.* now .*'user .*size=64,"),
+        ({"problem": {"price": {"encoding": "standard"}}}, "=log.* now .*'price .encoding=standa"),
     ],
 )
 def test_what_cannot_be_carried_over_is_refused_by_name(
@@ -238,6 +240,13 @@ def test_what_cannot_be_carried_over_is_refused_by_name(
     training = dataclasses.replace(config.training, **change.get("training", {}))
     config = dataclasses.replace(config, training=training)
     own = rows
+    if "problem" in change:
+        features = [
+            dataclasses.replace(f, **change["problem"].get(f.name, {})) for f in PROBLEM.features
+        ]
+        config = dataclasses.replace(
+            config, problem=dataclasses.replace(PROBLEM, features=tuple(features))
+        )
     if change.get("reversed"):
         problem = dataclasses.replace(PROBLEM, features=PROBLEM.features[::-1])
         config = dataclasses.replace(config, problem=problem)

@@ -218,6 +218,19 @@ def scene_feature(problem: ProblemSpec) -> Categorical:
     )
 
 
+def meaning(feature: Feature) -> str:
+    """What a feature's ids and numbers follow from; where it changes, they are others.
+
+    Example:
+        >>> from tfmtl.problem import categorical
+        >>> meaning(categorical("user", encoding="hash", size=64))
+        'user (encoding=hash, dtype=string, size=64, pooling=mean)'
+    """
+    given = ((n, getattr(feature, n, None)) for n in ("encoding", "dtype", "size", "pooling"))
+    said = ", ".join(f"{name}={value}" for name, value in given if value is not None)
+    return f"{feature.name} ({said})"
+
+
 def _check_feature(feature: Feature, dim: int) -> None:
     own = getattr(feature, "dim", None)
     if own not in (None, dim):

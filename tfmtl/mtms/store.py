@@ -91,7 +91,7 @@ def save_network(
         trained: Those that the first optimizer was built with.
         optimizers: The network's; further ones only give their count of steps.
         inputs: Names of the input's columns, where they may change from slot to slot.
-        fields: Names of what the network reads, where they may not.
+        fields: What the network reads, by name and meaning, where it may not change.
     """
     arrays = {f"variable/{i}": v.numpy() for i, v in enumerate(variables)}
     for i in range(len(trained)):
@@ -128,8 +128,8 @@ def load_network(
     if optimizers and fixed != now:
         raise SpecError(
             f"{path} holds a network of {fixed}; now it is of {now}. Optimizers, and the fields "
-            "of an update's network with their order, cannot change between slots; start anew "
-            "without the previous slot."
+            "of an update's network with their order and encoding, cannot change between slots; "
+            "start anew without the previous slot."
         )
     former = [str(name) for name in arrays["inputs"]]
     kernel = next(iter(trained or variables), None)
@@ -146,8 +146,9 @@ def load_network(
     for of, variable, value in pairs:
         value = None if value is None else fitted(of, value)
         if value is None or value.shape != tuple(variable.shape):
+            held = "missing" if value is None else list(value.shape)
             raise SpecError(
-                f"{path} holds a network of another shape: {variable.name} is "
+                f"{path} holds a network of another shape: {variable.name} is {held} there and "
                 f"{list(variable.shape)} now. Widths and optimizers cannot change between slots; "
                 "start anew without the previous slot."
             )

@@ -14,7 +14,7 @@ from tfmtl.features.layout import layout_of
 from tfmtl.inputs import ArrayRows
 from tfmtl.layers.embedding import PAD_ROWS, Embedding
 from tfmtl.model import MultiTaskModel
-from tfmtl.mtms.declare import MTMS
+from tfmtl.mtms.declare import MTMS, meaning
 from tfmtl.mtms.store import (
     Component,
     load_network,
@@ -85,7 +85,7 @@ def update_embeddings(
     optimizers = model.optimizer, model.embedding_optimizer
     network = _variables(model), model.dense_variables, optimizers
     layout = layout_of(part)
-    fields = [slots.feature.name for slots in (*layout.ids, *layout.numbers)]
+    fields = [meaning(slots.feature) for slots in (*layout.ids, *layout.numbers)]
     tables = [
         Tables(owner, keys, model.tables[index], row_moments(optimizers[1], index))
         for index, owner in enumerate(own)
