@@ -21,7 +21,7 @@ from mtms_rows import (
 )
 from worlds import CQS
 
-from tfmtl.errors import DataError
+from tfmtl.errors import DataError, SpecError
 from tfmtl.mtms.store import Building, scene_folder, target_folder, write_json
 from tfmtl.problem import numerical
 from tfmtl.training import alternating, slot_parts
@@ -154,6 +154,19 @@ def test_while_parts_are_replaced_there_is_no_finished_slot(slot, arrays, monkey
         again(arrays, slot, changed(EXPERIMENT, fine_tune_units=(5,)))
     with pytest.raises(DataError, match="no finished slot; train_slot"):
         read_slot(str(slot))
+
+
+def test_a_slot_is_not_trained_over_another(slot, arrays, planned):
+    before = files(slot)
+    rows = as_rows(arrays)
+    with pytest.raises(SpecError, match="previous slot, which would be lost; give slot 2 a folder"):
+        train_slot(EXPERIMENT, rows, slot=2, folder=f"{slot}/", previous=slot, verbose=0)
+    with pytest.raises(SpecError, match="holds slot 1 of experiment 'tiny', which would be lost"):
+        train_slot(EXPERIMENT, rows, slot=2, folder=slot, verbose=0)
+    other = dataclasses.replace(EXPERIMENT, name="other")
+    with pytest.raises(SpecError, match="give slot 1 of 'other' a folder of its own"):
+        again(arrays, slot, other)
+    assert planned == [] and files(slot) == before and read_slot(slot)["slot"] == 1
 
 
 def test_a_part_without_its_last_file_is_trained_again(slot, arrays, planned):

@@ -63,12 +63,14 @@ def train_slot(
 
     Raises:
         SpecError: The experiment has no `mtms`, `previous` is no slot before this one, or its
-            networks have another shape.
+            networks have another shape or other features; `folder` is that of `previous`, or
+            holds another slot or another experiment's.
         DataError: No row is of a scene that is named.
         FloatingPointError: A training loss is no finite number any more.
     """
     mtms = declared(experiment)
     _check_previous(slot, previous)
+    _check_folder(experiment.name, slot, folder, previous)
     os.makedirs(folder, exist_ok=True)
     problem = experiment.problem
     of_scenes = by_scene(problem, mtms.scenes, rows)
@@ -146,4 +148,21 @@ def _check_previous(slot: int, previous: str | None) -> None:
     if found >= slot:
         raise SpecError(
             f"previous={previous!r} holds slot {found}, which is not before slot {slot}."
+        )
+
+
+def _check_folder(name: str, slot: int, folder: str, previous: str | None) -> None:
+    if previous is not None and os.path.realpath(previous) == os.path.realpath(folder):
+        raise SpecError(
+            f"folder={folder!r} is that of the previous slot, which would be lost; give slot "
+            f"{slot} a folder of its own."
+        )
+    if not os.path.exists(os.path.join(folder, SLOT)):
+        return
+    there = read_slot(folder)
+    found, other = there["slot"], json.loads(there["experiment"])["name"]
+    if (found, other) != (slot, name):
+        raise SpecError(
+            f"folder={folder!r} holds slot {found} of experiment {other!r}, which would be lost; "
+            f"give slot {slot} of {name!r} a folder of its own."
         )
