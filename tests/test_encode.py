@@ -55,6 +55,19 @@ def test_identity_refuses_nothing_but_maps_what_lies_outside_to_unknown():
     np.testing.assert_array_equal(packed["ids_context"].numpy().ravel(), [2, 4, 0, 0])
 
 
+@pytest.mark.parametrize("kind", [pa.float64(), pa.int32(), pa.int64()])
+def test_a_gap_in_whole_arrow_ids_is_missing_whatever_their_type(kind):
+    feature = categorical("x", encoding="hash", size=2**30, dtype="int64")
+    columns = {"x": np.array([7, 8, 9]), "click": np.zeros(3)}
+    preprocessor, packed = fit((feature,), columns)
+    gap = preprocessor({"x": pa.array([7, None, 9], kind)})["ids_context"].numpy().ravel()
+    known = packed["ids_context"].numpy().ravel()
+    np.testing.assert_array_equal(gap, [known[0], 1, known[2]])
+    if pa.types.is_floating(kind):
+        gap = preprocessor({"x": pa.array([7, np.nan, 9], kind)})["ids_context"].numpy().ravel()
+        np.testing.assert_array_equal(gap, [known[0], 1, known[2]])
+
+
 def test_a_hash_needs_no_fitting_and_stays_inside_its_buckets():
     values = np.array([f"v{i}" for i in range(1000)])
     feature = categorical("x", encoding="hash", size=7)

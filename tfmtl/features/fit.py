@@ -165,8 +165,9 @@ def _tensor(values, dtype):
             lengths = np.nan_to_num(values.value_lengths().to_numpy(zero_copy_only=False))
             flat = _tensor(values.flatten(), dtype)
             return tf.RaggedTensor.from_row_lengths(flat, lengths.astype(np.int64))
-        if dtype == "int64":
-            values = values.fill_null(NO_INTEGER)
+        # A gap in floats is NaN in NumPy, which is filled below.
+        if dtype == "int64" and pa.types.is_integer(values.type):
+            values = values.cast("int64").fill_null(NO_INTEGER)
         values = values.to_numpy(zero_copy_only=False)
     if isinstance(values, pd.Series) and not isinstance(values.dtype, np.dtype):
         values = _plain(values, dtype)
