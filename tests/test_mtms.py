@@ -273,6 +273,8 @@ def test_a_problem_whose_ids_or_scene_do_not_last_is_refused(problem, message):
             "most_components=3: .*Name the scenes it reads, as contributors=",
         ),
         ({"window": 0}, "window=0 must be at least 1"),
+        ({"contributors": {"feed": "search"}}, "must be several names: .'search',."),
+        ({"targets": "cvr"}, "targets='cvr' must be several names: .'cvr',."),
         ({"expire_after": 0}, "expire_after=0 must be at least 1, or None"),
     ],
 )

@@ -69,6 +69,13 @@ class MTMS:
     expire_after: int | None = None
 
     def __post_init__(self) -> None:
+        # Text is a sequence too, of its letters.
+        given = {"scenes": self.scenes, "targets": self.targets}
+        for field in ("contributors", "fields"):
+            given |= {f"{field}[{s!r}]": names for s, names in getattr(self, field).items()}
+        for where, names in given.items():
+            if isinstance(names, str):
+                raise SpecError(f"mtms: {where}={names!r} must be several names: ({names!r},).")
         freeze(self)
         if not self.scenes or len(set(self.scenes)) < len(self.scenes):
             raise SpecError(
