@@ -10,9 +10,9 @@ from mtms_rows import DIM, PROBLEM, as_rows, component, experiment, packed
 from tfmtl.features.declare import FIRST
 from tfmtl.features.layout import LABELS, WEIGHTS, layout_of
 from tfmtl.mtms.frozen import ComponentTables
-from tfmtl.mtms.units import by_scene
+from tfmtl.mtms.units import by_scene, sides
 from tfmtl.training import fine_tuning
-from tfmtl.training.fine_tuning import fine_tune, sides
+from tfmtl.training.fine_tuning import fine_tune
 
 EXPERIMENT = experiment()
 FIELDS = ("user", "tags", "ad", "slot")
@@ -70,7 +70,9 @@ def start_of(rows, names, folder, untrained, previous=None, slot=2):
         previous=previous,
     )
     model, _ = untrained[-1]
-    everything = {k: tf.constant(v) for k, v in sides(PROBLEM, rows).items()}
+    everything = {
+        k: tf.constant(v) for k, v in sides(layout_of(PROBLEM), rows.ids, rows.numbers).items()
+    }
     return model, model(everything)["cvr"].numpy()
 
 

@@ -151,9 +151,15 @@ def pack(
         own = slice(slots.start, slots.start + slots.width)
         local[:, own] = places(keys[slots.feature.name], ids[:, own])
     tasks = [problem.task_names.index(name) for name in part.task_names]
-    packed = {LABELS: rows.labels[:, tasks], WEIGHTS: rows.weights[:, tasks]}
+    labels = {LABELS: rows.labels[:, tasks], WEIGHTS: rows.weights[:, tasks]}
+    return {**labels, **sides(layout, local, numbers)}
+
+
+def sides(layout: Layout, ids: np.ndarray, numbers: np.ndarray) -> dict[str, np.ndarray]:
+    """Ids and numbers of all sides, `[rows, columns]`, as packed tensors; see `side_by_side`."""
+    packed = {}
     for what, array, widths in (
-        ("ids", local, layout.id_columns),
+        ("ids", ids, layout.id_columns),
         ("numbers", numbers, layout.number_columns),
     ):
         at = 0

@@ -14,7 +14,7 @@ from tfmtl.inputs import ArrayRows
 from tfmtl.model import MultiTaskModel
 from tfmtl.mtms.frozen import ComponentTables, Concatenated, FrozenFields, Name
 from tfmtl.mtms.store import Component, component_path, load_network, save_network
-from tfmtl.mtms.units import SceneRows, part_of
+from tfmtl.mtms.units import SceneRows, part_of, sides
 from tfmtl.training.embedding_update import declared
 from tfmtl.training.passes import seed_of, settle, train_passes
 
@@ -56,7 +56,7 @@ def fine_tune(
     model = fine_tuned(experiment, scene, task, fields)
     packed = ArrayRows(
         {
-            **sides(problem, rows),
+            **sides(layout_of(problem), rows.ids, rows.numbers),
             LABELS: rows.labels[:, [index]],
             WEIGHTS: rows.weights[:, [index]],
         }
@@ -126,19 +126,3 @@ def component_tables(
         found[scene, owner] = Component.load(component_path(folder, scene, owner, unit))
     names = [s.feature.name for s in layout_of(problem).ids]
     return ComponentTables(found, names)
-
-
-def sides(problem, rows: SceneRows) -> dict:
-    """A scene's rows as the whole problem's packed tensors, without labels."""
-    layout = layout_of(problem)
-    packed = {}
-    for what, array, widths in (
-        ("ids", rows.ids, layout.id_columns),
-        ("numbers", rows.numbers, layout.number_columns),
-    ):
-        at = 0
-        for side in layout.sides:
-            if widths[side]:
-                packed[f"{what}_{side}"] = array[:, at : at + widths[side]]
-            at += widths[side]
-    return packed
