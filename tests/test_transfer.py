@@ -1,5 +1,6 @@
 """Negative transfer: gains over single-task twins, gradients' cosines, use of experts."""
 
+import dataclasses
 import functools
 import json
 import math
@@ -383,7 +384,7 @@ def test_cosines_go_to_the_epoch_whose_steps_came_before():
 
 def test_the_table_names_metric_verdict_and_experts(equal):
     text = str(equal)
-    for part in ("first/auc@imp", "interval over rows", "gradient cosines", "expert 3"):
+    for part in ("first/auc@imp", "intervals over rows", "gradient cosines", "expert 3"):
         assert part in text
 
 
@@ -398,6 +399,14 @@ def test_the_picture_has_gains_cosines_and_experts(equal, crossing, tmp_path):
     assert line.get_ydata() == pytest.approx(equal.cosines.of("first", "second"))
     np.testing.assert_allclose(experts.get_images()[0].get_array(), equal.gates[0].use)
     figure.savefig(tmp_path / "equal.png")
+    mixed = dataclasses.replace(
+        equal,
+        tasks={
+            **equal.tasks,
+            "third": dataclasses.replace(equal.tasks["first"], metric="third/mse@imp"),
+        },
+    )
+    assert len(draw_transfer(mixed).axes) == len(figure.axes) + 1
     assert len(draw_transfer(crossing[0]).axes) == 2
 
 

@@ -157,8 +157,8 @@ class TransferReport:
             ]
         )
         seeds = ", ".join(map(str, self.seeds))
-        what = "interval over" if len(self.seeds) > 1 else "one seed; interval over"
-        lines.append(f"seeds {seeds}; {what} {self.over}. A gain above 0 is better together.")
+        seeds = f"seeds {seeds}" if len(self.seeds) > 1 else f"seed {seeds} alone"
+        lines.append(f"{seeds}; intervals over {self.over}; a gain above 0 is better together")
         if self.cosines is not None:
             lines += ["", *_cosine_lines(self.cosines)]
         for gate in self.gates:

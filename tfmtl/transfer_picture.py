@@ -4,7 +4,7 @@ import itertools
 import math
 
 from tfmtl.errors import DataError
-from tfmtl.transfer import HELPED, HURT, TransferReport
+from tfmtl.transfer import HELPED, HURT, TaskTransfer, TransferReport
 
 COLOURS = {HELPED: "tab:green", HURT: "tab:red"}
 
@@ -12,8 +12,9 @@ COLOURS = {HELPED: "tab:green", HURT: "tab:red"}
 def draw_transfer(report: TransferReport):
     """A figure of the gains with their intervals, and of what else the report has.
 
-    Axes stand in this order: gains; cosines of every two tasks over the epochs; a heat map of
-    expert use for each place with gates. What the report lacks has no axes.
+    Axes stand in this order: gains, an axis for each metric, since metrics have units; cosines of
+    every two tasks over the epochs; a heat map of expert use for each place with gates. What the
+    report lacks has no axes.
 
     Args:
         report: What `negative_transfer` found.
@@ -29,12 +30,16 @@ def draw_transfer(report: TransferReport):
 
     if not report.tasks:
         raise DataError("there is no task to draw; the report is empty.")
-    panels = 1 + (report.cosines is not None) + len(report.gates)
+    by_metric: dict[str, list[TaskTransfer]] = {}
+    for task in report.tasks.values():
+        by_metric.setdefault(_bare(task.metric), []).append(task)
+    panels = len(by_metric) + (report.cosines is not None) + len(report.gates)
     columns = min(panels, 3)
     rows = math.ceil(panels / columns)
     figure = Figure(figsize=(4.5 * columns, 3.5 * rows), layout="constrained")
     axes = iter([figure.add_subplot(rows, columns, i + 1) for i in range(panels)])
-    _draw_gains(next(axes), report)
+    for metric, tasks in by_metric.items():
+        _draw_gains(next(axes), metric, tasks, f"{report.level:.0%} interval over {report.over}")
     if report.cosines is not None:
         _draw_cosines(next(axes), report.cosines)
     for gate in report.gates:
@@ -42,19 +47,20 @@ def draw_transfer(report: TransferReport):
     return figure
 
 
-def _draw_gains(axis, report):
-    for place, task in enumerate(report.tasks.values()):
+def _bare(metric: str) -> str:
+    return metric.split("/")[-1].split("@")[0]
+
+
+def _draw_gains(axis, metric, tasks, interval):
+    for place, task in enumerate(tasks):
         gain = task.gain
         colour = COLOURS.get(task.verdict, "tab:grey")
         axis.plot([gain.low, gain.high], [place, place], color=colour, linewidth=2)
         axis.plot([gain.value], [place], marker="o", color=colour)
     axis.axvline(0.0, color="black", linewidth=0.8)
-    axis.set_yticks(range(len(report.tasks)), [task.metric for task in report.tasks.values()])
-    axis.set_ylim(len(report.tasks) - 0.5, -0.5)
-    axis.set(
-        xlabel=f"gain, {report.level:.0%} interval over {report.over}",
-        title="together against alone",
-    )
+    axis.set_yticks(range(len(tasks)), [task.metric for task in tasks])
+    axis.set_ylim(len(tasks) - 0.5, -0.5)
+    axis.set(xlabel=f"gain, {interval}", title=f"{metric}: together against alone")
     axis.grid(alpha=0.3, axis="x")
 
 
@@ -68,6 +74,7 @@ def _draw_cosines(axis, cosines):
             markersize=3,
             label=f"{first}, {second}",
         )
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.axhline(0.0, color="black", linewidth=0.8)
     axis.set(
         xlabel="epoch", ylabel="cosine", ylim=(-1.05, 1.05), title="gradients on what is shared"

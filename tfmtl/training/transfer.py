@@ -59,7 +59,8 @@ def negative_transfer(
         log_every: Steps between two measurements of the gradients' cosines; four times an epoch
             by default. An epoch without one is NaN.
         log_rows: Training rows to measure them on.
-        samples: Resamples of the bootstrap.
+        samples: Resamples of the bootstrap; each measures both models again, so that fewer spare
+            minutes where there are millions of test rows.
         level: Of the intervals.
         directory: Where results are kept, training by training, in a folder for each experiment,
             seed and rows: what is there is not trained again, and a training that was killed
@@ -90,7 +91,7 @@ def negative_transfer(
         verbose=2 if verbose == 2 else 0,
     )
     total = len(chosen) * (1 + len(compared))
-    with tqdm(total=total, unit=" trainings", disable=None if verbose else True) as bar:
+    with tqdm(total=total, unit=" trainings", disable=not verbose) as bar:
         for seed in chosen:
             seeded = experiment.replace_path("training.seed", seed)
             bar.set_description(f"seed {seed}, together")
