@@ -79,26 +79,26 @@ class ArrayRows:
     ) -> tf.data.Dataset:
         """See `Rows.batches`."""
         rows = self._count
+
+        # Without control flow there is nothing to convert, and looking for it is a tenth of the
+        # cost of a slot with many small scenes.
+        @tf.autograph.experimental.do_not_convert
+        def following(start):
+            end = tf.minimum(start + batch_size, rows)
+            return {name: value[start:end] for name, value in self.tensors.items()}
+
+        @tf.autograph.experimental.do_not_convert
+        def chosen(places):
+            return {name: tf.gather(value, places) for name, value in self.tensors.items()}
+
         if seed is None:
             starts = tf.data.Dataset.range(skip * batch_size, rows, batch_size)
-            return starts.map(
-                lambda start: {
-                    name: value[start : tf.minimum(start + batch_size, rows)]
-                    for name, value in self.tensors.items()
-                },
-                num_parallel_calls=1,
-            ).prefetch(4)
+            return starts.map(following, num_parallel_calls=1).prefetch(4)
         order = np.random.default_rng(seed).permutation(rows)
         steps = max(rows // batch_size, 1)
         order = tf.constant(order[: steps * batch_size].reshape(steps, -1)[skip:], tf.int32)
-        return (
-            tf.data.Dataset.from_tensor_slices(order)
-            .map(
-                lambda chosen: {n: tf.gather(v, chosen) for n, v in self.tensors.items()},
-                num_parallel_calls=1,
-            )
-            .prefetch(4)
-        )
+        places = tf.data.Dataset.from_tensor_slices(order)
+        return places.map(chosen, num_parallel_calls=1).prefetch(4)
 
 
 class FileRows:

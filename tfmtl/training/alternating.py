@@ -33,7 +33,7 @@ from tfmtl.training.fine_tuning import (
     frozen_fields,
     network_variables,
 )
-from tfmtl.training.slot_parts import Part, Parts
+from tfmtl.training.slot_parts import Part, Parts, processes
 
 SLOT = "slot.json"
 
@@ -80,12 +80,14 @@ def train_slot(
     work = os.path.join(folder, "rows")
     shutil.rmtree(work, ignore_errors=True)
     os.makedirs(work)
-    parts = Parts(experiment, slot, folder, previous, work, workers, verbose)
-    for scene, own in of_scenes.items():
-        parts.note(scene, own)
     units, targets = mtms.units(problem), mtms.target_tasks(problem)
-    parts.finish("embedding update", [Part("update", s, u) for s in of_scenes for u in units])
-    parts.finish("fine-tuning", [Part("fine_tune", s, (t,)) for s in of_scenes for t in targets])
+    with processes(workers) as pool:
+        parts = Parts(experiment, slot, folder, previous, work, pool, verbose)
+        for scene, own in of_scenes.items():
+            parts.note(scene, own)
+        parts.finish("embedding update", [Part("update", s, u) for s in of_scenes for u in units])
+        tuned = [Part("fine_tune", s, (t,)) for s in of_scenes for t in targets]
+        parts.finish("fine-tuning", tuned)
     shutil.rmtree(work)
     found = {
         "slot": slot,

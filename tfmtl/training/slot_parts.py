@@ -5,13 +5,14 @@ scene. It says of itself (`about.json`) what it was trained on, as a hash.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -65,12 +66,12 @@ class Parts:
         folder: str,
         previous: str | None,
         work: str,
-        workers: int,
+        pool: concurrent.futures.Executor | None,
         verbose: int,
     ):
         self.experiment, self.mtms = experiment, declared(experiment)
         self.slot, self.folder, self.previous, self.work = slot, folder, previous, work
-        self.workers, self.verbose = workers, verbose
+        self.pool, self.verbose = pool, verbose
         self.rows: dict[str, str] = {}
         self.of_scenes: dict[str, SceneRows] = {}
         self.observed: dict[str, list[int]] = {}
@@ -100,7 +101,7 @@ class Parts:
             disable=None if self.verbose else True,
         )
         with bar:
-            for _ in _results(jobs, self.workers):
+            for _ in _results(jobs, self.pool):
                 bar.update()
 
     def _job(self, part: Part) -> Job | None:
@@ -226,28 +227,36 @@ class Parts:
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _results(jobs: Sequence[Job], workers: int):
-    """Trains parts, in this process or in several, and yields as each is done."""
-    workers = min(workers, len(jobs))
+@contextlib.contextmanager
+def processes(workers: int) -> Iterator[concurrent.futures.Executor | None]:
+    """Processes that train parts at the same time; `None` for this one alone.
+
+    They serve a whole slot: each has TensorFlow to import before it is of use.
+    """
     if workers <= 1:
+        yield None
+        return
+    threads = max((os.cpu_count() or 1) // workers, 1)
+    pool = concurrent.futures.ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(threads,)
+    )
+    try:
+        yield pool
+    finally:
+        # After an error, what has not begun would otherwise be trained before it is seen.
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _results(jobs: Sequence[Job], pool: concurrent.futures.Executor | None) -> Iterator[None]:
+    """Trains parts and yields as each is done."""
+    if pool is None:
         for job in jobs:
             train_part(job)
             yield
         return
-    context = multiprocessing.get_context("spawn")
-    threads = max((os.cpu_count() or 1) // workers, 1)
-    with concurrent.futures.ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_begin, initargs=(threads,)
-    ) as pool:
-        futures = [pool.submit(train_part, job) for job in jobs]
-        try:
-            for future in concurrent.futures.as_completed(futures):
-                future.result()
-                yield
-        except BaseException:
-            # What has not begun would otherwise be trained before the error is seen.
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    for future in concurrent.futures.as_completed([pool.submit(train_part, job) for job in jobs]):
+        future.result()
+        yield
 
 
 def _begin(threads: int) -> None:
