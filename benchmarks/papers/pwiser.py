@@ -306,12 +306,18 @@ def _text(sizes: Any) -> str:
     return f"{sizes.impressions}-{sizes.epochs}"
 
 
+@functools.cache
+def _code() -> str:
+    # Once: what is loaded does not change where a file is edited during a long run.
+    return code_hash(CODE)
+
+
 def _kept(keep: str | None, name: str, make: Any) -> Any:
     """What was kept under the name, or what is made now."""
     if keep is None:
         return make()
     os.makedirs(keep, exist_ok=True)
-    path = os.path.join(keep, f"pwiser-{code_hash(CODE)}-{name}.json")
+    path = os.path.join(keep, f"pwiser-{_code()}-{name}.json")
     if os.path.exists(path):
         with open(path, encoding="utf-8") as file:
             return json.load(file)
