@@ -61,6 +61,7 @@ BOTH = [
     "pandas",
     "protobuf",
     "pyarrow",
+    "scipy",
     "tensorflow-data-validation",
     "tensorflow-metadata",
     "tensorflow-model-analysis",

@@ -78,7 +78,8 @@ def parser() -> argparse.ArgumentParser:
         default=os.environ.get("TFMTL_DATA") or None,
         metavar="PATH",
         help="CSV, TSV (also compressed) or Parquet: a file, a folder of files, or a pattern in "
-        "quotes (default: $TFMTL_DATA, else what the configuration names or generates)",
+        "quotes; of a configuration that goes by days, a folder of day folders (default: "
+        "$TFMTL_DATA, else what the configuration names or generates)",
     )
     add(
         "--replay",

@@ -1,5 +1,6 @@
 """Days in their order: each new one once, and on from where an interrupted run was."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -59,7 +60,9 @@ def run_days(
     for day in plan[:start]:
         print(f"\n{log.name(day.span)}: done before", flush=True)
     for day in plan[start:]:
-        done[day.span] = _run(config, experiment, log, day, place, first=day is plan[0])
+        blessed = any(found.blessed for s, found in done.items() if s < day.span and found)
+        wide = day if blessed else with_history(day, experiment, min(known))
+        done[day.span] = _run(config, experiment, log, wide, place, first=day is plan[0])
         _record(folder, day.span, keys[day.span], done[day.span])
     return [found for found in done.values() if found is not None]
 
@@ -87,6 +90,19 @@ def planned(
     return [
         Day(span=s, first=min(known) if s == first else max(s - window, min(known))) for s in spans
     ]
+
+
+def with_history(day: Day, experiment: ExperimentConfig, first: int) -> Day:
+    """A day whose slot starts from nothing, as no one before it was blessed: on all the history.
+
+    Args:
+        day: The new one and its window.
+        experiment: Says how long the history is.
+        first: The first day of all.
+    """
+    assert experiment.mtms is not None
+    history = max(day.span - experiment.mtms.first_window, first)
+    return dataclasses.replace(day, first=min(day.first, history))
 
 
 def keys_of(

@@ -43,6 +43,14 @@ def test_a_log_of_dates_counts_them_from_1970(tmp_path):
     known_days(log, str(tmp_path / "known.json"))
 
 
+def test_a_slot_that_starts_from_nothing_is_trained_on_all_the_history():
+    experiment = load("mtms").experiment.replace_path("mtms.history", 5)
+    experiment = experiment.replace_path("mtms.window", 2)
+    assert slots.with_history(Day(span=9, first=7), experiment, 0) == Day(span=9, first=4)
+    # No further back than the log.
+    assert slots.with_history(Day(span=9, first=7), experiment, 6) == Day(span=9, first=6)
+
+
 def test_a_missing_day_is_named(tmp_path):
     shop(tmp_path)
     (tmp_path / "log/day-3/rows.csv").unlink()

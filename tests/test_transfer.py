@@ -14,7 +14,6 @@ from worlds import PROBLEM, SMALL, packed
 from worlds import experiment as small_experiment
 
 import tfmtl
-from tfmtl import transfer_runs
 from tfmtl.bootstrap import Interval
 from tfmtl.errors import SpecError
 from tfmtl.experiment import ExperimentConfig, Model, Training
@@ -26,11 +25,12 @@ from tfmtl.model import MultiTaskModel
 from tfmtl.partition import by_hash
 from tfmtl.problem import ProblemSpec, binary, categorical
 from tfmtl.training.transfer import negative_transfer
-from tfmtl.transfer import Cosines, TaskTransfer, TransferReport, epoch_cosines
-from tfmtl.transfer_gates import gate_entropy, gate_use
-from tfmtl.transfer_intervals import over_rows, over_seeds
-from tfmtl.transfer_picture import draw_transfer
-from tfmtl.transfer_twins import TaskRows, twin_of
+from tfmtl.transfer import runs as transfer_runs
+from tfmtl.transfer.gates import gate_entropy, gate_use
+from tfmtl.transfer.intervals import over_rows, over_seeds
+from tfmtl.transfer.picture import draw_transfer
+from tfmtl.transfer.report import Cosines, TaskTransfer, TransferReport, epoch_cosines
+from tfmtl.transfer.twins import TaskRows, twin_of
 
 # Four kinds of rows, and one number that tells them apart: the whole of what tasks share.
 KINDS = 4

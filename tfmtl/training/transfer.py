@@ -15,11 +15,11 @@ from tfmtl.heads import trained_tasks
 from tfmtl.inputs import READ_ROWS, PackedData, Rows
 from tfmtl.packed_metrics import Predicted, predict_packed
 from tfmtl.problem import ProblemSpec
-from tfmtl.transfer import TaskTransfer, TransferReport, epoch_cosines
-from tfmtl.transfer_gates import GateUse
-from tfmtl.transfer_intervals import check_metric, gain, over_rows, over_seeds
-from tfmtl.transfer_runs import Outcome, Watch, digest_of, outcome_of
-from tfmtl.transfer_twins import TaskRows, twin_of
+from tfmtl.transfer.gates import GateUse
+from tfmtl.transfer.intervals import check_metric, gain, over_rows, over_seeds
+from tfmtl.transfer.report import TaskTransfer, TransferReport, epoch_cosines
+from tfmtl.transfer.runs import Outcome, Watch, digest_of, outcome_of
+from tfmtl.transfer.twins import TaskRows, twin_of
 
 
 def negative_transfer(
@@ -43,7 +43,7 @@ def negative_transfer(
         print(report)
         tfmtl.draw_transfer(report)
 
-    Twins are made by `tfmtl.transfer_twins.twin_of`: the same backbone, sizes, settings, seed and
+    Twins are made by `tfmtl.transfer.twins.twin_of`: the same backbone, sizes, settings, seed and
     rows, with one task alone. It takes `seeds · (1 + served tasks)` trainings.
 
     Args:

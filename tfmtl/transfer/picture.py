@@ -4,7 +4,7 @@ import itertools
 import math
 
 from tfmtl.errors import DataError
-from tfmtl.transfer import HELPED, HURT, TaskTransfer, TransferReport
+from tfmtl.transfer.report import HELPED, HURT, TaskTransfer, TransferReport
 
 COLOURS = {HELPED: "tab:green", HURT: "tab:red"}
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from tfmtl.bootstrap import Interval
 from tfmtl.replay_report import aligned, finite
-from tfmtl.transfer_gates import GateUse
+from tfmtl.transfer.gates import GateUse
 
 HELPED, HURT, NO_DIFFERENCE = "helped", "hurt", "no difference"
 NOT_MEASURED = "not measured"

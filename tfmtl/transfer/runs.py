@@ -15,8 +15,8 @@ from tfmtl.packed_metrics import packed_metrics
 from tfmtl.replay_report import finite
 from tfmtl.training.fit import forget, train
 from tfmtl.training.gradient_log import GradientLog
-from tfmtl.transfer import gate_from_json
-from tfmtl.transfer_gates import GateUse, gate_use
+from tfmtl.transfer.gates import GateUse, gate_use
+from tfmtl.transfer.report import gate_from_json
 
 RESULT, PREDICTIONS = "result.json", "predictions.npz"
 

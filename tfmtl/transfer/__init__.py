@@ -1,0 +1,11 @@
+"""Does sharing help a task, or hurt it: gains over single-task twins, gradients and gates.
+
+- `report`: `TransferReport`, what was found.
+- `twins`: a task's model of its own, with the same sizes, seed and rows.
+- `gates`: how evenly tasks use experts.
+- `intervals`: of a gain, over seeds or over rows.
+- `runs`: one training's outcome on disk.
+- `picture`: the report drawn.
+
+`tfmtl.training.transfer` trains what is compared.
+"""
