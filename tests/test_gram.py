@@ -179,3 +179,14 @@ def test_cagrad_with_c_of_zero_is_the_plain_step_and_stays_finite_where_nothing_
     opposite = np.array([[1.0, 0.0], [-1.0, 0.0]])
     found = cagrad(tf.constant(opposite @ opposite.T), everyone(2), 0.5)
     np.testing.assert_array_equal(found, [1.0, 1.0])
+
+
+@pytest.mark.parametrize("small", [1e-3, 2e-4, 1e-6])
+def test_a_task_of_tiny_gradients_is_not_taken_for_one_that_cancels(small):
+    g = np.array([[1.0, 0.0], [-0.5 * small, small]])
+    found = cagrad(tf.constant(g @ g.T), everyone(2), 0.5).numpy() @ g
+    # The plain step would make the small task worse, and both can gain.
+    assert (g @ g.sum(axis=0))[1] < 0 < (g @ found).min()
+    tiny = np.array([[1.0, 0.0, 0.0], [0.0, small, 0.0], [0.0, 0.0, 2.0 * small]])
+    weights = min_norm(tf.constant(tiny @ tiny.T), everyone(3)).numpy()
+    np.testing.assert_allclose(weights[1:], [0.8, 0.2], atol=1e-4)

@@ -18,8 +18,8 @@ GAP = 1e-8
 """The search ends where it is certain to be this near the least value, of the largest norm."""
 
 ZERO = 3e-4
-"""Length, of the longest gradient's, below which a combination counts as zero: the root of
-float32's rounding, to which inner products are known."""
+"""Length, of what it would be without cancellation, below which a combination counts as zero: the
+root of float32's rounding, to which inner products are known."""
 
 
 def pcgrad(gram: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
@@ -98,7 +98,7 @@ def cagrad(gram: tf.Tensor, active: tf.Tensor, c: float) -> tf.Tensor:
     weights = least_on_simplex(gram, with_plain, radius, active)
     length = _norm(gram, weights)
     # Where the hull holds zero no direction is better for all.
-    least = ZERO * tf.sqrt(tf.reduce_max(tf.linalg.diag_part(gram)))
+    least = ZERO * tf.reduce_sum(weights * tf.sqrt(tf.linalg.diag_part(gram)))
     scale = tf.where(length > least, tf.math.divide_no_nan(radius, length), 0.0)
     return 1.0 + scale * weights
 
@@ -122,8 +122,8 @@ def least_on_simplex(
     count = gram.shape[0]
     start = tf.cast(active, gram.dtype)
     start = tf.math.divide_no_nan(start, tf.reduce_sum(start))
-    longest = tf.sqrt(tf.reduce_max(tf.linalg.diag_part(gram)))
-    largest = tf.reduce_max(tf.abs(linear)) + scale * longest
+    lengths = tf.sqrt(tf.linalg.diag_part(gram))
+    largest = tf.reduce_max(tf.abs(linear)) + scale * tf.reduce_max(lengths)
     far = tf.constant(float("inf"), gram.dtype)
 
     def move(turn, weights, going):
@@ -148,7 +148,7 @@ def least_on_simplex(
         moved /= tf.reduce_sum(moved)
         # A convex function lies at most the difference of slopes above its least value.
         going = (slope[away] - slope[to] > GAP * largest) & (length > 0)
-        going &= tf.sqrt(a) > ZERO * longest
+        going &= tf.sqrt(a) > ZERO * tf.reduce_sum(weights * lengths)
         return turn + 1, tf.where(going, moved, weights), going
 
     _, weights, _ = tf.while_loop(
