@@ -314,3 +314,14 @@ def test_blocks_keep_within_a_gigabyte_too_and_agree_at_that_size():
     assert peak < 1e9
     assert again == pytest.approx(value, rel=1e-6)
     np.testing.assert_allclose(other, gradient, rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_empty_place_of_the_queue_is_left_out_whatever_it_holds(method):
+    labels = tf.constant([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
+    scores, counts = tf.constant([0.5, 0.4, 0.1]), tf.constant([0.0, 1.0])
+    values = [
+        pwiser(scores, *tf.transpose(labels), queue=queue, queue_weights=counts, method=method)
+        for queue in (tf.constant([float("nan"), 0.2]), tf.constant([0.9, 0.2]))
+    ]
+    assert float(values[0]) == pytest.approx(0.4**2 + 0.6**2 + 0.2**2) == float(values[1])

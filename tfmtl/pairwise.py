@@ -105,7 +105,8 @@ def pwiser(
     positives, counts = s, of.converted
     if queue is not None:
         earlier = tf.ones_like(queue) if queue_weights is None else queue_weights
-        positives = tf.concat([s, tf.cast(tf.stop_gradient(queue), s.dtype)], axis=0)
+        former = hide(tf.stop_gradient(queue), earlier > 0)
+        positives = tf.concat([s, tf.cast(former, s.dtype)], axis=0)
         counts = tf.concat([counts, tf.cast(earlier, s.dtype)], axis=0)
     if normalize == "pairs":
         counts = tf.math.divide_no_nan(counts, tf.reduce_sum(counts))
