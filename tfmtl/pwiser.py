@@ -57,7 +57,8 @@ class PWiseR(keras.layers.Layer):
         pos_queue: How many scores of the last converted rows of earlier training steps stand
             beside the batch's own, so that a batch without a conversion is told something too
             (our choice, off). They are as old as they are, and have no gradient: such a batch
-            only lowers the others. Checkpoints hold them.
+            only lowers the others. Checkpoints hold them. Over several devices each has a queue
+            of its own, and checkpoints hold the first one's.
 
     Raises:
         SpecError: The tasks are not found or do not fit, or an option is unknown.
