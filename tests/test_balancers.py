@@ -317,6 +317,8 @@ def test_no_weight_of_gradnorm_falls_below_the_least_and_they_sum_to_the_tasks()
             found = learnt(balancer, [1.0, 1.0, 1.0], norms, 1)
             assert found.min() >= 1e-3 * 0.999 and found.sum() == pytest.approx(3.0, abs=1e-5)
     np.testing.assert_allclose(on_simplex(tf.constant([3.0, 3.0]), 0.001), [1.0, 1.0])
+    # To hold the third up takes so much of the second that it has to be held up too.
+    np.testing.assert_allclose(on_simplex(tf.constant([3.0, 2.0, -1.0]), 0.9), [1.2, 0.9, 0.9])
 
 
 def test_gradnorm_refuses_a_mistake():

@@ -165,7 +165,10 @@ def on_simplex(weights: tf.Tensor, least: float) -> tf.Tensor:
     count = float(weights.shape[0])
     weights = tf.maximum(weights, least)
     weights *= count / tf.reduce_sum(weights)
-    low = weights <= least
-    rest = tf.where(low, tf.zeros_like(weights), weights)
-    held = tf.reduce_sum(tf.where(low, least, tf.zeros_like(weights)))
-    return tf.where(low, least, rest * (count - held) / tf.reduce_sum(rest))
+    # Holding one up takes from the others, of which the next may fall below it by that.
+    for _ in range(weights.shape[0]):
+        low = weights <= least
+        rest = tf.where(low, tf.zeros_like(weights), weights)
+        held = tf.reduce_sum(tf.where(low, least, tf.zeros_like(weights)))
+        weights = tf.where(low, least, rest * (count - held) / tf.reduce_sum(rest))
+    return weights
