@@ -1,7 +1,6 @@
 """PWiseR: its value against the double loop, its gradients, and what it asks of a machine."""
 
 import multiprocessing
-import resource
 import time
 
 import numpy as np
@@ -280,13 +279,23 @@ def _measure(method: str, answers) -> None:
         return value, tape.gradient(value, scores)
 
     step(scores[:8], click[:8], conversion[:8])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _peak()
     start = time.perf_counter()
     value, gradient = step(scores, click, conversion)
     value, gradient = float(value), gradient.numpy()
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    answers.put((seconds, 1024 * (peak - before), 1024 * peak, value, gradient))
+    peak = _peak()
+    answers.put((seconds, peak - before, peak, value, gradient))
+
+
+def _peak() -> int:
+    """Most bytes that this process has held.
+
+    Not `ru_maxrss`: that of a process which another has started begins at what the other held.
+    """
+    with open("/proc/self/status", encoding="utf-8") as file:
+        line = next(line for line in file if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
 
 
 def _measured(method):
