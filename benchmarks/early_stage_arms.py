@@ -7,7 +7,6 @@ the log's last day.
 """
 
 import dataclasses
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ import pyarrow.compute as pc
 import tf_keras as keras
 from absl import logging
 
+from benchmarks.clock import Clock
 from pipeline.configs.early_stage import EXPERIMENT
 from tfmtl import early_stage
 from tfmtl.bootstrap import Ratio, paired_intervals
@@ -166,7 +166,7 @@ def study(
         clickbait: The clickbait term of the click logit, where it is not the constants' own.
         trained: Called after each model, to show progress.
     """
-    clock, seconds = _Clock(), {}
+    clock, seconds = Clock(), {}
     funnel = Funnel()
     world = draw_world(seed, days=DAYS, constants=world_constants(clickbait))
     policy = logging_policy(world, seed=seed)
@@ -355,13 +355,3 @@ def arm_macs(costs: Mapping[str, Cost], arm: str) -> float:
     """Multiply-adds a request of all models an arm serves, without a cache of ad vectors."""
     models = [costs[name] for name in dict.fromkeys(ARMS[arm].values())]
     return request_macs(models, ads=Funnel().retrieved, cached=0.0)
-
-
-class _Clock:
-    def __init__(self) -> None:
-        self.last = time.monotonic()
-
-    def lap(self) -> float:
-        now = time.monotonic()
-        self.last, before = now, self.last
-        return now - before

@@ -23,7 +23,6 @@ import dataclasses
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -31,6 +30,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tf_keras as keras
 
+from benchmarks.clock import Clock
 from tfmtl.experiment import ExperimentConfig, Model, Training
 from tfmtl.features.fit import Preprocessor
 from tfmtl.inputs import ArrayRows
@@ -213,7 +213,7 @@ def study(
         online: Whether to test the arms online.
         trained: Called after each arm, to show progress.
     """
-    clock, seconds = _Clock(), {}
+    clock, seconds = Clock(), {}
     constants = world_constants(sizes, shared_users=shared_users, shared_ads=shared_ads)
     world = draw_world(seed, days=TEST_DAY + 1, constants=constants)
     log = impression_log(world, impressions=sizes.impressions * TEST_DAY, seed=seed, days=TEST_DAY)
@@ -358,13 +358,3 @@ def _rows(log: pa.Table, clicks: pa.Table) -> dict[str, int]:
         found[f"{scene} clicks"] = pc.sum(own["click"]).as_py()
         found[f"{scene} conversions"] = pc.sum(own["conversion"]).as_py()
     return found
-
-
-class _Clock:
-    def __init__(self) -> None:
-        self.last = time.monotonic()
-
-    def lap(self) -> float:
-        now = time.monotonic()
-        self.last, before = now, self.last
-        return now - before

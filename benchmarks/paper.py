@@ -2,7 +2,10 @@
 
 import argparse
 import dataclasses
+import functools
+import json
 import math
+import os
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -10,6 +13,8 @@ from typing import Any
 from scipy import stats
 
 from benchmarks.contract import Row, number
+from pipeline.fingerprint import code_hash
+from tfmtl.plain import write_json
 
 RULES = ("near", "at_least", "sign")
 
@@ -293,3 +298,33 @@ def compare(paper: Paper, options: argparse.Namespace) -> Iterator[Comparison]:
                 )
             ours = done[key][cell.metric]
         yield Comparison(cell=cell, ours=ours)
+
+
+def kept(
+    keep: str | None, paper: str, code: tuple[str, ...], name: str, make: Callable[[], Any]
+) -> Any:
+    """What was kept under a name, or what is made now, and kept.
+
+    Args:
+        keep: The folder; nothing is kept without it.
+        paper: The paper's name, which begins the file's.
+        code: Sources that the figures depend on: those of other code are not taken for these.
+        name: What else they depend on.
+        make: Makes them, as plain data.
+    """
+    if keep is None:
+        return make()
+    os.makedirs(keep, exist_ok=True)
+    path = os.path.join(keep, f"{paper}-{_hash_of(code)}-{name}.json")
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    figures = make()
+    write_json(path, figures)
+    return figures
+
+
+@functools.cache
+def _hash_of(code: tuple[str, ...]) -> str:
+    # Once: what is loaded does not change where a file is edited during a long run.
+    return code_hash(code)

@@ -12,6 +12,7 @@ from tfx.proto import example_gen_pb2, range_config_pb2
 
 from pipeline.config import SPANS
 from tfmtl.errors import DataError
+from tfmtl.plain import write_json
 
 PLACEHOLDER = re.compile(r"\{(SPAN(?::\d+)?|YYYY|MM|DD)\}")
 
@@ -100,9 +101,7 @@ def known_days(log: Log, path: str) -> dict[int, str]:
     known.update({span: log.fingerprint(span) for span in log.spans})
     check_no_gap(log, known)
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(f"{path}.building", "w", encoding="utf-8") as file:
-        json.dump(known, file, indent=1, sort_keys=True)
-    os.replace(f"{path}.building", path)
+    write_json(path, known, indent=1, sort_keys=True)
     return dict(sorted(known.items()))
 
 

@@ -21,6 +21,7 @@ from pipeline.runner import Runner
 from tfmtl.data.readers import Source
 from tfmtl.errors import DataError
 from tfmtl.experiment import ExperimentConfig
+from tfmtl.plain import write_json
 
 
 def run_days(
@@ -197,6 +198,4 @@ def _record(folder: str, span: int, key: str, done: DoneDay | None) -> None:
         if os.path.exists(path):
             os.remove(path)
         return
-    with open(f"{path}.building", "w", encoding="utf-8") as file:
-        json.dump({"key": key, **done.to_plain()}, file, indent=1)
-    os.replace(f"{path}.building", path)
+    write_json(path, {"key": key, **done.to_plain()}, indent=1)

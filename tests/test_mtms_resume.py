@@ -22,7 +22,8 @@ from mtms_rows import (
 from worlds import CQS
 
 from tfmtl.errors import DataError, SpecError
-from tfmtl.mtms.store import Building, scene_folder, target_folder, write_json
+from tfmtl.mtms.store import Building, scene_folder, target_folder
+from tfmtl.plain import write_json
 from tfmtl.problem import numerical
 from tfmtl.training import alternating, slot_parts
 from tfmtl.training.alternating import read_slot, train_slot

@@ -1,7 +1,9 @@
-"""Settings as plain data: what is made equal again from its JSON."""
+"""Plain data: settings that are made equal again from their JSON, and files of it."""
 
 import dataclasses
 import datetime
+import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +13,19 @@ def freeze(node: Any) -> None:
     # JSON knows lists only; tuples everywhere make a round trip equal.
     for field in dataclasses.fields(node):
         object.__setattr__(node, field.name, _tuples(getattr(node, field.name)))
+
+
+def write_json(path: str, plain: Any, **options: Any) -> None:
+    """Writes JSON so that a reader sees all of it or none.
+
+    Args:
+        path: The file.
+        plain: What `json` can write.
+        **options: As `json.dump` takes them.
+    """
+    with open(f"{path}.building", "w", encoding="utf-8") as file:
+        json.dump(plain, file, **options)
+    os.replace(f"{path}.building", path)
 
 
 def _tuples(value: Any) -> Any:

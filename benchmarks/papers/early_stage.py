@@ -18,16 +18,13 @@ before; one set of constants serves all, and none is tuned for a cell.
 
 import argparse
 import functools
-import json
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.paper import Further, Measured, Paper, Published
-from pipeline.fingerprint import code_hash
+from benchmarks.paper import Further, Measured, Paper, Published, kept
 
 # Figures of other code are not taken for these.
 CODE = ("tfmtl", "benchmarks", "pipeline/configs/early_stage.py")
@@ -112,14 +109,12 @@ def _seed(seed: int, options: argparse.Namespace, clickbait: float | None = None
 @functools.cache
 def _figures(seed: int, requests: int, clickbait: float | None, keep: str | None) -> dict[str, Any]:
     """One seed's figures: measured, or read where they were kept."""
-    path = None
-    if keep is not None:
-        os.makedirs(keep, exist_ok=True)
-        dial = "" if clickbait is None else f"-clickbait{clickbait:g}"
-        path = os.path.join(keep, f"early_stage-{code_hash(CODE)}-{requests}-seed{seed}{dial}.json")
-        if os.path.exists(path):
-            with open(path, encoding="utf-8") as file:
-                return json.load(file)
+    dial = "" if clickbait is None else f"-clickbait{clickbait:g}"
+    name = f"{requests}-seed{seed}{dial}"
+    return kept(keep, "early_stage", CODE, name, lambda: _measured_seed(seed, requests, clickbait))
+
+
+def _measured_seed(seed: int, requests: int, clickbait: float | None) -> dict[str, Any]:
     # Imported here: whoever lists the papers does not wait for TensorFlow.
     from benchmarks.early_stage_arms import Sizes, differences, study
 
@@ -134,17 +129,12 @@ def _figures(seed: int, requests: int, clickbait: float | None, keep: str | None
             clickbait=clickbait,
             trained=lambda: bar.update(),
         )
-    figures = {
+    return {
         "differences": {name: differences(found, *pair) for name, pair in pairs.items()},
         "offline": found.offline,
         "rows": found.rows,
         "seconds": found.seconds,
     }
-    if path is not None:
-        with open(f"{path}.building", "w", encoding="utf-8") as file:
-            json.dump(figures, file)
-        os.replace(f"{path}.building", path)
-    return figures
 
 
 def _cell(

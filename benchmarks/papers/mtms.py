@@ -29,8 +29,6 @@ of shared users. One set of constants serves all cells, and none is tuned for on
 import argparse
 import dataclasses
 import functools
-import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -38,8 +36,7 @@ from scipy import stats
 from tqdm import tqdm
 
 from benchmarks.contract import Result, Row
-from benchmarks.paper import Further, Measured, Paper, Published
-from pipeline.fingerprint import code_hash
+from benchmarks.paper import Further, Measured, Paper, Published, kept
 
 # Figures of other code are not taken for these.
 CODE = ("tfmtl", "benchmarks")
@@ -179,22 +176,14 @@ def _figures(seed: int, quick: bool, requests: int | None, keep: str | None) -> 
     if requests is not None:
         # Requests show seven ads on average.
         sizes = dataclasses.replace(sizes, impressions=requests * 7 // TEST_DAY)
-    path = None
-    if keep is not None:
-        os.makedirs(keep, exist_ok=True)
-        size = "-".join(str(value) for value in dataclasses.astuple(sizes))
-        path = os.path.join(keep, f"mtms-{code_hash(CODE)}-{size}-seed{seed}.json")
-        if os.path.exists(path):
-            with open(path, encoding="utf-8") as file:
-                return json.load(file)
     worlds = [world for world in WORLDS if not (quick and world == "shared_ads")]
-    with tqdm(desc=f"seed {seed}", unit=" arms", disable=None) as bar:
-        figures = figures_of(seed, sizes, worlds, trained=bar.update)
-    if path is not None:
-        with open(f"{path}.building", "w", encoding="utf-8") as file:
-            json.dump(figures, file)
-        os.replace(f"{path}.building", path)
-    return figures
+
+    def run() -> dict[str, Any]:
+        with tqdm(desc=f"seed {seed}", unit=" arms", disable=None) as bar:
+            return figures_of(seed, sizes, worlds, trained=bar.update)
+
+    size = "-".join(str(value) for value in dataclasses.astuple(sizes))
+    return kept(keep, "mtms", CODE, f"{size}-seed{seed}", run)
 
 
 def figures_of(

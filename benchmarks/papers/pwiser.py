@@ -20,7 +20,6 @@ judged.
 
 import argparse
 import functools
-import json
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -28,8 +27,7 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks.contract import Row
-from benchmarks.paper import Further, Measured, Paper, Published, compare
-from pipeline.fingerprint import code_hash
+from benchmarks.paper import Further, Measured, Paper, Published, compare, kept
 from tfmtl.errors import SpecError
 
 # Figures of other code are not taken for these.
@@ -268,7 +266,7 @@ def _chosen(
                 DATA_SETS[name], tuple(NETWORKS), sizes, GRIDS[grid], path, trained=bar.update
             )
 
-    return _kept(keep, f"{name}-{_text(sizes)}-{grid}", choose)
+    return kept(keep, "pwiser", CODE, f"{name}-{_text(sizes)}-{grid}", choose)
 
 
 @functools.cache
@@ -290,7 +288,7 @@ def _levels(
         with tqdm(desc=f"{name}, seed {seed}", unit=" arms", disable=None) as bar:
             return study(DATA_SETS[name], seed, sizes, tuned, path, trained=bar.update)
 
-    return _kept(keep, f"{name}-{_text(sizes)}-{grid}-seed{seed}", run)
+    return kept(keep, "pwiser", CODE, f"{name}-{_text(sizes)}-{grid}-seed{seed}", run)
 
 
 def _sizes(quick: bool, requests: int | None) -> Any:
@@ -304,28 +302,6 @@ def _sizes(quick: bool, requests: int | None) -> Any:
 
 def _text(sizes: Any) -> str:
     return f"{sizes.impressions}-{sizes.epochs}"
-
-
-@functools.cache
-def _code() -> str:
-    # Once: what is loaded does not change where a file is edited during a long run.
-    return code_hash(CODE)
-
-
-def _kept(keep: str | None, name: str, make: Any) -> Any:
-    """What was kept under the name, or what is made now."""
-    if keep is None:
-        return make()
-    os.makedirs(keep, exist_ok=True)
-    path = os.path.join(keep, f"pwiser-{_code()}-{name}.json")
-    if os.path.exists(path):
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
-    figures = make()
-    with open(f"{path}.building", "w", encoding="utf-8") as file:
-        json.dump(figures, file)
-    os.replace(f"{path}.building", path)
-    return figures
 
 
 PAPER = Paper(

@@ -184,6 +184,10 @@ class MTMS:
         click, conversion, _ = unit
         return (f"{click}+{conversion}",) if self.shared else (click, conversion)
 
+    def unit_of(self, problem: ProblemSpec, owner: str) -> tuple[str, ...]:
+        """The unit whose tables an owner's are."""
+        return next(unit for unit in self.units(problem) if owner in self.owners(unit))
+
     def target_tasks(self, problem: ProblemSpec) -> tuple[str, ...]:
         """Tasks that are fine-tuned, in the problem's order; of a product, its factors."""
         funnel = problem.funnel()

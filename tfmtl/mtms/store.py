@@ -14,6 +14,7 @@ import tf_keras as keras
 
 from tfmtl.errors import SpecError
 from tfmtl.features.declare import FIRST
+from tfmtl.plain import write_json
 
 MOMENTS = ("_momentums", "_velocities", "_accumulators")
 
@@ -201,7 +202,7 @@ class Building:
     def __exit__(self, kind, error, trace) -> None:
         if kind is not None:
             return
-        write_json(os.path.join(self.building, ABOUT), self.about)
+        write_json(os.path.join(self.building, ABOUT), self.about, indent=1, sort_keys=True)
         shutil.rmtree(self.path, ignore_errors=True)
         os.replace(self.building, self.path)
 
@@ -216,13 +217,6 @@ def read_about(path: str) -> dict[str, Any] | None:
         return None
     with open(about, encoding="utf-8") as file:
         return json.load(file)
-
-
-def write_json(path: str, plain: Any) -> None:
-    """Writes JSON so that a reader sees all of it or none."""
-    with open(f"{path}.building", "w", encoding="utf-8") as file:
-        json.dump(plain, file, indent=1, sort_keys=True)
-    os.replace(f"{path}.building", path)
 
 
 def _fixed(optimizers, fields: Iterable[str]) -> list[str]:

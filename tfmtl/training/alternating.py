@@ -24,8 +24,9 @@ from tfmtl.experiment import ExperimentConfig
 from tfmtl.inputs import Rows
 from tfmtl.mtms.frozen import Name
 from tfmtl.mtms.model import MTMSModel
-from tfmtl.mtms.store import load_network, read_about, target_folder, write_json
+from tfmtl.mtms.store import load_network, read_about, target_folder
 from tfmtl.mtms.units import by_scene
+from tfmtl.plain import write_json
 from tfmtl.training.embedding_update import declared
 from tfmtl.training.fine_tuning import (
     component_tables,
@@ -94,7 +95,7 @@ def train_slot(
         "rows": {scene: len(own) for scene, own in of_scenes.items()},
         "experiment": experiment.to_json(),
     }
-    write_json(os.path.join(folder, SLOT), found)
+    write_json(os.path.join(folder, SLOT), found, indent=1, sort_keys=True)
     return load_slot(folder)
 
 

@@ -119,10 +119,9 @@ def component_tables(
 ) -> ComponentTables:
     """The tables of components, from a slot's folder."""
     problem, mtms = experiment.problem, declared(experiment)
-    units = mtms.units(problem)
     found = {}
     for scene, owner in components:
-        unit = next(u for u in units if owner in mtms.owners(u))
+        unit = mtms.unit_of(problem, owner)
         found[scene, owner] = Component.load(component_path(folder, scene, owner, unit))
     names = [s.feature.name for s in layout_of(problem).ids]
     return ComponentTables(found, names)

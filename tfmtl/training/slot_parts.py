@@ -174,8 +174,7 @@ class Parts:
         ]
 
     def _update_of(self, scene: str, owner: str) -> str:
-        units = self.mtms.units(self.experiment.problem)
-        unit = next(u for u in units if owner in self.mtms.owners(u))
+        unit = self.mtms.unit_of(self.experiment.problem, owner)
         return update_folder(self.folder, scene, unit)
 
     def _fingerprint(

@@ -12,6 +12,7 @@ from absl import logging
 from tfmtl.errors import SpecError
 from tfmtl.experiment import ExperimentConfig, Tuning
 from tfmtl.inputs import PackedData
+from tfmtl.plain import write_json
 from tfmtl.training.fit import Validate, best_metrics, forget, train
 from tfmtl.training.tune import ExperimentTuner
 from tfmtl.tuning import trial_experiment
@@ -162,8 +163,6 @@ def _dedicated(experiment, data, validate, directory, cqs, verbose) -> dict[str,
     trained = train(alone, data, checkpoint_dir=folder, verbose=verbose, validate=validate)
     metrics = best_metrics(trained)
     os.makedirs(directory, exist_ok=True)
-    with open(f"{path}.building", "w", encoding="utf-8") as file:
-        json.dump(metrics, file)
-    os.replace(f"{path}.building", path)
+    write_json(path, metrics)
     forget(folder)
     return metrics

@@ -12,6 +12,7 @@ import numpy as np
 from tfmtl.experiment import ExperimentConfig
 from tfmtl.inputs import READ_ROWS, PackedData, Rows, numpy_batches
 from tfmtl.packed_metrics import packed_metrics
+from tfmtl.plain import write_json
 from tfmtl.replay_report import finite
 from tfmtl.training.fit import forget, train
 from tfmtl.training.gradient_log import GradientLog
@@ -145,11 +146,8 @@ def _write(folder: str, outcome: Outcome, about: Mapping[str, Any]) -> None:
         "log": outcome.log,
         "gates": [dataclasses.asdict(gate) for gate in outcome.gates],
     }
-    path = os.path.join(folder, RESULT)
-    with open(f"{path}.building", "w", encoding="utf-8") as file:
-        json.dump(finite(plain), file, allow_nan=False)
     # Last: a folder with a result is whole.
-    os.replace(f"{path}.building", path)
+    write_json(os.path.join(folder, RESULT), finite(plain), allow_nan=False)
 
 
 def _read(folder: str) -> Outcome:

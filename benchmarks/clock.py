@@ -1,0 +1,16 @@
+"""Seconds between one lap and the next."""
+
+import time
+
+
+class Clock:
+    """Starts when it is made."""
+
+    def __init__(self) -> None:
+        self.last = time.monotonic()
+
+    def lap(self) -> float:
+        """Seconds since the last lap, or since the start."""
+        now = time.monotonic()
+        self.last, before = now, self.last
+        return now - before
