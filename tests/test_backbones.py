@@ -23,6 +23,7 @@ SMALL = {
     "cgc": {**EXPERTS, **BRANCHES},
     "dnn": {"units": (8, 6)},
     "esmm": {"units": (8, 6)},
+    "man": {**BRANCHES, "expert_units": ((8, 7), (6,))},
     "masknet": {"units": (8, 6)},
     "mmoe": {**EXPERTS, "num_experts": 3},
     "omoe": {**EXPERTS, "num_experts": 3},
@@ -258,6 +259,17 @@ def cgc(x, tasks, expert_units, **arguments):
     return ple(x, tasks, expert_units=[expert_units], **arguments)
 
 
+def man(x, tasks, expert_units, mode="aitm", direction="both", **arguments):
+    d = expert_units[-1][-1]
+    query_and_key = {"aitm": 2 * d * (d + 1), "sdpa": d * (d + 1) + d * d}
+    scores = query_and_key.get(mode, 2 * (2 * d + 1))
+    pairs = (tasks - 1) * (2 if direction == "both" else 1)
+    # What is passed on, and the values, are as wide as what they read.
+    return ple(x, tasks, expert_units=expert_units, **arguments) + pairs * (
+        2 * d * (d + 1) + scores
+    )
+
+
 def aitm(x, tasks, bottom_units):
     d = bottom_units[-1]
     return tasks * mlp(x, bottom_units) + (tasks - 1) * ((d + 1) * d + 3 * d * d)
@@ -280,11 +292,12 @@ def per_scene(x, tasks, num_scenes, bottom_units, task_units):
     return num_scenes * (mlp(x, bottom_units) + tasks * task)
 
 
-FORMULAS = (aitm, cgc, dnn, esmm, masknet, mmoe, omoe, per_scene, ple, shared_bottom, single_task)
-COUNTS = {f.__name__: f for f in (*FORMULAS, star, two_tower)}
+FORMULAS = (aitm, cgc, dnn, esmm, man, masknet, mmoe, omoe, per_scene, ple, shared_bottom)
+COUNTS = {f.__name__: f for f in (*FORMULAS, single_task, star, two_tower)}
 PLAIN = {"num_specific": 3, "num_shared": 2}
 OTHER = {
     "cgc": {**PLAIN, "expert_units": (5,)},
+    "man": {**PLAIN, "expert_units": ((7, 5),), "mode": "sdpa", "direction": "forward"},
     "masknet": {"form": "parallel", "num_blocks": 3, "block_units": 5, "reduction_ratio": 0.5},
     "mmoe": {"num_experts": 2, "expert_units": (5,), "gate_bias": False},
     "omoe": {"num_experts": 2, "expert_units": (5,)},

@@ -110,6 +110,7 @@ SMALL = {
     "cgc": {"expert_units": (8,)},
     "ple": {"expert_units": ((8,), (8,))},
     "esmm": {"units": (8,)},
+    "man": {"expert_units": ((8,),)},
     "aitm": {"bottom_units": (8,)},
     "dnn": {"units": (8,)},
     "masknet": {"units": (8, 8)},

@@ -5,6 +5,7 @@ from tfmtl.backbones.base import Backbone, flatten
 from tfmtl.backbones.cgc import CGC
 from tfmtl.backbones.dnn import DNN
 from tfmtl.backbones.esmm import ESMM
+from tfmtl.backbones.man import MAN
 from tfmtl.backbones.masknet import MaskNet
 from tfmtl.backbones.mmoe import MMoE
 from tfmtl.backbones.omoe import OMoE
@@ -20,6 +21,7 @@ __all__ = [
     "CGC",
     "DNN",
     "ESMM",
+    "MAN",
     "PLE",
     "STAR",
     "Backbone",

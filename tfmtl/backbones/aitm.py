@@ -119,6 +119,9 @@ class AITM(Backbone):
             chain[t], before = z, t
         return chain
 
+    def fine_tuned(self):
+        return [*self.passes.values(), *self.transfers.values()]
+
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {

@@ -89,6 +89,14 @@ class Backbone(keras.layers.Layer, abc.ABC):
         """
         return []
 
+    def fine_tuned(self) -> list[keras.layers.Layer]:
+        """Layers that stand above the shared experts and gates: the attention between tasks.
+
+        The second stage of meta-training goes on to train these beside the towers, with all below
+        them held; none by default.
+        """
+        return []
+
     @abc.abstractmethod
     def call(self, fields, training=False):
         """Returns `{task: [batch, width]}` for `fields` `[batch, fields, dim]`."""

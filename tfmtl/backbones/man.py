@@ -1,0 +1,171 @@
+"""Multi-task Attention Network (Luo et al., 2022)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfmtl.backbones.base import Backbone
+from tfmtl.backbones.ple import PLE
+from tfmtl.errors import did_you_mean
+from tfmtl.layers.task_attention import TaskAttention, check_mode
+from tfmtl.registry import register
+
+DIRECTIONS = ("both", "forward")
+
+
+@register("backbone", "man")
+@keras.saving.register_keras_serializable(package="tfmtl")
+class MAN(Backbone):
+    """Experts as in PLE, and above them attention between adjacent tasks.
+
+    Tasks are adjacent in the order of `tasks`: impression, click, conversion. The experts give
+    each task `c_j`, and the towers read `u_j`:
+
+    | `direction` | `u_j` |
+    |---|---|
+    | `both` | attention over `c_i` of the neighbours before and after, and `c_j` |
+    | `forward` | `c_1` of the first task; attention over `u_{j-1}` and `c_j` of the others |
+
+    The paper does not say which tasks are adjacent to which. `both` is the default because its
+    first task gains as well. Every task then reads what its neighbours are before any attention,
+    so that no order of computation is preferred. A task between two has attention over each of
+    them and takes the mean (our choice: the paper's attention is over two tasks, and the mean is
+    as large as one of them whatever the number of neighbours). `forward` is a chain as in AITM:
+    what a task passes on holds what it was passed itself. Each ordered pair has weights of its
+    own. A single task has no attention.
+
+    Without the attention this is `cgc`, or `ple` for several levels. The paper trains it with the
+    balancer `uncertainty` in its form `paper_eq3`, and in two stages.
+
+    Maps `[batch, fields, dim]` to `{task: [batch, expert_units[-1][-1]]}`.
+
+    Args:
+        tasks: Task names, in the order in which they are adjacent.
+        num_specific: Experts of each task, in each level.
+        num_shared: Shared experts, in each level.
+        expert_units: Widths of each expert, level by level as in `PLE`; one level is CGC.
+        mode: How attention scores; see `TaskAttention`.
+        direction: As above.
+        dropout: Share dropped after each expert layer.
+        batch_norm: Whether expert layers are normalised.
+        gate_hidden: Widths of each gate's own layers below its logits.
+        gate_bias: Whether the gates' logits have a bias.
+
+    Raises:
+        ValueError: The mode or the direction is unknown, or `expert_units` is not a list of lists
+            of widths.
+
+    Example:
+        >>> man = MAN(["ctr", "cvr"], expert_units=[(16, 8)])
+        >>> {t: tuple(h.shape) for t, h in man(tf.ones([2, 5, 8])).items()}
+        {'ctr': (2, 8), 'cvr': (2, 8)}
+    """
+
+    tower_units = (128, 16, 32)
+
+    def __init__(
+        self,
+        tasks: Sequence[str],
+        *,
+        num_specific: int = 4,
+        num_shared: int = 4,
+        expert_units: Sequence[Sequence[int]] = ((256, 128),),
+        mode: str = "aitm",
+        direction: str = "both",
+        dropout: float = 0.0,
+        batch_norm: bool = False,
+        gate_hidden: Sequence[int] = (),
+        gate_bias: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(tasks, **kwargs)
+        check_mode("man", mode)
+        if direction not in DIRECTIONS:
+            raise ValueError(
+                f"man: direction={direction!r} is none of {list(DIRECTIONS)}."
+                f"{did_you_mean(direction, DIRECTIONS)}"
+            )
+        self.experts = PLE(
+            tasks,
+            num_specific=num_specific,
+            num_shared=num_shared,
+            expert_units=expert_units,
+            dropout=dropout,
+            batch_norm=batch_norm,
+            gate_hidden=gate_hidden,
+            gate_bias=gate_bias,
+            name="experts",
+        )
+        self.num_specific, self.num_shared = num_specific, num_shared
+        self.expert_units = self.experts.expert_units
+        self.mode, self.direction = mode, direction
+        self.dropout, self.batch_norm = dropout, batch_norm
+        self.gate_hidden, self.gate_bias = tuple(gate_hidden), gate_bias
+        self.pairs = _pairs(self.tasks, direction)
+        self.attention = self._attention()
+
+    def _attention(self) -> list[TaskAttention]:
+        if self.direction == "both":
+            # What is read lies below all attention, so one layer does for all pairs.
+            together = [TaskAttention(len(self.pairs), mode=self.mode, name="attention")]
+            return together if self.pairs else []
+        return [
+            TaskAttention(1, mode=self.mode, name=f"attention_{target}") for _, target in self.pairs
+        ]
+
+    def call(self, fields, training=False):
+        of_task = self.experts(fields, training=training)
+        if not self.pairs:
+            return of_task
+        if self.direction == "forward":
+            for link, (source, target) in zip(self.attention, self.pairs, strict=True):
+                passed, own = (of_task[t][:, tf.newaxis] for t in (source, target))
+                of_task = {**of_task, target: link(passed, own)[:, 0]}
+            return of_task
+        passed = tf.stack([of_task[source] for source, _ in self.pairs], axis=1)
+        own = tf.stack([of_task[target] for _, target in self.pairs], axis=1)
+        mixed = tf.unstack(self.attention[0](passed, own), axis=1)
+        read: dict[str, list[tf.Tensor]] = {t: [] for t in self.tasks}
+        for (_, target), of_pair in zip(self.pairs, mixed, strict=True):
+            read[target].append(of_pair)
+        return {t: tf.add_n(found) / float(len(found)) for t, found in read.items()}
+
+    def last_shared(self):
+        # Through attention a task also reads its neighbours' own experts; these are all tasks'.
+        return self.experts.last_shared()
+
+    def own_blocks(self):
+        if self.direction == "forward":
+            # A link's output is passed on, and the layers lie apart: the graph tells who reads.
+            return []
+        targets = tuple(target for _, target in self.pairs)
+        return [(v, targets) for layer in self.attention for v in layer.trainable_variables]
+
+    def fine_tuned(self):
+        return list(self.attention)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "num_specific": self.num_specific,
+            "num_shared": self.num_shared,
+            "expert_units": [list(units) for units in self.expert_units],
+            "mode": self.mode,
+            "direction": self.direction,
+            "dropout": self.dropout,
+            "batch_norm": self.batch_norm,
+            "gate_hidden": list(self.gate_hidden),
+            "gate_bias": self.gate_bias,
+        }
+
+
+def _pairs(tasks: Sequence[str], direction: str) -> list[tuple[str, str]]:
+    """The adjacent tasks as (read, reader), by reader."""
+    before = list(zip(tasks, tasks[1:], strict=False))
+    if direction == "forward":
+        return before
+    after = [(target, source) for source, target in before]
+    return sorted(before + after, key=lambda pair: tasks.index(pair[1]))
