@@ -21,9 +21,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from benchmarks import boosting
 from benchmarks.contract import Result, main
 from pipeline.config import Config, load
+from tfmtl.boosting import train_boosters
 from tfmtl.data.table import read_table
 from tfmtl.experiment import ExperimentConfig
 from tfmtl.metrics import auc, calibration, log_loss
@@ -111,20 +111,23 @@ def _real(name: str, options: argparse.Namespace) -> Iterator[Result]:
     problem = experiment.problem
     if options.quick:
         experiment = experiment.replace_path("training.epochs", 2)
-    trees, scores = {}, None
+    trees = {}
     seeds = range(1, options.seeds + 1)
     for backbone in ("mmoe", "ple"):
         found = []
         for seed in seeds:
             _say(f"{name}: {backbone}, seed {seed}")
-            metrics, scores = train_and_test(experiment, tables, backbone=backbone, seed=seed)
+            metrics, _ = train_and_test(experiment, tables, backbone=backbone, seed=seed)
             found.append(metrics)
         if not trees:
-            trees = _trees(name, problem, tables, scores)
+            _say(f"{name}: LightGBM")
+            trees = train_boosters(problem, tables, verbose=0, **TREES.get(name, {})).evaluate(
+                tables["test"]
+            )
         for task in problem.tasks:
             metric = problem.metric_name(task, "auc")
             values = [m[metric] for m in found]
-            beside = trees[task.name]
+            beside = trees[metric]
             yield Result(
                 name=f"{name}/{backbone}/{metric}",
                 value=float(np.mean(values)),
@@ -142,19 +145,8 @@ def _real(name: str, options: argparse.Namespace) -> Iterator[Result]:
                 runs=len(values),
             )
     for task in problem.tasks:
-        yield Result(
-            name=f"{name}/lightgbm/{problem.metric_name(task, 'auc')}", value=trees[task.name]
-        )
-
-
-def _trees(name, problem, tables, scores):
-    found = {}
-    for index, task in enumerate(problem.tasks):
-        _say(f"{name}: LightGBM, {task.name}")
-        predicted = boosting.predict_test(problem, tables, task.name, **TREES.get(name, {}))
-        seen = scores.weights[:, index] > 0
-        found[task.name] = auc(scores.labels[seen, index], predicted[seen])
-    return found
+        metric = problem.metric_name(task, "auc")
+        yield Result(name=f"{name}/lightgbm/{metric}", value=trees[metric])
 
 
 def _simulated(options: argparse.Namespace) -> Iterator[Result]:

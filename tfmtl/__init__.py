@@ -39,6 +39,7 @@ _PUBLIC = {
         "whole",
     ),
     "tfmtl.total_value": ("TotalValue",),
+    "tfmtl.boosting": ("Boosters", "train_boosters"),
     "tfmtl.data.readers": ("Source",),
     "tfmtl.data.table": ("read_table",),
     "tfmtl.inputs": ("ArrayRows",),
