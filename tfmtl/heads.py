@@ -8,7 +8,7 @@ from tfmtl.errors import SpecError, did_you_mean
 from tfmtl.layers.mlp import MLP
 from tfmtl.losses import log1mexp, product_log_prob
 from tfmtl.problem import ProblemSpec
-from tfmtl.tasks import Task
+from tfmtl.tasks import BALANCED_SQRT, Task
 
 CONV_SEMANTICS = ("ctcvr_direct", "cvr_click", "esmm", "mtms", "mtms_literal")
 
@@ -70,6 +70,12 @@ class Heads(keras.layers.Layer):
         # Label means and deviations of regressions; see `adapt`.
         self.shift = {t: self._constant(f"shift_{t}", 0.0) for t in self._regressions()}
         self.scale = {t: self._constant(f"scale_{t}", 1.0) for t in self._regressions()}
+        # Of no use without a loss, and so not among `served_parts`.
+        self.balance = {
+            t: self._constant(f"balance_{t}", 1.0)
+            for t in self.trained
+            if problem.task(t).positive_weight == BALANCED_SQRT
+        }
 
     def call(self, representations, training=False, served_only: bool = False) -> Outputs:
         """Returns `{task: {"logit": [batch], "prediction": [batch]}}`.
@@ -130,16 +136,35 @@ class Heads(keras.layers.Layer):
         """A regression's labels in units of the training labels' deviation."""
         return (labels - self.shift[task]) / self.scale[task]
 
+    def class_weights(self, task: str, labels: tf.Tensor) -> tf.Tensor | None:
+        """What a binary task's class weights multiply the rows' losses by; `None` for nothing.
+
+        Args:
+            task: A trained binary task.
+            labels: `[batch]`, each in `[0, 1]`; a soft label has parts of both weights.
+        """
+        declared = self.problem.task(task)
+        positive: float | tf.Variable = self.balance.get(task, declared.positive_weight)
+        negative = declared.negative_weight
+        if task not in self.balance and positive == negative == 1:
+            return None
+        return labels * positive + (1 - labels) * negative
+
     def adapt(self, mean: np.ndarray, std: np.ndarray) -> None:
         """Starts every head at the training rows' mean prediction.
 
         A logit that starts at the base rate spares the first epoch from learning it (our
-        choice). Call on a built layer.
+        choice). Where classes are weighted the rate is that of weighted rows, which is where a
+        constant's loss is least; `focal` starts there too. Weights that are `balanced_sqrt` are
+        set, and stay at 1 where a class is missing. Call on a built layer.
 
         Args:
             mean: Mean label of each task on its own space, `[tasks]`; NaN is passed over.
             std: Standard deviation likewise.
         """
+        for task, weight in self.balance.items():
+            rate = mean[self.problem.task_names.index(self.labels_of(task))]
+            weight.assign(np.sqrt((1 - rate) / rate) if 0 < rate < 1 else 1.0)
         for index, task in enumerate(self.problem.task_names):
             if task not in self.tasks or not np.isfinite(mean[index]):
                 continue
@@ -148,7 +173,15 @@ class Heads(keras.layers.Layer):
                 self.scale[task].assign(std[index] if std[index] > 0 else 1.0)
             else:
                 rate = float(np.clip(mean[index], 1e-6, 1 - 1e-6))
-                self.logits[task].bias.assign([np.log(rate) - np.log1p(-rate)])
+                start = np.log(rate) - np.log1p(-rate) + self._log_odds_of_weights(task)
+                self.logits[task].bias.assign([start])
+
+    def _log_odds_of_weights(self, task):
+        if task not in self.trained:
+            return 0.0
+        declared = self.problem.task(task)
+        positive = float(self.balance.get(task, declared.positive_weight))
+        return np.log(positive) - np.log(declared.negative_weight)
 
     def _regressions(self):
         return [t for t in self.tasks if self.problem.task(t).kind == "regression"]

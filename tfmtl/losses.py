@@ -36,6 +36,34 @@ def binary_cross_entropy(
     return tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits)
 
 
+def focal(
+    labels: tf.Tensor,
+    logits: tf.Tensor,
+    *,
+    gamma: float = 2.0,
+    alpha: float | None = None,
+    mask: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Cross-entropy of which rows that are predicted well have little (Lin et al., ICCV 2017).
+
+    `α (1 − p)^γ (−log p)` of a positive and `(1 − α) p^γ (−log(1 − p))` of a negative, `[B]`
+    (eq. 5); without `alpha` neither factor. A soft label has parts of both. The powers are of
+    log-sigmoids, so that a saturated logit loses no digit and has a finite gradient for a
+    `gamma` below 1 too. The least expected loss is not at the labels' rate: `p` is drawn
+    towards a half.
+
+    Args:
+        labels: `[B]`, each in `[0, 1]`.
+        logits: `[B]`.
+        gamma: At least 0; 0 is the cross-entropy.
+        alpha: Between 0 and 1.
+        mask: `[B]`, true where the task is observed.
+    """
+    labels, logits = _inputs(labels, logits, mask)
+    logs = tf.math.log_sigmoid(logits), tf.math.log_sigmoid(-logits)
+    return _focal(labels, *logs, gamma, alpha)
+
+
 def squared_error(
     labels: tf.Tensor, predictions: tf.Tensor, *, mask: tf.Tensor | None = None
 ) -> tf.Tensor:
@@ -146,6 +174,29 @@ def log_prob_cross_entropy(
     return -labels * log_prob - (1 - labels) * log1mexp(log_prob)
 
 
+def log_prob_focal(
+    labels: tf.Tensor,
+    log_prob: tf.Tensor,
+    *,
+    gamma: float = 2.0,
+    alpha: float | None = None,
+    mask: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """As `focal`, of a log-probability such as a product's, as `log_prob_cross_entropy` takes it.
+
+    Args:
+        labels: `[B]`, each in `[0, 1]`.
+        log_prob: `[B]`, negative.
+        gamma: As in `focal`.
+        alpha: As in `focal`.
+        mask: `[B]`, true where the task is observed.
+    """
+    _check_shapes(labels=labels, log_prob=log_prob)
+    labels = hide(tf.cast(labels, log_prob.dtype), mask)
+    log_prob = hide(log_prob, mask, fill=-1.0)
+    return _focal(labels, log_prob, log1mexp(log_prob), gamma, alpha)
+
+
 def masked_mean(
     losses: tf.Tensor,
     mask: tf.Tensor | None = None,
@@ -180,6 +231,17 @@ def masked_mean(
     if reduction == "batch":
         return tf.math.divide_no_nan(total, tf.cast(tf.size(losses), total.dtype))
     return tf.math.divide_no_nan(total, tf.reduce_sum(weights))
+
+
+def _focal(labels, log_p, log_rest, gamma, alpha):
+    """The loss `[B]` from `log p` and `log(1 - p)`."""
+    if not gamma >= 0:
+        raise ValueError(f"gamma must be at least 0; got {gamma}.")
+    positive, negative = (1.0, 1.0) if alpha is None else (alpha, 1.0 - alpha)
+    return (
+        -positive * labels * tf.exp(gamma * log_rest) * log_p
+        - negative * (1 - labels) * tf.exp(gamma * log_p) * log_rest
+    )
 
 
 def _inputs(

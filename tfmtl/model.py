@@ -346,9 +346,17 @@ class MultiTaskModel(tfrs.Model):
             if task.loss == "squared":
                 return losses.squared_error(labels, output["logit"])
             return getattr(losses, task.loss)(labels, output["logit"], delta=task.delta)
-        if "log_prob" in output:
-            return losses.log_prob_cross_entropy(labels, output["log_prob"])
-        return losses.binary_cross_entropy(labels, output["logit"])
+        of_product = "log_prob" in output
+        predicted = output["log_prob" if of_product else "logit"]
+        if task.loss == "focal":
+            focal = losses.log_prob_focal if of_product else losses.focal
+            loss = focal(labels, predicted, gamma=task.gamma, alpha=task.alpha)
+        elif of_product:
+            loss = losses.log_prob_cross_entropy(labels, predicted)
+        else:
+            loss = losses.binary_cross_entropy(labels, predicted)
+        weights = self.heads.class_weights(name, labels)
+        return loss if weights is None else weights * loss
 
     def _report(self, total, per_task):
         self._means["loss"].update_state(total)

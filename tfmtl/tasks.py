@@ -6,6 +6,8 @@ from tfmtl.errors import SpecError, did_you_mean
 from tfmtl.features.declare import Column
 
 LOSSES = ("squared", "huber", "pseudo_huber", "log_cosh")
+BINARY_LOSSES = ("cross_entropy", "focal")
+BALANCED_SQRT = "balanced_sqrt"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,10 @@ class Task:
     served: bool = True
     loss: str = "squared"
     delta: float = 1.0
+    positive_weight: float | str = 1.0
+    negative_weight: float = 1.0
+    gamma: float = 2.0
+    alpha: float | None = None
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -56,8 +62,19 @@ def binary(
     head: str | None = None,
     trained: bool = True,
     served: bool = True,
+    positive_weight: float | str = 1.0,
+    negative_weight: float = 1.0,
+    loss: str = "cross_entropy",
+    gamma: float = 2.0,
+    alpha: float | None = None,
 ) -> Task:
     """Declares a probability.
+
+    Class weights and focal loss move calibration: a model that is right about the weighted
+    rows, or about the hard ones, predicts another rate than the data's. With class weights the
+    odds are `positive_weight / negative_weight` times too high. Ranking metrics do not mind;
+    where predictions are used as probabilities, leave both alone or calibrate afterwards. The
+    losses and metrics of validation have neither.
 
     Args:
         name: Name of the task in outputs and metrics.
@@ -81,6 +98,19 @@ def binary(
             clicks alone, and its AUC says how that head's probabilities rank it.
         served: Whether the task is among a served model's outputs, and so measured and
             blessed. A teacher is not: its head is left out of what is exported.
+        positive_weight: What the loss of a positive row is multiplied by, above 0, or
+            `"balanced_sqrt"`: `√(negatives / positives)` of the training rows on which the task is
+            observed (our choice of a value; Luo et al., 2022, section 3.3, weight the classes and
+            print none). Unlike those of `weight`, the mean is not taken over these weights: twice
+            of both is twice the loss. A soft label `y` has `y` of this weight and `1 − y` of the
+            other.
+        negative_weight: Likewise of a negative row.
+        loss: `cross_entropy`, or `focal` (Lin et al., ICCV 2017, eq. 5), which makes little of
+            rows that are predicted well.
+        gamma: How little, at least 0: a positive's loss is multiplied by `(1 − p)^gamma`, a
+            negative's by `p^gamma`. For `focal` alone.
+        alpha: What `focal` multiplies a positive's loss by, between 0 and 1, and `1 − alpha` a
+            negative's; both are left alone without it.
     """
     if soft and positive is not None:
         raise SpecError(f"task {name!r}: a soft label is a number, so positive= has no meaning.")
@@ -96,6 +126,14 @@ def binary(
             f"task {name!r}: trained=False without head= would leave a head of its own as it "
             "began; name the task whose prediction its label is held against, as head='ctr'."
         )
+    _check_class_weights(name, positive_weight, negative_weight)
+    _check_focal(name, loss, gamma, alpha)
+    plain = positive_weight == negative_weight == 1 and loss == "cross_entropy"
+    if not trained and not plain:
+        raise SpecError(
+            f"task {name!r}: with trained=False it has no loss for positive_weight=, "
+            "negative_weight= or loss= to change; leave them out."
+        )
     return Task(
         name=name,
         kind="binary",
@@ -110,6 +148,11 @@ def binary(
         head=head,
         trained=trained,
         served=served,
+        positive_weight=positive_weight,
+        negative_weight=negative_weight,
+        loss=loss,
+        gamma=gamma,
+        alpha=alpha,
     )
 
 
@@ -154,3 +197,37 @@ def regression(
         delta=delta,
         served=served,
     )
+
+
+def _check_class_weights(name: str, positive: float | str, negative: float) -> None:
+    if isinstance(positive, str) and positive != BALANCED_SQRT:
+        raise SpecError(
+            f"task {name!r}: positive_weight={positive!r} is neither a number nor "
+            f"{BALANCED_SQRT!r}.{did_you_mean(positive, [BALANCED_SQRT])}"
+        )
+    for field, weight in (("positive_weight", positive), ("negative_weight", negative)):
+        if weight != BALANCED_SQRT and not 0 < float(weight) < float("inf"):
+            raise SpecError(
+                f"task {name!r}: {field}={weight} must be above 0; rows that are not to count are "
+                "those on which the task is not observed, as observed_if= or labelled_if= say."
+            )
+
+
+def _check_focal(name: str, loss: str, gamma: float, alpha: float | None) -> None:
+    if loss not in BINARY_LOSSES:
+        raise SpecError(
+            f"task {name!r}: loss={loss!r} is none of {list(BINARY_LOSSES)}."
+            f"{did_you_mean(loss, BINARY_LOSSES)}"
+        )
+    if not 0 <= gamma < float("inf"):
+        raise SpecError(f"task {name!r}: gamma={gamma} must be at least 0; Lin et al. take 2.")
+    if alpha is not None and not 0 < alpha < 1:
+        raise SpecError(
+            f"task {name!r}: alpha={alpha} must be between 0 and 1, as alpha=0.25; a negative's "
+            "loss is multiplied by 1 - alpha."
+        )
+    if alpha is not None and loss != "focal":
+        raise SpecError(
+            f"task {name!r}: alpha={alpha} is of loss='focal', and loss={loss!r}; class weights "
+            "are positive_weight= and negative_weight=."
+        )

@@ -127,7 +127,7 @@ class MAN(Backbone):
         passed = tf.stack([of_task[source] for source, _ in self.pairs], axis=1)
         own = tf.stack([of_task[target] for _, target in self.pairs], axis=1)
         mixed = tf.unstack(self.attention[0](passed, own), axis=1)
-        read: dict[str, list[tf.Tensor]] = {t: [] for t in self.tasks}
+        read = {t: [] for t in self.tasks}
         for (_, target), of_pair in zip(self.pairs, mixed, strict=True):
             read[target].append(of_pair)
         return {t: tf.add_n(found) / float(len(found)) for t, found in read.items()}
