@@ -1,0 +1,142 @@
+"""What operations are: layers that several of can read one input, and copies side by side."""
+
+import abc
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfmtl.errors import SpecError
+
+
+def fields_and_dim(layer: keras.layers.Layer, shape: Any) -> tuple[int, int]:
+    """The number of fields and their width, of an input `[batch, fields, dim]`.
+
+    Raises:
+        SpecError: The input has another rank, or one of the two is unknown.
+    """
+    shape = tuple(shape)
+    if len(shape) != 3 or None in shape[1:]:
+        raise SpecError(
+            f"{layer.name}: reads fields [batch, fields, dim], the last two known; got {shape}."
+        )
+    return shape[1], shape[2]
+
+
+def glorot(width_in: int, width_out: int) -> keras.initializers.Initializer:
+    """Glorot's uniform distribution by one layer's fans, whatever else its variable holds.
+
+    Keras would take several kernels in one variable for a convolution's.
+    """
+    limit = (6.0 / (width_in + width_out)) ** 0.5
+    return keras.initializers.RandomUniform(-limit, limit)
+
+
+class Operation(keras.layers.Layer):
+    """A layer that a model's layers are chosen from."""
+
+    @classmethod
+    def together(
+        cls, layers: Sequence[Any], inputs: tf.Tensor, training: bool = False
+    ) -> list[tf.Tensor]:
+        """Several layers' outputs of one input; what they compute alike is computed once.
+
+        As calling one after the other, which a class overrides where it knows better.
+
+        Args:
+            layers: Built layers of this class; those with `num` have the same.
+            inputs: What each would be called with.
+            training: As in `call`.
+        """
+        return [layer(inputs, training=training) for layer in layers]
+
+
+class Interaction(Operation):
+    """An operation on fields that keeps their shape: `[batch, fields, dim]` to the same."""
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        return tuple(input_shape)
+
+
+class Copies(Operation):
+    """`num` operations of one shape, each on weights of its own, as one product a layer.
+
+    The first axis of every variable counts the copies, that of biases too: `variable[e]` is copy
+    `e`'s, a kernel `[in, out]`, a bias `[width]`. Without `num` there is one copy, the variables
+    have a first axis of 1, and inputs and outputs have no axis of copies. So a copy becomes an
+    operation of its own by `own.assign(several[e : e + 1])`, variable by variable. Weight decay
+    knows biases by their names, see `tfmtl.layers.decay`.
+
+    Args:
+        num: Copies side by side; one, without an axis of copies, if not given.
+
+    Raises:
+        SpecError: `num` is below 1.
+    """
+
+    def __init__(self, *, num: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if num is not None and num < 1:
+            raise SpecError(f"{self.name}: at least 1 copy; got num={num}.")
+        self.num = num
+
+    @property
+    def copies(self) -> int:
+        """How many copies there are; 1 where `num` is not given."""
+        return 1 if self.num is None else self.num
+
+    def add_kernel(self, name: str, shape: Sequence[int], fans: Sequence[int]) -> tf.Variable:
+        """A kernel `[copies, *shape]`, each as a layer with these fans in and out starts."""
+        return self.add_weight(name=name, shape=(self.copies, *shape), initializer=glorot(*fans))
+
+    def add_vector(
+        self, name: str, width: int, *, initializer: str = "zeros", trainable: bool = True
+    ) -> tf.Variable:
+        """A vector a copy, `[copies, width]`."""
+        return self.add_weight(
+            name=name, shape=(self.copies, width), initializer=initializer, trainable=trainable
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {**super().get_config(), "num": self.num}
+
+
+class Hidden(Copies, abc.ABC):
+    """An operation on hidden vectors that keeps their shape.
+
+    Maps `[batch, width]` to the same; with `num`, `[num, batch, width]` to the same, or
+    `[1, batch, width]`, which every copy reads, to `[num, batch, width]`.
+    """
+
+    def width_of(self, shape: Any) -> int:
+        """The width of an input of this shape.
+
+        Raises:
+            SpecError: The input's shape is not what the operation reads.
+        """
+        shape = tuple(shape)
+        if self.num is None:
+            if len(shape) == 2 and shape[1] is not None:
+                return shape[1]
+            raise SpecError(f"{self.name}: reads [batch, width], the last known; got {shape}.")
+        if len(shape) == 3 and shape[0] in (1, self.num) and shape[2] is not None:
+            return shape[2]
+        raise SpecError(
+            f"{self.name}: reads [{self.num}, batch, width], or 1 in place of {self.num} where "
+            f"all copies read the same; got {shape}."
+        )
+
+    def call(self, inputs, training=False):
+        if self.num is None:
+            return self.each(inputs[tf.newaxis], training)[0]
+        return self.each(inputs, training)
+
+    @abc.abstractmethod
+    def each(self, x: tf.Tensor, training: bool) -> tf.Tensor:
+        """Returns `[copies, batch, width]` for `x`, `[copies or 1, batch, width]`."""
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        shape = tuple(input_shape)
+        return shape if self.num is None else (self.num, *shape[1:])

@@ -1,0 +1,90 @@
+"""Self-attention between fields (Song et al., AutoInt, CIKM 2019)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfmtl.errors import SpecError
+from tfmtl.operations.base import Interaction, fields_and_dim, glorot
+from tfmtl.registry import register
+
+PARTS = ("query", "key", "value", "residual")
+
+
+@register("interaction", "self_attention")
+@keras.saving.register_keras_serializable(package="tfmtl")
+class SelfAttention(Interaction):
+    """One interacting layer: each field made of all fields, by how well they match.
+
+    Maps `E [batch, fields, dim]` to the same shape. Of each head, `dim / heads` wide:
+
+        softmax(Q · Kᵀ / √(dim / heads)) · V        Q, K, V = E · W_Q, E · W_K, E · W_V
+
+    and `out = ReLU(heads side by side + E · W_R)`. The original does not divide by the root; as
+    everywhere since, it keeps the softmax from saturating with the width.
+
+    Args:
+        heads: How many; `dim` is a multiple.
+
+    Raises:
+        SpecError: `heads` is below 1, or does not divide `dim`.
+
+    Example:
+        >>> SelfAttention(heads=2)(tf.ones([2, 3, 8])).shape
+        TensorShape([2, 3, 8])
+    """
+
+    def __init__(self, *, heads: int = 2, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if heads < 1:
+            raise SpecError(f"{self.name}: heads={heads} must be at least 1.")
+        self.heads = heads
+
+    def build(self, input_shape: Any) -> None:
+        _, dim = fields_and_dim(self, input_shape)
+        if dim % self.heads:
+            raise SpecError(
+                f"{self.name}: heads={self.heads} do not divide the fields' width dim={dim}; "
+                f"give a multiple of {self.heads} as dim, or fewer heads."
+            )
+        self.kernels = [
+            self.add_weight(name=f"{part}_kernel", shape=(dim, dim), initializer=glorot(dim, dim))
+            for part in PARTS
+        ]
+        super().build(input_shape)
+
+    @classmethod
+    def together(
+        cls, layers: Sequence["SelfAttention"], inputs: tf.Tensor, training: bool = False
+    ) -> list[tf.Tensor]:
+        """Several built layers' outputs of one input; all projections are one product."""
+        kernels = [kernel for layer in layers for kernel in layer.kernels]
+        projected = tf.split(tf.matmul(inputs, tf.concat(kernels, axis=1)), len(kernels), axis=-1)
+        parts = len(PARTS)
+        return [
+            layer.attend(*projected[i * parts : (i + 1) * parts]) for i, layer in enumerate(layers)
+        ]
+
+    def call(self, inputs, training=False):
+        return self.together([self], inputs)[0]
+
+    def attend(
+        self, query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, residual: tf.Tensor
+    ) -> tf.Tensor:
+        """The output for the projections of all fields, each `[batch, fields, dim]`."""
+        _, fields, dim = query.shape
+        width = dim // self.heads
+        # Divided before the product: there are fewer numbers.
+        query, key, value = (
+            tf.transpose(tf.reshape(x, [-1, fields, self.heads, width]), [0, 2, 1, 3])
+            for x in (query * width**-0.5, key, value)
+        )
+        weights = tf.nn.softmax(tf.matmul(query, key, transpose_b=True))
+        heads = tf.transpose(tf.matmul(weights, value), [0, 2, 1, 3])
+        return tf.nn.relu(tf.reshape(heads, [-1, fields, dim]) + residual)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {**super().get_config(), "heads": self.heads}

@@ -1,0 +1,30 @@
+"""The identity, by which a search leaves a layer out."""
+
+from typing import Any
+
+import tf_keras as keras
+
+from tfmtl.operations.base import Copies
+from tfmtl.registry import register
+
+
+@register("hidden", "skip")
+@register("interaction", "skip")
+@keras.saving.register_keras_serializable(package="tfmtl")
+class Skip(Copies):
+    """Its input, as it is; there is nothing to train (the paper's skip-connection).
+
+    Args:
+        num: Taken so that it is made like any other operation; changes nothing.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> Skip()(tf.constant([[1.0, 2.0]])).numpy().tolist()
+        [[1.0, 2.0]]
+    """
+
+    def call(self, inputs, training=False):
+        return inputs
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        return tuple(input_shape)
