@@ -116,9 +116,11 @@ def check(experiment: ExperimentConfig) -> None:
     # brings TFRS, which refuses to load where `tfx` was first to choose the version of Keras.
     import tfmtl.backbones
     import tfmtl.balancers
+    import tfmtl.operations
     import tfmtl.optimizers
-    import tfmtl.terms  # noqa: F401  these four register the parts
+    import tfmtl.terms  # noqa: F401  these five register the parts
     from tfmtl.heads import check_semantics, impression_tasks
+    from tfmtl.interaction import check_interaction
     from tfmtl.scenes import scene_feature
 
     tuning = experiment.tuning
@@ -134,6 +136,7 @@ def check(experiment: ExperimentConfig) -> None:
         registry.check("balancer", model.balancer)
         registry.get("optimizer", candidate.training.embedding_optimizer)
         backbone, problem = registry.get("backbone", model.backbone["name"]), candidate.problem
+        check_interaction(model.interaction, backbone, model.dim)
         if backbone.multi_scene:
             scene_feature(problem, model.backbone["name"])
         semantics = model.conv_semantics or backbone.conv_semantics

@@ -22,6 +22,8 @@ class Model:
 
     Args:
         backbone: Registered backbone and its arguments, `{"name": "mmoe", "num_experts": 4}`.
+        interaction: Registered interaction of the fields below the backbone and its arguments,
+            `{"name": "cross", "layers": 2}`; none by default. See `tfmtl.operations`.
         dim: Width of embeddings, where a feature does not say otherwise.
         numeric_mode: `joint` (all numbers through one dense layer, one field) or `fieldwise`
             (one field a number, `xⱼ·wⱼ + bⱼ`).
@@ -37,6 +39,7 @@ class Model:
     """
 
     backbone: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"name": "mmoe"})
+    interaction: Mapping[str, Any] | None = None
     dim: int = 16
     numeric_mode: str = "joint"
     numeric_units: Sequence[int] = ()
@@ -229,6 +232,11 @@ class ExperimentConfig:
             self.value.check_problem(self.problem)
         if self.mtms is not None:
             self.mtms.check_problem(self.problem, self.model.dim)
+            if self.model.interaction is not None:
+                raise SpecError(
+                    f"model.interaction={dict(self.model.interaction)}: the networks of mtms read "
+                    "components' vectors side by side and take no interaction; leave it out."
+                )
         binary = any(task.kind == "binary" for task in self.problem.served)
         if self.training.monitor == "mean_auc" and not binary:
             raise SpecError(

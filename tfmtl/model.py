@@ -17,6 +17,8 @@ from tfmtl.experiment import Model
 from tfmtl.features.declare import SIDES
 from tfmtl.features.layout import LABELS, WEIGHTS
 from tfmtl.heads import Heads, check_semantics, direct_tasks, impression_tasks, trained_tasks
+from tfmtl.interaction import check_interaction, interactions_of
+from tfmtl.layers.decay import is_kernel
 from tfmtl.layers.embedding import Embedding
 from tfmtl.optimizers import RowwiseAdam
 from tfmtl.packed_metrics import Packed, Predicted, packed_metrics, predict_packed
@@ -35,6 +37,8 @@ class MultiTaskModel(tfrs.Model):
         heads: Representations to logits and predictions.
         balancer: Losses `[trained tasks]` to one.
         terms: Batch-level losses, added to the balanced loss.
+        interaction: Fields to fields, between embedding and backbone; one a task where the tasks
+            bring their own tables.
         l2: Weight of `½‖w‖²` over dense kernels and over looked-up rows, the latter divided by
             the batch size. Where scenes share nothing, kernels are those of the batch's scenes.
 
@@ -59,6 +63,7 @@ class MultiTaskModel(tfrs.Model):
         heads: Heads,
         balancer: keras.layers.Layer,
         terms: Sequence[Any] = (),
+        interaction: keras.layers.Layer | Mapping[str, keras.layers.Layer] | None = None,
         l2: float = 0.0,
         **kwargs,
     ):
@@ -67,6 +72,7 @@ class MultiTaskModel(tfrs.Model):
         self.embedding = embedding
         self.backbone, self.heads, self.balancer = backbone, heads, balancer
         self.terms, self.l2 = list(terms), l2
+        self.interaction = interaction
         self._scene = scene_feature(problem, backbone.name) if backbone.multi_scene else None
         self._means = {
             name: keras.metrics.Mean(name=name)
@@ -95,6 +101,7 @@ class MultiTaskModel(tfrs.Model):
         backbone = registry.build("backbone", named, tasks)
         units = backbone.tower_units if config.tower_units is None else config.tower_units
         backbone.check(problem, units)
+        check_interaction(config.interaction, part, config.dim)
 
         def embedding(name: str, sides: tuple[str, ...] = SIDES) -> Embedding:
             return Embedding(
@@ -140,6 +147,7 @@ class MultiTaskModel(tfrs.Model):
                 registry.build("term", term, everywhere, problem)
                 for term in (*part.default_terms, *config.terms)
             ],
+            interaction=interactions_of(config.interaction, own),
             l2=config.l2,
         )
 
@@ -194,7 +202,8 @@ class MultiTaskModel(tfrs.Model):
         """What `predict_served` is made with: what a SavedModel has to hold."""
         served = self.heads.served_tasks()
         own = [*self.backbone.served_parts(served), *self.heads.served_parts()]
-        return [self.embedding, *own]
+        interaction = [] if self.interaction is None else [self.interaction]
+        return [self.embedding, *interaction, *own]
 
     @property
     def tower_sides(self) -> Mapping[str, tuple[str, ...]] | None:
@@ -207,10 +216,22 @@ class MultiTaskModel(tfrs.Model):
         return self.heads(representations, training=training), squares
 
     def _represented(self, packed, training):
-        fields, squares = self._fields(packed)
+        fields, squares = self._fields(packed, training)
         return self.backbone(fields, training=training, **self._scene_of(packed)), squares
 
-    def _fields(self, packed):
+    def _fields(self, packed, training=False):
+        fields, squares = self._embedded(packed)
+        if self.interaction is None:
+            return fields, squares
+        if isinstance(self.interaction, Mapping):
+            interacted = {
+                task: interaction(fields[task], training=training)
+                for task, interaction in self.interaction.items()
+            }
+            return interacted, squares
+        return self.interaction(fields, training=training), squares
+
+    def _embedded(self, packed):
         if isinstance(self.embedding, Mapping):
             both = {task: e.embed(packed) for task, e in self.embedding.items()}
             fields = {task: field for task, (field, _) in both.items()}
@@ -245,7 +266,7 @@ class MultiTaskModel(tfrs.Model):
         others = [term(predictions, labels, weights, training=training) for term in self.terms]
         if self.l2:
             rows = tf.cast(tf.shape(labels)[0], tf.float32)
-            kernels = [v for v in self.dense_variables if v.shape.rank > 1]
+            kernels = [v for v in self.dense_variables if is_kernel(v)]
             if self.backbone.separate_scenes:
                 present, _ = tf.unique(self._scene_of(inputs)["scene"])
                 kernels = [tf.gather(v, present) for v in kernels]

@@ -1,0 +1,64 @@
+"""The operation on a row's fields between embedding and backbone, where a model has one."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import tf_keras as keras
+
+import tfmtl.operations  # noqa: F401  registers the interactions
+from tfmtl import registry
+from tfmtl.backbones.base import Backbone
+from tfmtl.errors import SpecError
+
+
+def check_interaction(
+    interaction: Mapping[str, Any] | None, backbone: type[Backbone], dim: int
+) -> None:
+    """Refuses an interaction that does not exist, or does not fit the fields or the backbone.
+
+    Args:
+        interaction: Registered interaction and its arguments, if any.
+        backbone: What reads the fields.
+        dim: Width of the fields.
+
+    Raises:
+        SpecError: The message says what would be right.
+    """
+    if interaction is None:
+        return
+    layer = _layer(interaction, "interaction")
+    if backbone.separate_scenes or backbone.tower_sides is not None:
+        why = (
+            "whose scenes share nothing, and an interaction's weights would be all scenes'"
+            if backbone.separate_scenes
+            else "whose towers have interactions of their own"
+        )
+        raise SpecError(
+            f"interaction={dict(interaction)} stands below a backbone that reads the fields of "
+            f"every row; not below {backbone.__name__}, {why}. Leave it out, or take another "
+            "backbone."
+        )
+    # What it says of the width does not depend on how many fields there are.
+    layer.build((None, 1, dim))
+
+
+def interactions_of(
+    interaction: Mapping[str, Any] | None, embedding: Any
+) -> keras.layers.Layer | dict[str, keras.layers.Layer] | None:
+    """The interaction's layer, or one a task where the tasks bring their own tables.
+
+    Args:
+        interaction: Registered interaction and its arguments, if any.
+        embedding: The model's embedding, or one a task.
+    """
+    if interaction is None:
+        return None
+    if isinstance(embedding, Mapping):
+        return {task: _layer(interaction, f"interaction_{task}") for task in embedding}
+    return _layer(interaction, "interaction")
+
+
+def _layer(interaction, name):
+    registry.check("interaction", interaction)
+    arguments = {key: value for key, value in interaction.items() if key != "name"}
+    return registry.get("interaction", interaction["name"])(**arguments, name=name)
