@@ -1,7 +1,6 @@
 """The grid of PWiseR's tables as data: data sets, models and losses, and how one seed is measured.
 
-A further data set is a `DataSet`: its features, the columns of its click and its conversion, and
-a function that gives its rows in three splits. All models and losses then run on it as they are.
+Data sets are those of `benchmarks.funnels`; a further one is a `DataSet` more.
 
 All arms of a seed have the same rows, and with the same model the same initial weights and the same
 order of rows: `pwiser` is `bce` with the term. λ, m1 and m2 are chosen on validation rows of a
@@ -14,7 +13,6 @@ logged clicks too: random clicks cost a model precision, not direction.
 """
 
 import dataclasses
-import functools
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -22,26 +20,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import tf_keras as keras
 
-from pipeline.configs import census_income, simulated_ads
-from tfmtl.data.table import read_table
+from benchmarks.funnels import CENSUS, SIMULATED, DataSet, Sizes, by_day, measures, simulated_log
 from tfmtl.experiment import ExperimentConfig, Model, Training, Tuning
-from tfmtl.features.declare import Feature
-from tfmtl.metrics import auc, calibration, normalized_entropy
 from tfmtl.partition import whole
 from tfmtl.preparation import Prepared, prepare
 from tfmtl.problem import ProblemSpec, binary
-from tfmtl.simulator.impressions import impression_log
-from tfmtl.simulator.world import draw_world
 from tfmtl.training import train
 from tfmtl.training.tune import ExperimentTuner
 
 NOISE = 0.2
 TUNING_SEED = 1_000
-DAYS, VALIDATION_DAY, TEST_FROM = 10, 6, 7
-SCORES = ("ctr", "ctcvr")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,54 +65,6 @@ REDUCED = Grid(weight=(0.01, 0.1), margin_click=(0.1, 0.3), margin_no_click=(0.1
 PRINTED = Grid(weight=(0.1,), margin_click=(0.3,), margin_no_click=(0.3,))
 """What the paper's Table 3 has for PLE on AliExpress-US."""
 GRIDS: Mapping[str, Grid] = {"full": FULL, "reduced": REDUCED, "printed": PRINTED}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """How much is simulated and trained.
-
-    Args:
-        impressions: Rows of the simulated log; six tenths train, three tenths test.
-        epochs: Passes over the training rows.
-    """
-
-    impressions: int = 150_000
-    epochs: int = 3
-
-
-QUICK = Sizes(impressions=24_000, epochs=1)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DataSet:
-    """Rows on which the grid runs.
-
-    Args:
-        name: Its name in the tables.
-        tables: Gives `train`, `validation` and `test`, of a seed, sizes and a path. Rows that
-            are read rather than simulated depend on the path alone.
-        features: What models see.
-        click: Column with the click, 0 or 1.
-        conversion: Column with the conversion, 0 or 1, which needs a click.
-        clean_click: Column with the click without its noise, where that is known.
-        true: Columns with the true probabilities, by the score that estimates them.
-        space: What a row is, as `ProblemSpec` takes it.
-        reads: Whether it needs a path.
-        model: Fields of `Model` that all models share.
-        training: Fields of `Training` that all models share.
-    """
-
-    name: str
-    tables: Callable[[int, Sizes, str | None], Mapping[str, pa.Table]]
-    features: tuple[Feature, ...]
-    click: str = "click"
-    conversion: str = "conversion"
-    clean_click: str | None = None
-    true: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    space: str = "imp"
-    reads: bool = False
-    model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -305,34 +247,6 @@ def prepared_rows(
     }
 
 
-def measures(data: DataSet, scores: Mapping[str, np.ndarray], test: pa.Table) -> dict[str, float]:
-    """Figures of one arm on test rows.
-
-    `ctr/auc` is of logged clicks; `ctr/auc_clean` of those without noise; `ctr/auc_bought` of
-    conversions, ranked by the click's score. With `true_` they are expectations over labels
-    drawn from the true probabilities, which vary less than one draw of them.
-    """
-    found: dict[str, float] = {}
-    labels = {
-        "ctr/auc": ("ctr", data.click),
-        "ctr/auc_clean": ("ctr", data.clean_click),
-        "ctr/auc_true": ("ctr", data.true.get("ctr")),
-        "ctr/auc_bought": ("ctr", data.conversion),
-        "ctr/auc_true_bought": ("ctr", data.true.get("ctcvr")),
-        "ctcvr/auc": ("ctcvr", data.conversion),
-        "ctcvr/auc_true": ("ctcvr", data.true.get("ctcvr")),
-    }
-    for name, (score, column) in labels.items():
-        if column is not None and score in scores:
-            found[f"{name}@{data.space}"] = auc(test[column].to_numpy(), scores[score])
-    for score, column in zip(SCORES, (data.click, data.conversion), strict=True):
-        if score in scores:
-            label = test[column].to_numpy()
-            found[f"{score}/calibration@{data.space}"] = calibration(label, scores[score])
-            found[f"{score}/ne@{data.space}"] = normalized_entropy(label, scores[score])
-    return found
-
-
 def with_random_clicks(log: pa.Table, *, share: float, seed: int) -> pa.Table:
     """The log with clicks that mean nothing and never convert.
 
@@ -364,60 +278,15 @@ def with_random_clicks(log: pa.Table, *, share: float, seed: int) -> pa.Table:
     return kept.set_column(place, field, pa.array(noisy, field.type))
 
 
-def _simulated(seed: int, sizes: Sizes, path: str | None) -> dict[str, pa.Table]:
+def _noisy_log(seed: int, sizes: Sizes, path: str | None) -> dict[str, pa.Table]:
     del path
-    world = draw_world(seed, days=DAYS)
-    log = impression_log(world, impressions=sizes.impressions, seed=seed, days=DAYS)
-    log, day = with_random_clicks(log, share=NOISE, seed=seed), log["day"]
-    return {
-        "train": log.filter(pc.less(day, VALIDATION_DAY)),
-        "validation": log.filter(pc.equal(day, VALIDATION_DAY)),
-        "test": log.filter(pc.greater_equal(day, TEST_FROM)),
-    }
-
-
-@functools.lru_cache(maxsize=1)
-def _census(path: str) -> dict[str, pa.Table]:
-    spec = census_income.PROBLEM
-    tables = read_table(path, spec, census_income.SOURCE, census_income.EXPERIMENT.split)
-    return {name: _with_census_funnel(table) for name, table in tables.items()}
-
-
-def _with_census_funnel(table: pa.Table) -> pa.Table:
-    income, marriage = census_income.PROBLEM.tasks
-    married = pc.not_equal(table[marriage.label], marriage.positive)
-    earns = pc.equal(table[income.label], income.positive)
-    columns = {"married": married, "married_and_earns": pc.and_(married, earns)}
-    for name, column in columns.items():
-        table = table.append_column(name, pc.cast(column, pa.float32()))
-    return table
+    return by_day(with_random_clicks(simulated_log(seed, sizes), share=NOISE, seed=seed))
 
 
 DATA_SETS: Mapping[str, DataSet] = {
     data.name: data
     for data in (
-        DataSet(
-            name="simulated_ads",
-            tables=_simulated,
-            features=simulated_ads.PROBLEM.features,
-            clean_click="clean_click",
-            true={"ctr": "true_ctr", "ctcvr": "true_ctcvr"},
-            model={"dim": 8, "numeric_mode": "fieldwise", "l2": 1e-5},
-            training={"batch_size": 2048, "learning_rate": 2e-3, "decay": "cosine"},
-        ),
-        # Neither of the census' tasks implies the other, and a conversion needs a click. Here
-        # the second is made to need the first, by definition: who was ever married, and who was
-        # and earns over 50,000 dollars.
-        DataSet(
-            name="census_income",
-            tables=lambda seed, sizes, path: _census(path or ""),
-            features=census_income.PROBLEM.features,
-            click="married",
-            conversion="married_and_earns",
-            space="person",
-            reads=True,
-            model={"dim": 8, "l2": 1e-5},
-            training={"batch_size": 1024, "learning_rate": 3e-3, "decay": "cosine"},
-        ),
+        dataclasses.replace(SIMULATED, tables=_noisy_log, clean_click="clean_click"),
+        CENSUS,
     )
 }

@@ -9,11 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from benchmarks import funnels, reproduce
 from benchmarks import pwiser_arms as arms
-from benchmarks import reproduce
 from benchmarks.papers import pwiser as paper
 from tfmtl.experiment import Model
 from tfmtl.problem import numerical
+from tfmtl.simulator.impressions import impression_log
+from tfmtl.simulator.world import draw_world
 from tfmtl.training import tune
 
 WEIGHT = "model.terms.0.weight"
@@ -21,7 +23,7 @@ WEIGHT = "model.terms.0.weight"
 
 @pytest.fixture(scope="module")
 def log():
-    return arms.impression_log(arms.draw_world(3, days=2), impressions=6_000, seed=3, days=2)
+    return impression_log(draw_world(3, days=2), impressions=6_000, seed=3, days=2)
 
 
 def test_a_fifth_of_the_logged_clicks_is_random_and_none_of_those_converts(log):
@@ -266,7 +268,7 @@ def test_the_census_is_made_a_funnel_by_definition():
     income, marriage = importlib.import_module("pipeline.configs.census_income").PROBLEM.tasks
     married = ["Never married", "Divorced", "Divorced", "Never married"]
     earns = ["50000+.", "50000+.", "- 50000.", "- 50000."]
-    table = arms._with_census_funnel(pa.table({income.label: earns, marriage.label: married}))
+    table = funnels.with_funnel(pa.table({income.label: earns, marriage.label: married}))
     assert table["married"].to_pylist() == [0, 1, 1, 0]
     assert table["married_and_earns"].to_pylist() == [0, 1, 0, 0]
 

@@ -20,7 +20,6 @@ judged.
 
 import argparse
 import functools
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -31,7 +30,7 @@ from benchmarks.paper import Further, Measured, Paper, Published, compare, kept
 from tfmtl.errors import SpecError
 
 # Figures of other code are not taken for these.
-CODE = ("tfmtl", "benchmarks/pwiser_arms.py", "pipeline/configs")
+CODE = ("tfmtl", "benchmarks/pwiser_arms.py", "benchmarks/funnels.py", "pipeline/configs")
 
 SIMULATED = "simulated_ads"
 AUC, CTCVR = "ctr/auc@imp", "ctcvr/auc@imp"
@@ -207,7 +206,8 @@ def _changes(name: str, options: argparse.Namespace) -> Iterator[Row]:
 
 def _funnel(name: str, options: argparse.Namespace) -> Iterator[Row]:
     """How many rows of each kind train, which says what the term has to compare."""
-    from benchmarks.pwiser_arms import DATA_SETS, Sizes
+    from benchmarks.funnels import Sizes
+    from benchmarks.pwiser_arms import DATA_SETS
 
     data = DATA_SETS[name]
     table = data.tables(0, Sizes(), _path(name, options))["train"]
@@ -235,8 +235,9 @@ def _grid(options: argparse.Namespace) -> tuple[str, int]:
 
 
 def _path(name: str, options: argparse.Namespace) -> str | None:
-    path = os.path.join(options.data, name) if options.data else None
-    return path if path and os.path.isdir(path) else None
+    from benchmarks.funnels import path_of
+
+    return path_of(name, options.data)
 
 
 def _over_seeds(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -293,7 +294,7 @@ def _levels(
 
 def _sizes(quick: bool, requests: int | None) -> Any:
     # Imported here: whoever lists the papers does not wait for TensorFlow.
-    from benchmarks.pwiser_arms import QUICK, Sizes
+    from benchmarks.funnels import QUICK, Sizes
 
     sizes = QUICK if quick else Sizes()
     # Requests show seven ads on average.

@@ -1,0 +1,169 @@
+"""Data sets of clicks and conversions, as data: features, labels, and rows in three splits.
+
+The tables of several papers run on them. A further one is a `DataSet`: its features, the columns of
+its click and its conversion, and a function that gives its rows in three splits. All of a paper's
+arms then run on it as they are.
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.configs import census_income, simulated_ads
+from tfmtl.data.table import read_table
+from tfmtl.features.declare import Feature
+from tfmtl.metrics import auc, calibration, normalized_entropy
+from tfmtl.simulator.impressions import impression_log
+from tfmtl.simulator.world import draw_world
+
+DAYS, VALIDATION_DAY, TEST_FROM = 10, 6, 7
+SCORES = ("ctr", "ctcvr")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """How much is simulated and trained.
+
+    Args:
+        impressions: Rows of the simulated log; six tenths train, three tenths test.
+        epochs: Most passes over the training rows.
+    """
+
+    impressions: int = 150_000
+    epochs: int = 3
+
+
+QUICK = Sizes(impressions=24_000, epochs=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """Rows on which a table's arms run.
+
+    Args:
+        name: Its name in the tables.
+        tables: Gives `train`, `validation` and `test`, of a seed, sizes and a path. Rows that
+            are read rather than simulated depend on the path alone.
+        features: What models see.
+        click: Column with the click, 0 or 1.
+        conversion: Column with the conversion, 0 or 1, which needs a click.
+        clean_click: Column with the click without its noise, where that is known.
+        true: Columns with the true probabilities, by the score that estimates them.
+        space: What a row is, as `ProblemSpec` takes it.
+        reads: Whether it needs a path.
+        model: Fields of `Model` that suit the data.
+        training: Fields of `Training` that suit the data.
+    """
+
+    name: str
+    tables: Callable[[int, Sizes, str | None], Mapping[str, pa.Table]]
+    features: tuple[Feature, ...]
+    click: str = "click"
+    conversion: str = "conversion"
+    clean_click: str | None = None
+    true: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    space: str = "imp"
+    reads: bool = False
+    model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def path_of(name: str, folder: str | None) -> str | None:
+    """The data set's own folder within `folder`; `None` where there is none."""
+    path = os.path.join(folder, name) if folder else None
+    return path if path and os.path.isdir(path) else None
+
+
+def measures(data: DataSet, scores: Mapping[str, np.ndarray], test: pa.Table) -> dict[str, float]:
+    """Figures of one arm on test rows.
+
+    `ctr/auc` is of logged clicks; `ctr/auc_clean` of those without noise; `ctr/auc_bought` of
+    conversions, ranked by the click's score. With `true_` they are expectations over labels
+    drawn from the true probabilities, which vary less than one draw of them.
+    """
+    found: dict[str, float] = {}
+    labels = {
+        "ctr/auc": ("ctr", data.click),
+        "ctr/auc_clean": ("ctr", data.clean_click),
+        "ctr/auc_true": ("ctr", data.true.get("ctr")),
+        "ctr/auc_bought": ("ctr", data.conversion),
+        "ctr/auc_true_bought": ("ctr", data.true.get("ctcvr")),
+        "ctcvr/auc": ("ctcvr", data.conversion),
+        "ctcvr/auc_true": ("ctcvr", data.true.get("ctcvr")),
+    }
+    for name, (score, column) in labels.items():
+        if column is not None and score in scores:
+            found[f"{name}@{data.space}"] = auc(test[column].to_numpy(), scores[score])
+    for score, column in zip(SCORES, (data.click, data.conversion), strict=True):
+        if score in scores:
+            label = test[column].to_numpy()
+            found[f"{score}/calibration@{data.space}"] = calibration(label, scores[score])
+            found[f"{score}/ne@{data.space}"] = normalized_entropy(label, scores[score])
+    return found
+
+
+def simulated_log(seed: int, sizes: Sizes) -> pa.Table:
+    """A log of a world of its own, `DAYS` days long."""
+    world = draw_world(seed, days=DAYS)
+    return impression_log(world, impressions=sizes.impressions, seed=seed, days=DAYS)
+
+
+def by_day(log: pa.Table) -> dict[str, pa.Table]:
+    """Six days train, one validates, three test."""
+    day = log["day"]
+    return {
+        "train": log.filter(pc.less(day, VALIDATION_DAY)),
+        "validation": log.filter(pc.equal(day, VALIDATION_DAY)),
+        "test": log.filter(pc.greater_equal(day, TEST_FROM)),
+    }
+
+
+@functools.lru_cache(maxsize=1)
+def census_tables(path: str) -> dict[str, pa.Table]:
+    """The census' rows in three splits, with the columns of `with_funnel`."""
+    spec = census_income.PROBLEM
+    tables = read_table(path, spec, census_income.SOURCE, census_income.EXPERIMENT.split)
+    return {name: with_funnel(table) for name, table in tables.items()}
+
+
+def with_funnel(table: pa.Table) -> pa.Table:
+    """Census rows with a click and a conversion: `married`, and `married_and_earns`.
+
+    Neither of the census' tasks implies the other, and a conversion needs a click. Here the second
+    is made to need the first, by definition: who was ever married, and who was and earns over
+    50,000 dollars.
+    """
+    income, marriage = census_income.PROBLEM.tasks
+    married = pc.not_equal(table[marriage.label], marriage.positive)
+    earns = pc.equal(table[income.label], income.positive)
+    columns = {"married": married, "married_and_earns": pc.and_(married, earns)}
+    for name, column in columns.items():
+        table = table.append_column(name, pc.cast(column, pa.float32()))
+    return table
+
+
+SIMULATED = DataSet(
+    name="simulated_ads",
+    tables=lambda seed, sizes, path: by_day(simulated_log(seed, sizes)),
+    features=simulated_ads.PROBLEM.features,
+    true={"ctr": "true_ctr", "ctcvr": "true_ctcvr"},
+    model={"dim": 8, "numeric_mode": "fieldwise", "l2": 1e-5},
+    training={"batch_size": 2048, "learning_rate": 2e-3, "decay": "cosine"},
+)
+CENSUS = DataSet(
+    name="census_income",
+    tables=lambda seed, sizes, path: census_tables(path or ""),
+    features=census_income.PROBLEM.features,
+    click="married",
+    conversion="married_and_earns",
+    space="person",
+    reads=True,
+    model={"dim": 8, "l2": 1e-5},
+    training={"batch_size": 1024, "learning_rate": 3e-3, "decay": "cosine"},
+)
