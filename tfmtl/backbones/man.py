@@ -107,10 +107,9 @@ class MAN(Backbone):
         self.attention = self._attention()
 
     def _attention(self) -> list[TaskAttention]:
-        if self.direction == "both":
+        if self.pairs and self.direction == "both":
             # What is read lies below all attention, so one layer does for all pairs.
-            together = [TaskAttention(len(self.pairs), mode=self.mode, name="attention")]
-            return together if self.pairs else []
+            return [TaskAttention(len(self.pairs), mode=self.mode, name="attention")]
         return [
             TaskAttention(1, mode=self.mode, name=f"attention_{target}") for _, target in self.pairs
         ]
