@@ -9,7 +9,7 @@ from worlds import PROBLEM, SMALL, experiment, packed
 
 from tfmtl.errors import DataError, SpecError
 from tfmtl.inputs import ArrayRows, PackedData
-from tfmtl.training import fit, train
+from tfmtl.training import checkpoints, train
 
 _, DATA = packed()
 
@@ -159,7 +159,7 @@ def test_killed_between_best_weights_and_their_checkpoint_the_former_best_stands
 ):
     config = settings(epochs=2, monitor="loss")
     first = weights(train(settings(epochs=1, monitor="loss"), DATA, verbose=0))
-    save, ends = fit._Run.save, []
+    save, ends = checkpoints.Run.save, []
 
     def killed_at_the_second_end(run):
         ends.append(run.state["best_epoch"])
@@ -167,12 +167,12 @@ def test_killed_between_best_weights_and_their_checkpoint_the_former_best_stands
             raise KeyboardInterrupt
         save(run)
 
-    monkeypatch.setattr(fit._Run, "save", killed_at_the_second_end)
+    monkeypatch.setattr(checkpoints.Run, "save", killed_at_the_second_end)
     with pytest.raises(KeyboardInterrupt):
         train(config, DATA, checkpoint_dir=str(tmp_path), verbose=0)
     assert ends == [0, 1]
     model = train(config, DATA, verbose=0).model
-    run = fit._Run(model, config, str(tmp_path))
+    run = checkpoints.Run(model, config, str(tmp_path))
     run.restore()
     run.load_best()
     assert run.state["best_epoch"] == 0

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfmtl.errors import SpecError, did_you_mean
+from tfmtl.meta import Meta
 from tfmtl.mtms.declare import MTMS
 from tfmtl.partition import Sampling, Split
 from tfmtl.plain import freeze
@@ -201,6 +202,7 @@ class ExperimentConfig:
         value: How predictions become what an auction ranks by, for a ranking stage.
         replay: How that ranking is held against the final stage's; needs `value`.
         mtms: Trains components of scenes and tasks slot by slot, instead of one model once.
+        meta: Trains the one model to adapt to tasks, in two stages, instead of on batches alone.
     """
 
     name: str
@@ -214,6 +216,7 @@ class ExperimentConfig:
     value: TotalValue | None = None
     replay: Replay | None = None
     mtms: MTMS | None = None
+    meta: Meta | None = None
 
     def __post_init__(self) -> None:
         if self.split.rule == "row_number" and self.problem.request_id:
@@ -236,6 +239,13 @@ class ExperimentConfig:
                 raise SpecError(
                     f"model.interaction={dict(self.model.interaction)}: the networks of mtms read "
                     "components' vectors side by side and take no interaction; leave it out."
+                )
+        if self.meta is not None:
+            self.meta.check_problem(self.problem)
+            if self.mtms is not None:
+                raise SpecError(
+                    "mtms and meta are two ways to train: components slot by slot, or one model "
+                    "on tasks. Declare one of them."
                 )
         binary = any(task.kind == "binary" for task in self.problem.served)
         if self.training.monitor == "mean_auc" and not binary:
@@ -286,6 +296,7 @@ PARTS: Mapping[str, Any] = {
     "value": TotalValue,
     "replay": Replay,
     "mtms": MTMS,
+    "meta": Meta,
 }
 
 

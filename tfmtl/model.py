@@ -12,7 +12,7 @@ import tfmtl.backbones  # noqa: F401  registers the backbones
 import tfmtl.balancers  # noqa: F401  registers the balancers
 import tfmtl.terms  # noqa: F401  registers the loss terms
 from tfmtl import losses, registry
-from tfmtl.balancing import Step, TaskLosses
+from tfmtl.balancing import Gradient, Step, TaskLosses
 from tfmtl.experiment import Model
 from tfmtl.features.declare import SIDES
 from tfmtl.features.layout import LABELS, WEIGHTS
@@ -172,12 +172,19 @@ class MultiTaskModel(tfrs.Model):
     @property
     def tables(self) -> list[tf.Variable]:
         """The embedding tables."""
-        embeddings = (
-            list(self.embedding.values())
-            if isinstance(self.embedding, Mapping)
-            else [self.embedding]
-        )
-        return [table for e in embeddings for table in e.tables.values()]
+        return [table for e in self.embeddings for table in e.tables.values()]
+
+    @property
+    def trained_tables(self) -> list[tf.Variable]:
+        """The tables, but those of embeddings that are frozen."""
+        return [table for e in self.embeddings if e.trainable for table in e.tables.values()]
+
+    @property
+    def embeddings(self) -> list[Embedding]:
+        """The embeddings: one, or one a task or a tower."""
+        if isinstance(self.embedding, Mapping):
+            return list(self.embedding.values())
+        return [self.embedding]
 
     @property
     def dense_variables(self) -> list[tf.Variable]:
@@ -279,26 +286,31 @@ class MultiTaskModel(tfrs.Model):
         with tf.GradientTape(persistent=self.balancer.persistent) as tape:
             found = self.task_losses(inputs, training=True)
             total = found.total(self.balancer)
-        tables, dense = self.tables, self.dense_variables
-        gradients = self.balancer.gradients(self.step_of(tape, found, total))
-        self.embedding_optimizer.apply_gradients(
-            [(g, v) for g, v in zip(gradients, tables, strict=False) if g is not None]
-        )
-        self.optimizer.apply_gradients(
-            [(g, v) for g, v in zip(gradients[len(tables) :], dense, strict=True) if g is not None]
-        )
-        return self._report(total, found.stacked)
+        self.update(self.balancer.gradients(self.step_of(tape, found, total)))
+        return self.report(total, found.stacked)
+
+    def update(self, gradients: Sequence[Gradient]) -> None:
+        """Applies gradients, in the order of `trained_tables` and then of `dense_variables`."""
+        tables, dense = self.trained_tables, self.dense_variables
+        pairs = list(zip(gradients, [*tables, *dense], strict=True))
+        for optimizer, part in (
+            (self.embedding_optimizer, pairs[: len(tables)]),
+            (self.optimizer, pairs[len(tables) :]),
+        ):
+            found = [(gradient, variable) for gradient, variable in part if gradient is not None]
+            if found:
+                optimizer.apply_gradients(found)
 
     def step_of(self, tape: tf.GradientTape, found: TaskLosses, total: tf.Tensor) -> Step:
         """What a balancer needs to know of a forward pass to make gradients of it.
 
-        Its variables are the tables and then the dense ones.
+        Its variables are the trained tables and then the dense ones.
         """
         return Step(
             tape=tape,
             losses=found,
             total=total,
-            variables=self.tables + self.dense_variables,
+            variables=self.trained_tables + self.dense_variables,
             last_shared=self.backbone.last_shared() or self.tables,
             own_blocks={v.ref(): tasks for v, tasks in self.backbone.own_blocks()},
             logits={task: logit.kernel for task, logit in self.heads.logits.items()},
@@ -306,7 +318,7 @@ class MultiTaskModel(tfrs.Model):
 
     def test_step(self, inputs: Packed) -> dict[str, tf.Tensor]:
         """Losses of a batch, without an update."""
-        return self._report(*self.compute_loss(inputs, training=False))
+        return self.report(*self.compute_loss(inputs, training=False))
 
     @property
     def metrics(self):
@@ -379,7 +391,8 @@ class MultiTaskModel(tfrs.Model):
         weights = self.heads.class_weights(name, labels)
         return loss if weights is None else weights * loss
 
-    def _report(self, total, per_task):
+    def report(self, total: tf.Tensor, per_task: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Takes a batch's losses into the running means, and returns those."""
         self._means["loss"].update_state(total)
         for name, loss in zip(self.heads.trained, tf.unstack(per_task), strict=True):
             self._means[self.problem.metric_name(name, "loss")].update_state(loss)

@@ -87,6 +87,11 @@ def has_ids(feature: Feature) -> bool:
     return isinstance(feature, Categorical)
 
 
+def is_list(feature: Feature) -> bool:
+    """Whether the feature has several ids a row."""
+    return isinstance(feature, Categorical) and feature.max_values > 0
+
+
 def number_width(feature: Feature) -> int:
     """How many numbers the feature gives the model."""
     if isinstance(feature, Categorical):

@@ -6,8 +6,8 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfmtl.errors import SpecError
-from tfmtl.features.declare import SIDES, Categorical
-from tfmtl.features.layout import Slots, layout_of
+from tfmtl.features.declare import SIDES
+from tfmtl.features.layout import Slots, is_list, layout_of
 from tfmtl.layers.grouped import GroupedDense, tiles_of
 from tfmtl.problem import ProblemSpec
 
@@ -238,12 +238,12 @@ class Embedding(keras.layers.Layer):
         return numbers[:, :, tf.newaxis] * kernel + bias
 
     def _pool(self, slots, looked_up, columns, numbers):
-        if all(s.width == 1 and not _is_list(s) for s in slots):
+        if all(s.width == 1 and not is_list(s.feature) for s in slots):
             return looked_up
         fields, at = [], 0
         for s in slots:
             vectors = looked_up[:, at : at + s.width]
-            if _is_list(s):
+            if is_list(s.feature):
                 weights = tf.cast(columns[:, at : at + s.width] >= 0, tf.float32)
                 start = self.layout.weights.get(s.feature.name)
                 if start is not None:
@@ -280,10 +280,6 @@ class _RowInitializer(keras.initializers.Initializer):
         return tf.tensor_scatter_nd_update(
             rows, zero[:, tf.newaxis], tf.zeros([len(zero.numpy()), shape[1]], rows.dtype)
         )
-
-
-def _is_list(slots: Slots) -> bool:
-    return isinstance(slots.feature, Categorical) and slots.feature.max_values > 0
 
 
 def _columns(slots) -> list[int]:

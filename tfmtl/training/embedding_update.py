@@ -12,7 +12,7 @@ from tfmtl.errors import SpecError
 from tfmtl.experiment import ExperimentConfig, Model
 from tfmtl.features.layout import layout_of
 from tfmtl.inputs import ArrayRows
-from tfmtl.layers.embedding import PAD_ROWS, Embedding
+from tfmtl.layers.embedding import PAD_ROWS
 from tfmtl.model import MultiTaskModel
 from tfmtl.mtms.declare import MTMS, meaning
 from tfmtl.mtms.store import (
@@ -238,9 +238,6 @@ class Tables:
 
 def _variables(model: MultiTaskModel) -> list[tf.Variable]:
     """All variables but the tables."""
-    embeddings = (
-        [model.embedding] if isinstance(model.embedding, Embedding) else model.embedding.values()
-    )
     tables = {id(table) for table in model.tables}
-    parts = [*embeddings, model.backbone, model.heads]
+    parts = [*model.embeddings, model.backbone, model.heads]
     return [v for part in parts for v in part.variables if id(v) not in tables]

@@ -1,0 +1,224 @@
+"""Epochs of a Keras fit, with validation, early stopping and checkpoints between them."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import tensorflow as tf
+import tf_keras as keras
+from absl import logging
+
+from tfmtl import registry
+from tfmtl.errors import DataError, SpecError, did_you_mean
+from tfmtl.experiment import ExperimentConfig, Training
+from tfmtl.inputs import READ_ROWS, PackedData, label_moments
+from tfmtl.model import MultiTaskModel
+from tfmtl.training.checkpoints import Run, bare
+
+OPTIMIZERS = {
+    "adam": keras.optimizers.Adam,
+    "adagrad": keras.optimizers.Adagrad,
+    "sgd": keras.optimizers.SGD,
+}
+DECAYS = {
+    "none": lambda rate, steps: rate,
+    "cosine": keras.optimizers.schedules.CosineDecay,
+}
+BEST_AT_A_VALUE = {"calibration": 1, "bias": 0}
+
+
+Validate = Callable[[MultiTaskModel], Mapping[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What training made.
+
+    Attributes:
+        model: The model, with the weights of its best epoch.
+        history: Metrics by epoch, from the first.
+        best_epoch: Epoch whose weights the model has, from 0.
+    """
+
+    model: MultiTaskModel
+    history: list[dict[str, float]]
+    best_epoch: int
+
+
+def best_metrics(trained: Trained) -> dict[str, float]:
+    """The validation metrics of a run's best epoch, by their own names."""
+    history = trained.history[trained.best_epoch]
+    return {n.removeprefix("val_"): v for n, v in history.items() if n.startswith("val_")}
+
+
+def compile_model(model: MultiTaskModel, settings: Training, steps: int = 1) -> None:
+    """Gives a model the optimizers that the settings name.
+
+    Args:
+        model: Any model.
+        settings: Names and rates.
+        steps: Steps an epoch, for a rate that decays.
+    """
+    _one_of("optimizer", settings.optimizer, OPTIMIZERS)
+    _one_of("decay", settings.decay, DECAYS)
+    decay = DECAYS[settings.decay]
+    rate = settings.learning_rate
+    table_rate = settings.embedding_learning_rate or rate
+    total = settings.epochs * steps
+    table_optimizer = registry.get("optimizer", settings.embedding_optimizer)
+    model.compile(
+        optimizer=OPTIMIZERS[settings.optimizer](decay(rate, total)),
+        embedding_optimizer=table_optimizer(learning_rate=decay(table_rate, total)),
+    )
+
+
+def _one_of(field: str, value: str, known) -> None:
+    if value not in known:
+        raise SpecError(
+            f"training.{field}={value!r} is none of {list(known)}.{did_you_mean(value, known)}"
+        )
+
+
+def ready(
+    experiment: ExperimentConfig, data: PackedData, validate: Validate | None
+) -> MultiTaskModel:
+    """Builds and compiles the experiment's model, its heads at the training rows' means.
+
+    Args:
+        experiment: Model and training settings.
+        data: Training and validation rows.
+        validate: Further validation metrics.
+
+    Raises:
+        SpecError: `monitor` is no metric of the problem.
+        DataError: There are no training rows.
+    """
+    settings = experiment.training
+    keras.utils.set_random_seed(settings.seed)
+    tf.config.experimental.enable_op_determinism()
+    model = MultiTaskModel.build_from(experiment.problem, data.table_rows, experiment.model)
+    compile_model(model, settings, max(data.train.count() // settings.batch_size, 1))
+    if not data.train.count():
+        raise DataError("there are no training rows; was the split empty?")
+    model(next(iter(data.train.batches(min(data.train.count(), settings.batch_size)))))
+    check_monitor(model, data, settings.monitor, validate)
+    model.heads.adapt(*label_moments(data.train))
+    return model
+
+
+def run_epochs(
+    run: Run,
+    learner: keras.Model,
+    data: PackedData,
+    settings: Training,
+    *,
+    batches: Callable[[int, int], tf.data.Dataset],
+    steps: int,
+    verbose: int,
+    callbacks: Sequence[keras.callbacks.Callback],
+    validate: Validate | None,
+) -> None:
+    """Trains until the epochs are over or none was better for long; the best one's weights stay.
+
+    Args:
+        run: Where the run stands.
+        learner: What is fitted: the run's model, or one that trains it.
+        data: Validation rows are taken from it.
+        settings: Epochs, patience, monitor and seed.
+        batches: By epoch's seed and steps to leave out, what the learner is fitted to.
+        steps: Steps of an epoch.
+        verbose: As in `train`.
+        callbacks: Further callbacks, called before the epoch is noted.
+        validate: Further validation metrics.
+    """
+    while run.state["epoch"] < settings.epochs and run.state["wait"] < max(settings.patience, 1):
+        epoch, step = run.state["epoch"], run.state["step"]
+        learner.fit(
+            batches(_seed(settings.seed, epoch), step),
+            steps_per_epoch=None if verbose != 1 else steps - step or None,
+            initial_epoch=epoch,
+            epochs=epoch + 1 if verbose != 1 else max(settings.epochs, epoch + 1),
+            verbose=verbose,
+            callbacks=[*callbacks, _Epoch(run, data, settings, steps, validate)],
+        )
+    run.load_best()
+
+
+class _Epoch(keras.callbacks.Callback):
+    """Validates at the end of an epoch and keeps checkpoints on the way."""
+
+    def __init__(
+        self,
+        run: Run,
+        data: PackedData,
+        settings: Training,
+        steps: int,
+        validate: Validate | None,
+    ):
+        super().__init__()
+        self.run, self.data, self.settings, self.steps = run, data, settings, steps
+        self.validate = validate
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.run.state["step"] += 1
+        step = self.run.state["step"]
+        if step % self.settings.checkpoint_every == 0 and step < self.steps:
+            self.run.save()
+
+    def on_epoch_end(self, epoch, logs=None):
+        # A network of rectifiers may predict a constant where its weights are no numbers.
+        if not math.isfinite((logs or {}).get("loss", 0.0)):
+            raise FloatingPointError(
+                f"the training loss is {logs['loss']} in epoch {epoch}: the model diverged. Lower "
+                f"training.learning_rate (it is {self.settings.learning_rate:g}), or look for "
+                "enormous numbers among labels and features."
+            )
+        metrics = self.run.model.evaluate(self.data.validation.batches(READ_ROWS))
+        if self.validate is not None:
+            metrics.update(self.validate(self.run.model))
+        monitor = self.settings.monitor
+        if math.isnan(metrics[monitor]):
+            defined = sorted(name for name, value in metrics.items() if not math.isnan(value))
+            raise DataError(
+                f"training.monitor={monitor!r} is not defined on the validation rows: a task has "
+                "none on its space, or they are all of one class, so no epoch would be better "
+                f"than another. Give validation such rows, or monitor one of {defined}."
+            )
+        found = {name: float(value) for name, value in (logs or {}).items()}
+        found.update({f"val_{name}": value for name, value in metrics.items()})
+        self.run.finish_epoch(found, metrics[monitor])
+        self.run.save()
+        if logs is not None:
+            logs[f"val_{monitor}"] = metrics[monitor]
+        self.model.stop_training = True
+
+
+def check_monitor(
+    model: MultiTaskModel, data: PackedData, monitor: str, validate: Validate | None
+) -> None:
+    """Refuses a monitor that is no validation metric, or for which neither way is better."""
+    # Before an epoch is spent; the names do not depend on how many rows there are.
+    kind = bare(monitor)
+    if kind in BEST_AT_A_VALUE:
+        raise SpecError(
+            f"training.monitor={monitor!r}: a {kind} is best at {BEST_AT_A_VALUE[kind]}, neither "
+            f"high nor low; monitor {monitor.replace(kind, 'log_loss')!r} or "
+            f"{monitor.replace(kind, 'mse')!r}, which a bad {kind} raises."
+        )
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        metrics = model.evaluate(data.validation.batches(1).take(1))
+        if validate is not None and monitor not in metrics:
+            metrics.update(validate(model))
+    finally:
+        logging.set_verbosity(level)
+    if monitor not in metrics:
+        raise SpecError(
+            f"training.monitor={monitor!r} is no validation metric; known are "
+            f"{sorted(metrics)}.{did_you_mean(monitor, metrics)}"
+        )
+
+
+def _seed(seed: int, epoch: int) -> int:
+    return seed * 100_003 + epoch
