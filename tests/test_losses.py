@@ -46,8 +46,15 @@ def entire_space(labels, a, b, mask=None):
     )
 
 
+def focal_entire_space(labels, logits, mask=None):
+    log_prob = losses.product_log_prob(logits, logits - 1.0, mask=mask)
+    return losses.log_prob_focal(labels, log_prob, gamma=0.7, alpha=0.4, mask=mask)
+
+
 PER_EXAMPLE = {
     "binary_cross_entropy": losses.binary_cross_entropy,
+    "focal": lambda y, x, mask=None: losses.focal(y, x, gamma=1.3, alpha=0.3, mask=mask),
+    "focal_entire_space": focal_entire_space,
     "squared_error": losses.squared_error,
     "huber": losses.huber,
     "pseudo_huber": losses.pseudo_huber,
