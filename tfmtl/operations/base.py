@@ -51,6 +51,21 @@ class Operation(keras.layers.Layer):
         """
         return [layer(inputs, training=training) for layer in layers]
 
+    @classmethod
+    def mixture(
+        cls, layers: Sequence[Any], inputs: tf.Tensor, weights: tf.Tensor, training: bool = False
+    ) -> tf.Tensor:
+        """The weighted sum of several layers' outputs of one input.
+
+        Args:
+            layers: As in `together`.
+            inputs: As in `together`.
+            weights: `[len(layers)]`; of layers with `num`, one row a copy, `[num, len(layers)]`.
+            training: As in `call`.
+        """
+        outputs = cls.together(layers, inputs, training)
+        return sum(weights[..., i, None, None] * out for i, out in enumerate(outputs))
+
 
 class Interaction(Operation):
     """An operation on fields that keeps their shape: `[batch, fields, dim]` to the same."""
