@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tfmtl.automtl.declare import AutoMTL
 from tfmtl.errors import SpecError, did_you_mean
 from tfmtl.meta import Meta
 from tfmtl.mtms.declare import MTMS
@@ -203,6 +204,7 @@ class ExperimentConfig:
         replay: How that ranking is held against the final stage's; needs `value`.
         mtms: Trains components of scenes and tasks slot by slot, instead of one model once.
         meta: Trains the one model to adapt to tasks, in two stages, instead of on batches alone.
+        search: Searches the network itself before it is trained.
     """
 
     name: str
@@ -217,6 +219,7 @@ class ExperimentConfig:
     replay: Replay | None = None
     mtms: MTMS | None = None
     meta: Meta | None = None
+    search: AutoMTL | None = None
 
     def __post_init__(self) -> None:
         if self.split.rule == "row_number" and self.problem.request_id:
@@ -297,6 +300,7 @@ PARTS: Mapping[str, Any] = {
     "replay": Replay,
     "mtms": MTMS,
     "meta": Meta,
+    "search": AutoMTL,
 }
 
 

@@ -1,0 +1,1 @@
+"""Architecture search for multi-task ranking (AutoMTL)."""
