@@ -109,6 +109,36 @@ def test_training_settles_at_twice_the_loss_of_a_class_and_the_loss_of_a_number(
     np.testing.assert_allclose(balancer.weights_now(), [1 / 1.4, 10, 1 / 6], rtol=0.01)
 
 
+def test_in_training_the_weights_of_the_papers_form_track_half_the_inverse_of_each_mean_loss():
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(4_000, 3)).astype(np.float32)
+    clicks = rng.uniform(size=4_000) < 1 / (1 + np.exp(1.0 - 2.0 * x[:, 0]))
+    buys = clicks & (rng.uniform(size=4_000) < 0.03)
+    labels = tf.constant(np.stack([clicks, buys], axis=1), tf.float32)
+    balancer = Uncertainty(["ctr", "ctcvr"], form="paper_eq3")
+    kernel, bias = tf.Variable(tf.zeros([3, 2])), tf.Variable(tf.zeros([2]))
+    variables = [kernel, bias, balancer.log_variance]
+    optimizer = keras.optimizers.Adam(0.05)
+    optimizer.build(variables)
+
+    def losses():
+        logits = tf.matmul(x, kernel) + bias
+        return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels, logits), axis=0)
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            total = balancer(losses())
+        optimizer.apply_gradients(zip(tape.gradient(total, variables), variables, strict=True))
+
+    for _ in range(300):
+        step()
+    found = losses().numpy()
+    # The rare conversion's loss is small, and no bound at 1 is in the way of its weight.
+    assert found[1] < 0.2 * found[0] and balancer.weights_now()[1] > 3
+    np.testing.assert_allclose(balancer.weights_now(), 1 / (2 * found), rtol=0.2)
+
+
 def test_scaling_a_loss_shifts_its_optimal_s_by_the_log_and_leaves_its_weighted_slope():
     one, other = (Uncertainty(["ctr", "cvr"], ["binary", "regression"]) for _ in range(2))
     before = np.log(settle(one, [0.7, 0.5]))

@@ -351,17 +351,17 @@ def test_experts_are_asked_for_level_by_level():
 # --- what it is for ------------------------------------------------------------------------
 
 
-def stepwise(seed, rows=6_000):
-    """A first label that fields explain, and a second that is it and a coin of its own."""
+def stepwise(seed, rows=44_000):
+    """A first label from a bend of the fields, and a second that is it and a rare coin."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(rows, 16))
-    z = 2.0 * np.sin(2.0 * x @ rng.normal(size=16) / 4.0) + x @ rng.normal(size=16) / 4.0
-    first = rng.uniform(size=rows) < 1 / (1 + np.exp(-2 * z))
+    z = 4.0 * (np.abs(x @ rng.normal(size=16) / 4.0) - 0.8)
+    first = rng.uniform(size=rows) < 1 / (1 + np.exp(-z))
     second = first & (rng.uniform(size=rows) < 0.1)
     return x.reshape(rows, 4, 4).astype(np.float32), np.stack([first, second], 1).astype("f4")
 
 
-def second_auc(kind, seed, steps=400, batch=256):
+def second_auc(kind, seed, steps=600, batch=256):
     keras.utils.set_random_seed(seed)
     fields, labels = map(tf.constant, stepwise(seed))
     backbone = kind(("a", "b"))
@@ -395,13 +395,11 @@ def second_auc(kind, seed, steps=400, batch=256):
 @pytest.mark.slow
 def test_attention_helps_a_second_task_that_is_the_first_and_noise():
     def cgc(tasks):
-        return CGC(tasks, num_specific=2, num_shared=2, expert_units=(32, 16))
+        return CGC(tasks, num_specific=2, num_shared=1, expert_units=(16, 8))
 
     def man(tasks):
-        return MAN(tasks, num_specific=2, num_shared=2, expert_units=((32, 16),))
+        return MAN(tasks, num_specific=2, num_shared=1, expert_units=((16, 8),))
 
     gains = [second_auc(man, seed) - second_auc(cgc, seed) for seed in range(5)]
-    # One-sided, at 5 %: not worse by more than the seeds' own spread allows.
-    error = np.std(gains, ddof=1) / np.sqrt(len(gains))
-    assert np.mean(gains) + 2.13 * error >= 0, gains
-    assert np.mean(gains) > 0, gains
+    # Student's t of four degrees of freedom, one-sided at 5 %.
+    assert np.mean(gains) > 2.13 * np.std(gains, ddof=1) / 5**0.5, gains

@@ -126,7 +126,8 @@ class Uncertainty(Balancer):
     Args:
         tasks: Task names, in the order of the losses.
         kinds: `binary` or `regression` for each task; may be empty for `paper_eq3`.
-        form: `kendall`, or `paper_eq3` for `a = 1/2` whatever the kind.
+        form: `kendall`, or `paper_eq3` for `a = 1/2` whatever the kind (Luo et al., 2022, eq. 3),
+            with which `e^s` settles at `L` and the weight at `1 / (2 L)`, unless `positive`.
         positive: Whether to keep the total positive.
 
     Raises:

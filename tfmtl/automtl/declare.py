@@ -17,8 +17,10 @@ Named = tuple[str, Mapping[str, Any]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AutoMTL:
-    """A search for the network of an experiment ("Automatic Multi-Task Learning Framework with
-    Neural Architecture Search for Recommender Systems", sections 3.3 and 3.4).
+    """A search for the network of an experiment.
+
+    After "Automatic Multi-Task Learning Framework with Neural Architecture Search for Recommender
+    Systems", sections 3.3 and 3.4.
 
     Searched are the interaction of the fields, each expert's pooling and layers, and which experts
     each task reads. Hidden vectors are as wide as the experiment's `model.dim`; the other fields of
