@@ -137,6 +137,8 @@ def check(experiment: ExperimentConfig) -> None:
         registry.get("optimizer", candidate.training.embedding_optimizer)
         backbone, problem = registry.get("backbone", model.backbone["name"]), candidate.problem
         check_interaction(model.interaction, backbone, model.dim)
+        if candidate.meta is not None:
+            registry.get("balancer", model.balancer["name"]).check_weighs()
         if backbone.multi_scene:
             scene_feature(problem, model.backbone["name"])
         semantics = model.conv_semantics or backbone.conv_semantics

@@ -116,6 +116,20 @@ class Balancer(keras.layers.Layer, abc.ABC):
                 "Use balancer {'name': 'fixed'}, or a backbone that shares, such as 'mmoe'."
             )
 
+    @classmethod
+    def check_weighs(cls) -> None:
+        """Refuses a method that does more than weigh losses, for training that needs one loss.
+
+        Raises:
+            SpecError: The method makes gradients of its own, or learns in a step of its own.
+        """
+        if cls.gradients is not Balancer.gradients:
+            raise SpecError(
+                f"meta-training takes the gradient of one balanced loss through the adaptation, "
+                f"and balancer {cls.__name__} makes gradients, or learns, in a step of its own; "
+                "use 'fixed' or 'uncertainty'."
+            )
+
     @abc.abstractmethod
     def call(self, losses: tf.Tensor, observed: tf.Tensor | None = None) -> tf.Tensor:
         """Returns the scalar to minimise.

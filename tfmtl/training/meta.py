@@ -12,8 +12,6 @@ from collections.abc import Sequence
 
 import tf_keras as keras
 
-from tfmtl.balancing import Balancer
-from tfmtl.errors import SpecError
 from tfmtl.experiment import ExperimentConfig, Training
 from tfmtl.inputs import PackedData
 from tfmtl.meta import Meta
@@ -41,7 +39,7 @@ class MetaLearner(keras.Model):
 
     def __init__(self, model: MultiTaskModel, meta: Meta) -> None:
         super().__init__(name="meta_learner")
-        _check_balancer(model.balancer)
+        model.balancer.check_weighs()
         self.model, self.meta = model, meta
         self.compile(optimizer=model.optimizer)
 
@@ -212,12 +210,3 @@ def _second_settings(settings: Training, meta: Meta) -> Training:
 
 def _folder(checkpoint_dir: str | None, stage: str) -> str | None:
     return None if checkpoint_dir is None else os.path.join(checkpoint_dir, stage)
-
-
-def _check_balancer(balancer: Balancer) -> None:
-    if type(balancer).gradients is not Balancer.gradients:
-        raise SpecError(
-            f"meta-training takes the gradient of one balanced loss through the adaptation, and "
-            f"balancer {balancer.name!r} makes gradients, or learns, in a step of its own; use "
-            "'fixed' or 'uncertainty'."
-        )
