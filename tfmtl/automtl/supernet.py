@@ -1,0 +1,155 @@
+"""The network that holds every candidate of an architecture search at once (AutoMTL)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfmtl.automtl.choice import Choice, Weights
+from tfmtl.automtl.declare import AutoMTL
+from tfmtl.backbones.base import Backbone, flatten
+from tfmtl.layers.gates import Gates
+from tfmtl.operations.candidates import HIDDEN, INTERACTIONS, POOLINGS
+
+START = keras.initializers.RandomNormal(stddev=1e-3)
+"""Of the architecture: nearly even, but no two experts alike, which no gradient would part."""
+
+CHOSEN, LEFT_OUT = 0.0, -1e4
+"""Logits whose softmax is exactly 1, or even between equals, and exactly 0."""
+
+
+class Supernet(Backbone):
+    """All networks of a search space as one, each block the weighted sum of its candidates.
+
+    Maps `[batch, fields, dim]` to `{task: [batch, width]}`: a block of interactions, then
+    experts, each of a pooling block and blocks of hidden layers, then for each task the sum of
+    the experts by its weights (section 3.2 and Figure 2 of the paper). A block's weights are
+    `softmax(α)` (eq. 4), a task's `softmax(β)` (eq. 1). α and β are not among the trainable
+    variables: a search moves them apart from the weights and on other rows.
+
+    Args:
+        tasks: Task names, in the order of `ProblemSpec.tasks`.
+        search: The search's settings, of which the space is a part.
+        width: Width of the hidden vectors.
+
+    Attributes:
+        alpha_interaction: `[candidates]`; `None` where `search.interaction` is False.
+        alpha_pooling: `[experts, candidates]`, or `[1, candidates]` for all experts where
+            `search.heterogeneous` is False.
+        alpha_hidden: `[experts, blocks, candidates]`, or `[1, blocks, candidates]` likewise.
+        beta: `[tasks, experts]`; `None` where `search.selection` is False and gates, which read
+            the fields after the interaction, mix all experts.
+        skip_weight: What is added of the input of every block that keeps its shape, from 1 at
+            the start; `None` without `search.auxiliary_skip`.
+
+    Raises:
+        SpecError: A candidate is not registered, or two of a kind have one label.
+
+    Example:
+        >>> supernet = Supernet(["ctr", "cvr"], search=AutoMTL(num_experts=2), width=16)
+        >>> {t: tuple(h.shape) for t, h in supernet(tf.ones([2, 5, 16])).items()}
+        {'ctr': (2, 16), 'cvr': (2, 16)}
+        >>> supernet.alpha_hidden.shape
+        TensorShape([2, 3, 13])
+    """
+
+    def __init__(self, tasks: Sequence[str], *, search: AutoMTL, width: int, **kwargs: Any) -> None:
+        super().__init__(tasks, **kwargs)
+        self.search, self.width = search, width
+        experts = search.num_experts
+        poolings, hidden = search.poolings or POOLINGS, search.hidden or HIDDEN
+        self.interaction = (
+            Choice("interaction", search.interactions or INTERACTIONS, name="interaction")
+            if search.interaction
+            else None
+        )
+        self.pooling = Choice("pooling", poolings, num=experts, width=width, name="pooling")
+        self.blocks = [
+            Choice("hidden", hidden, num=experts, name=f"hidden_{i}")
+            for i in range(search.num_blocks)
+        ]
+        self._hidden_labels = [label for label, _ in hidden]
+        self.gates = None if search.selection else Gates(len(self.tasks), experts, name="gates")
+
+    def build(self, input_shape: Any) -> None:
+        shape, experts = tuple(input_shape), self.search.num_experts
+        own = experts if self.search.heterogeneous else 1
+        self.alpha_interaction = self.beta = self.skip_weight = None
+        if self.interaction is not None:
+            self.alpha_interaction = self._logits("alpha_interaction", len(self.interaction.labels))
+        self.alpha_pooling = self._logits("alpha_pooling", own, len(self.pooling.labels))
+        self.alpha_hidden = self._logits(
+            "alpha_hidden", own, len(self.blocks), len(self._hidden_labels)
+        )
+        if self.gates is None:
+            self.beta = self._logits("beta", len(self.tasks), experts)
+        if self.search.auxiliary_skip:
+            self.skip_weight = self.add_weight(
+                name="skip_weight", shape=(), initializer="ones", trainable=False
+            )
+        vectors = (experts, shape[0], self.width)
+        for block in filter(None, (self.interaction, self.pooling, *self.blocks)):
+            with tf.name_scope(block.name):
+                block.build(vectors if block.kind == "hidden" else shape)
+        if self.gates is not None:
+            with tf.name_scope(self.gates.name):
+                self.gates.build((shape[0], shape[1] * shape[2]))
+        super().build(input_shape)
+
+    def _logits(self, name, *shape):
+        return self.add_weight(name=name, shape=shape, initializer=START, trainable=False)
+
+    def call(self, fields, training=False):
+        fields, experts = self.experts(fields, training)
+        if self.gates is None:
+            flat = tf.reshape(experts, [self.search.num_experts, -1])
+            mixed = tf.matmul(tf.nn.softmax(self.beta), flat)
+            mixed = tf.reshape(mixed, [len(self.tasks), -1, self.width])
+        else:
+            by_row = tf.transpose(experts, [1, 0, 2])
+            mixed = self.gates(flatten(fields), by_row, training=training)
+            mixed = tf.transpose(mixed, [1, 0, 2])
+        return dict(zip(self.tasks, tf.unstack(mixed), strict=True))
+
+    def experts(self, fields: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
+        """What the tasks choose from.
+
+        Args:
+            fields: `[batch, fields, dim]`.
+            training: Whether this is a step of training.
+
+        Returns:
+            The fields after the interaction, and the experts' outputs `[experts, batch, width]`.
+        """
+        if self.interaction is not None:
+            weights = tf.nn.softmax(self.alpha_interaction)
+            mixed = self.interaction(fields, weights, training=training)
+            fields = self._with_skip(mixed, fields)
+        x = self.pooling(fields, self._by_expert(self.alpha_pooling), training=training)
+        for i, block in enumerate(self.blocks):
+            mixed = block(x, self._by_expert(self.alpha_hidden[:, i]), training=training)
+            x = self._with_skip(mixed, x)
+        return fields, x
+
+    def _by_expert(self, alpha):
+        weights = tf.nn.softmax(alpha)
+        return tf.broadcast_to(weights, [self.search.num_experts, weights.shape[-1]])
+
+    def _with_skip(self, mixed, inputs):
+        return mixed if self.skip_weight is None else mixed + self.skip_weight * inputs
+
+    def operations(self) -> list[Weights]:
+        """The trainable variables of every candidate of every block; see `Weights`.
+
+        Those of the gates, where there are any, are no operation's.
+        """
+        blocks = filter(None, (self.interaction, self.pooling, *self.blocks))
+        return [weights for block in blocks for weights in block.weights_by_candidate(block.name)]
+
+    def labels(self) -> dict[str, list[str]]:
+        """The candidates' labels by kind of block, in the order of α's last axis."""
+        found = {"pooling": list(self.pooling.labels), "hidden": list(self._hidden_labels)}
+        if self.interaction is not None:
+            found = {"interaction": list(self.interaction.labels), **found}
+        return found
