@@ -103,7 +103,8 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--tune",
         action=argparse.BooleanOptionalAction,
-        help="search the configuration's tuning space before training (default: where it has one)",
+        help="search the fields or the network that the configuration declares before training "
+        "(default: where it declares any)",
     )
     add(
         "--days",
@@ -221,14 +222,14 @@ def with_options(experiment, options: argparse.Namespace):
     """The experiment with what the command line changes."""
     from tfmtl.errors import SpecError
 
-    if options.tune and experiment.tuning is None:
+    if options.tune and experiment.tuning is None and experiment.search is None:
         raise SpecError(
             f"--tune: {options.config} declares no search. Give its experiment "
             "tuning=Tuning(space={'training.learning_rate': {'min': 1e-4, 'max': 1e-2, "
-            "'sampling': 'log'}})."
+            "'sampling': 'log'}}), or search=AutoMTL()."
         )
     if options.tune is False:
-        experiment = dataclasses.replace(experiment, tuning=None)
+        experiment = dataclasses.replace(experiment, tuning=None, search=None)
     for name in ("epochs", "seed"):
         value = getattr(options, name)
         if value is not None:

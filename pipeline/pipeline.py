@@ -52,7 +52,7 @@ def create_pipeline(
 
     Args:
         experiment: Everything the run depends on, besides the data. A Tuner runs where it
-            declares `tuning`, a ConsistencyEvaluator where it declares `replay`.
+            declares `tuning` or `search`, a ConsistencyEvaluator where it declares `replay`.
         source: How text files are read.
         data_path: A file, a folder or a pattern.
         pipeline_root: Folder of all artifacts and of the checkpoints.
@@ -94,7 +94,7 @@ def create_pipeline(
         ),
     }
     tuner = None
-    if experiment.tuning is not None:
+    if experiment.tuning is not None or experiment.search is not None:
         tuner = tfx.components.Tuner(tuner_fn="pipeline.tuner_module.tuner_fn", **inputs)
     trainer = tfx.components.Trainer(
         run_fn="pipeline.trainer_module.run_fn",
@@ -221,10 +221,9 @@ def pusher_of(
 
 def untrained(experiment: ExperimentConfig) -> ExperimentConfig:
     """The experiment without what training alone depends on, for components that do not train."""
-    # The one monitor that every problem has.
-    return dataclasses.replace(
-        experiment, model=Model(), training=Training(monitor="loss"), tuning=None, mtms=None
-    )
+    training = Training(monitor="loss")  # The one monitor that every problem has.
+    none = dict.fromkeys(("tuning", "mtms", "meta", "search"))
+    return dataclasses.replace(experiment, model=Model(), training=training, **none)
 
 
 def beam_arguments(workers: int = 1) -> list[str]:

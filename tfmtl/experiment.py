@@ -250,6 +250,13 @@ class ExperimentConfig:
                     "mtms and meta are two ways to train: components slot by slot, or one model "
                     "on tasks. Declare one of them."
                 )
+        if self.search is not None:
+            for name in ("tuning", "mtms"):
+                if getattr(self, name) is not None:
+                    raise SpecError(
+                        f"search and {name} are both declared, and a run has one search of one "
+                        f"network; leave out one of them, as by {name}=None."
+                    )
         binary = any(task.kind == "binary" for task in self.problem.served)
         if self.training.monitor == "mean_auc" and not binary:
             raise SpecError(
