@@ -13,13 +13,32 @@ import tfmtl.backbones  # noqa: F401  registers them
 from tfmtl import registry
 from tfmtl.backbones import PLE, SingleTask
 from tfmtl.errors import SpecError
+from tfmtl.layers.decay import is_kernel
 
 TASKS = ("ctr", "cvr", "ctcvr")
 FIELDS, DIM, ROWS, SCENES = 3, 4, 16, 4
 EXPERTS = {"expert_units": (8, 6), "gate_hidden": (5,)}
 BRANCHES = {"num_specific": 2, "num_shared": 1, "gate_bias": False}
+
+
+def searched(batch_norm=False, dropout=0.0):
+    """Experts whose normalisation and dropout are those of one of their layers."""
+    mlp = {"name": "mlp", "units": 7, "batch_norm": batch_norm, "dropout": dropout}
+    poolings = ("linear", "sum", "attentive", "average")
+    blocks = ((mlp, {"name": "gate"}), ({"name": "skip"}, mlp), ({"name": "convolution"},), ())
+    return {
+        "experts": [
+            {"pooling": {"name": pooling}, "blocks": own}
+            for pooling, own in zip(poolings, blocks, strict=True)
+        ],
+        "chosen": {"ctr": (0, 1, 2), "cvr": (0, 3), "ctcvr": (1,)},
+        "width": 6,
+    }
+
+
 SMALL = {
     "aitm": {"bottom_units": (8, 6)},
+    "automtl": searched(),
     "cgc": {**EXPERTS, **BRANCHES},
     "dnn": {"units": (8, 6)},
     "esmm": {"units": (8, 6)},
@@ -37,6 +56,7 @@ SMALL = {
 every_backbone = pytest.mark.parametrize("name", registry.names("backbone"))
 ROW_WISE = ("masknet",)  # normalise each row by itself, never over the batch
 NORM = {"star": "partitioned_norm"}
+OF_LAYERS = ("automtl",)  # normalise and drop in layers that are named one by one
 LOGITS = ("per_scene",)  # represent a task by its logit
 BY_BATCH = [name for name in registry.names("backbone") if name not in ROW_WISE]
 
@@ -52,6 +72,8 @@ def make(name, **more):
 
 def make_normed(name):
     """A backbone with random weights and every kind of normalisation that it has."""
+    if name in OF_LAYERS:
+        return make(name, **searched(batch_norm=True))
     return make(name, **({} if name in ROW_WISE else {NORM.get(name, "batch_norm"): True}))
 
 
@@ -136,7 +158,8 @@ def test_a_row_is_the_same_in_any_order_and_company(name):
 def test_dropout_acts_in_training_alone(name):
     # Without moments of the batch, which training has on other grounds.
     plain = {NORM[name]: False} if name in NORM else {}
-    backbone, without = make(name, dropout=0.5, **plain), make(name, **plain)
+    dropout = searched(dropout=0.5) if name in OF_LAYERS else {"dropout": 0.5}
+    backbone, without = make(name, **dropout, **plain), make(name, **plain)
     without.set_weights(backbone.get_weights())
     fields = inputs(backbone)
     trained = represent(backbone, fields, training=True)
@@ -181,9 +204,11 @@ def test_every_weight_and_every_input_learns_from_the_tasks(name):
 
 @every_backbone
 def test_only_kernels_have_a_rank_above_one(name):
-    # Weight decay is on kernels, and the model knows them by their rank.
+    # Weight decay is on kernels, and the model knows them by their rank; of layers that keep
+    # several vectors in a matrix, by their name too.
     for v in make_normed(name).trainable_weights:
-        assert (v.shape.rank > 1) == ("kernel" in v.name), v.name
+        assert is_kernel(v) == ("kernel" in v.name), v.name
+        assert name in OF_LAYERS or (v.shape.rank > 1) == is_kernel(v), v.name
 
 
 @every_backbone
@@ -275,6 +300,25 @@ def aitm(x, tasks, bottom_units):
     return tasks * mlp(x, bottom_units) + (tasks - 1) * ((d + 1) * d + 3 * d * d)
 
 
+def automtl(x, tasks, experts, chosen, width, gate_bias=True):
+    resize = (DIM + 1) * width
+    poolings = {"sum": resize, "average": resize, "linear": (x + 1) * width}
+    poolings["attentive"] = DIM * DIM + DIM + resize
+    count = sum((x + gate_bias) * len(own) for own in chosen.values() if len(own) > 1)
+    for expert in experts:
+        count += poolings[expert["pooling"]["name"]]
+        for block in expert["blocks"]:
+            count += {
+                "skip": 0,
+                "gate": (width + 1) * width,
+                # There and back; either a bias stands in for the norm, or gain and offset.
+                "mlp": mlp(width, (7, width)) + 7 * block.get("batch_norm", False),
+                # Three numbers to eight channels, and eight to one.
+                "convolution": 3 * 8 + 8 + 8 + 1,
+            }[block["name"]]
+    return count
+
+
 def two_tower(x, tasks, user_units, ad_units, width, interaction="joint", keep_fields=True):
     read = (x if keep_fields else DIM) + FIELDS * (FIELDS - 1) // 2
     count = sum(mlp(read, (*units, width)) for units in (user_units, ad_units))
@@ -292,10 +336,11 @@ def per_scene(x, tasks, num_scenes, bottom_units, task_units):
     return num_scenes * (mlp(x, bottom_units) + tasks * task)
 
 
-FORMULAS = (aitm, cgc, dnn, esmm, man, masknet, mmoe, omoe, per_scene, ple, shared_bottom)
+FORMULAS = (aitm, automtl, cgc, dnn, esmm, man, masknet, mmoe, omoe, per_scene, ple, shared_bottom)
 COUNTS = {f.__name__: f for f in (*FORMULAS, single_task, star, two_tower)}
 PLAIN = {"num_specific": 3, "num_shared": 2}
 OTHER = {
+    "automtl": {**searched(batch_norm=True), "gate_bias": False},
     "cgc": {**PLAIN, "expert_units": (5,)},
     "man": {**PLAIN, "expert_units": ((7, 5),), "mode": "sdpa", "direction": "forward"},
     "masknet": {"form": "parallel", "num_blocks": 3, "block_units": 5, "reduction_ratio": 0.5},

@@ -112,6 +112,13 @@ SMALL = {
     "esmm": {"units": (8,)},
     "man": {"expert_units": ((8,),)},
     "aitm": {"bottom_units": (8,)},
+    "automtl": {
+        "experts": (
+            {"pooling": {"name": "linear"}, "blocks": ({"name": "gate"}, {"name": "skip"})},
+            {"pooling": {"name": "sum"}, "blocks": ({"name": "mlp", "units": 8},)},
+            {"pooling": {"name": "attentive"}, "blocks": ({"name": "convolution"},)},
+        )
+    },
     "dnn": {"units": (8,)},
     "masknet": {"units": (8, 8)},
     "star": {"units": (8,), "aux_units": (4,)},

@@ -29,6 +29,7 @@ _PUBLIC = {
         "Training",
         "Tuning",
     ),
+    "tfmtl.automtl.architecture": ("Architecture",),
     "tfmtl.mtms.declare": ("MTMS",),
     "tfmtl.partition": (
         "Sampling",

@@ -1,6 +1,7 @@
 """Backbones, one file a paper; importing this package registers them all."""
 
 from tfmtl.backbones.aitm import AITM
+from tfmtl.backbones.automtl import AutoMTLNetwork
 from tfmtl.backbones.base import Backbone, flatten
 from tfmtl.backbones.cgc import CGC
 from tfmtl.backbones.dnn import DNN
@@ -24,6 +25,7 @@ __all__ = [
     "MAN",
     "PLE",
     "STAR",
+    "AutoMTLNetwork",
     "Backbone",
     "MMoE",
     "MaskNet",

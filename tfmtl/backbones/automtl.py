@@ -1,0 +1,208 @@
+"""The networks that AutoMTL finds: experts of different layers, of which each task has its own."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfmtl.backbones.base import Backbone, flatten
+from tfmtl.errors import SpecError
+from tfmtl.layers.decay import is_kernel
+from tfmtl.layers.gates import Gates
+from tfmtl.operations.candidates import operation
+from tfmtl.registry import register
+
+Config = Mapping[str, Any]
+
+
+@keras.saving.register_keras_serializable(package="tfmtl")
+class Expert(keras.layers.Layer):
+    """A pooling of the fields, and layers that keep its width.
+
+    Maps `[batch, fields, dim]` to `[batch, width]`.
+
+    Args:
+        pooling: Registered pooling and its arguments.
+        blocks: Registered hidden operations and their arguments, from below.
+
+    Example:
+        >>> expert = Expert({"name": "sum"}, [{"name": "mlp", "units": 16}, {"name": "gate"}])
+        >>> expert(tf.ones([2, 5, 8])).shape
+        TensorShape([2, 8])
+    """
+
+    def __init__(self, pooling: Config, blocks: Sequence[Config] = (), **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.pooling, self.blocks = pooling, tuple(blocks)
+        # The names are the variables', where two layers of one kind would share one.
+        self.layers = [
+            operation("pooling", ("pooling", pooling)),
+            *(operation("hidden", (f"block_{i}", block)) for i, block in enumerate(blocks)),
+        ]
+
+    def call(self, fields, training=False):
+        x = fields
+        for layer in self.layers:
+            x = layer(x, training=training)
+        return x
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        own = {"pooling": dict(self.pooling), "blocks": [dict(block) for block in self.blocks]}
+        return {**super().get_config(), **own}
+
+
+@register("backbone", "automtl")
+@keras.saving.register_keras_serializable(package="tfmtl")
+class AutoMTLNetwork(Backbone):
+    """Experts with layers of their own, mixed for each task by a gate over those it chose.
+
+    What a search finds (section 3.2 of "Automatic Multi-Task Learning Framework with Neural
+    Architecture Search for Recommender Systems"), or one that is written by hand. The interaction
+    below the experts is the model's: `Model(interaction=…)`. Gates read the fields that it
+    returns; a task of one expert has none. See `tfmtl.operations` for poolings and layers.
+
+    Maps `[batch, fields, dim]` to `{task: [batch, width]}`.
+
+    Args:
+        tasks: Task names, in the order of `ProblemSpec.tasks`.
+        experts: Each expert's pooling and layers, `{"pooling": {"name": "attentive"}, "blocks":
+            [{"name": "mlp", "units": 64}, {"name": "convolution", "size": 3}]}`.
+        chosen: By task, its experts, counted from 0: `{"ctr": [0, 1], "cvr": [1]}`; all of them
+            for every task if not given.
+        width: Width of the representations, which every pooling is given; that of the fields if
+            not given.
+        gate_bias: Whether the gates' logits have a bias.
+
+    Raises:
+        SpecError: There are no experts, an operation or its argument is unknown, or `chosen` is
+            of other tasks or experts, or leaves out one of either.
+
+    Example:
+        >>> automtl = AutoMTLNetwork(
+        ...     ["ctr", "cvr"],
+        ...     experts=[
+        ...         {"pooling": {"name": "sum"}, "blocks": [{"name": "gate"}]},
+        ...         {"pooling": {"name": "linear"}, "blocks": []},
+        ...     ],
+        ...     chosen={"ctr": [0, 1], "cvr": [1]},
+        ... )
+        >>> {t: tuple(h.shape) for t, h in automtl(tf.ones([2, 5, 8])).items()}
+        {'ctr': (2, 8), 'cvr': (2, 8)}
+    """
+
+    tower_units = (64,)
+
+    def __init__(
+        self,
+        tasks: Sequence[str],
+        *,
+        experts: Sequence[Config] = (),
+        chosen: Mapping[str, Sequence[int]] | None = None,
+        width: int | None = None,
+        gate_bias: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(tasks, **kwargs)
+        _check_experts(experts)
+        everything = range(len(experts))
+        self.experts, self.width, self.gate_bias = tuple(experts), width, gate_bias
+        self.chosen = {t: tuple(everything) for t in self.tasks} if chosen is None else chosen
+        _check_chosen(self.chosen, self.tasks, len(experts))
+        resized = {} if width is None else {"width": width}
+        self.expert_layers = [
+            Expert({**e["pooling"], **resized}, e.get("blocks", ()), name=f"expert_{i}")
+            for i, e in enumerate(experts)
+        ]
+        self.gates = {
+            t: Gates(1, len(self.chosen[t]), gate_bias=gate_bias, name=f"gate_{t}")
+            for t in self.tasks
+            if len(self.chosen[t]) > 1
+        }
+
+    def call(self, fields, training=False):
+        return self._represent(fields, self.tasks, training)
+
+    def represent(self, fields, tasks, **scene):
+        return self._represent(fields, tasks, False)
+
+    def _represent(self, fields, tasks, training):
+        x = flatten(fields)
+        experts = {i: self.expert_layers[i](fields, training=training) for i in self._of(tasks)}
+        widths = {i: expert.shape[-1] for i, expert in experts.items()}
+        if len(set(widths.values())) > 1:
+            raise SpecError(
+                f"{self.name}: the experts' representations have widths {widths}; gates mix those "
+                "of one width. Leave out the poolings' own, and give one to the backbone."
+            )
+        representations = {}
+        for task in tasks:
+            own = [experts[i] for i in self.chosen[task]]
+            if task in self.gates:
+                mixed = self.gates[task](x, tf.stack(own, axis=1), training=training)
+                representations[task] = mixed[:, 0]
+            else:
+                representations[task] = own[0]
+        return representations
+
+    def _of(self, tasks):
+        """The experts that some tasks need."""
+        return sorted({i for task in tasks for i in self.chosen[task]})
+
+    def served_parts(self, tasks):
+        gates = [self.gates[task] for task in tasks if task in self.gates]
+        return [*(self.expert_layers[i] for i in self._of(tasks)), *gates]
+
+    def last_shared(self):
+        # Experts that every task reads, where they have anything to train.
+        shared = set.intersection(*(set(self.chosen[task]) for task in self.tasks))
+        kernels = (
+            [v for v in layer.trainable_variables if is_kernel(v)][-1:]
+            for layer in (self.expert_layers[i] for i in sorted(shared))
+        )
+        return [kernel for own in kernels for kernel in own]
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "experts": [
+                {
+                    "pooling": dict(expert["pooling"]),
+                    "blocks": [dict(block) for block in expert.get("blocks", ())],
+                }
+                for expert in self.experts
+            ],
+            "chosen": {task: list(self.chosen[task]) for task in self.tasks},
+            "width": self.width,
+            "gate_bias": self.gate_bias,
+        }
+
+
+def _check_experts(experts):
+    right = '{"pooling": {"name": "sum"}, "blocks": [{"name": "mlp", "units": 64}]}'
+    if not experts:
+        raise SpecError(f"automtl: there is at least one expert; got none. {right} would be right.")
+    for i, expert in enumerate(experts):
+        if "pooling" not in expert or not set(expert) <= {"pooling", "blocks"}:
+            raise SpecError(
+                f"automtl: expert {i} is a pooling and its blocks, {right}; got {dict(expert)}."
+            )
+
+
+def _check_chosen(chosen, tasks, num_experts):
+    if set(chosen) != set(tasks):
+        raise SpecError(
+            f"automtl: chosen says which experts each of {list(tasks)} has; got those of "
+            f"{list(chosen)}."
+        )
+    for task, own in chosen.items():
+        if not own or len(set(own)) < len(own) or not set(own) <= set(range(num_experts)):
+            raise SpecError(
+                f"automtl: task {task!r} has experts {list(own)}; one or more different ones of "
+                f"{num_experts}, counted from 0, would be right."
+            )
+    unchosen = set(range(num_experts)) - {i for own in chosen.values() for i in own}
+    if unchosen:
+        raise SpecError(f"automtl: no task has experts {sorted(unchosen)}; leave them out.")
