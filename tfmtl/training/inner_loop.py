@@ -243,7 +243,7 @@ def _mean(held: Any, variable: tf.Variable, share: float) -> Gradient:
     if not isinstance(held, tuple):
         return share * held
     values, rows = (array.concat() for array in held)
-    return tf.IndexedSlices(share * values, rows, tf.shape(variable, tf.int64))
+    return tf.IndexedSlices(share * values, rows, tf.constant(variable.shape.as_list(), tf.int64))
 
 
 def _values(gradient: Gradient) -> Gradient:
