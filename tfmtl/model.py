@@ -12,6 +12,7 @@ import tfmtl.backbones  # noqa: F401  registers the backbones
 import tfmtl.balancers  # noqa: F401  registers the balancers
 import tfmtl.terms  # noqa: F401  registers the loss terms
 from tfmtl import losses, registry
+from tfmtl.backbones.base import Backbone
 from tfmtl.balancing import Gradient, Step, TaskLosses
 from tfmtl.experiment import Model
 from tfmtl.features.declare import SIDES
@@ -81,7 +82,12 @@ class MultiTaskModel(tfrs.Model):
 
     @classmethod
     def build_from(
-        cls, problem: ProblemSpec, table_rows: Mapping[str, int], config: Model
+        cls,
+        problem: ProblemSpec,
+        table_rows: Mapping[str, int],
+        config: Model,
+        *,
+        backbone: Backbone | None = None,
     ) -> "MultiTaskModel":
         """Makes the model that a configuration describes; see `tfmtl.experiment.Model`.
 
@@ -89,8 +95,9 @@ class MultiTaskModel(tfrs.Model):
             problem: The declaration.
             table_rows: Rows of each feature's table, by feature name.
             config: The network.
+            backbone: Stands in for the one that `config` names; of the direct tasks, of one scene.
         """
-        part = registry.get("backbone", config.backbone.get("name", ""))
+        part: Any = backbone or registry.get("backbone", config.backbone.get("name", ""))
         semantics = config.conv_semantics or part.conv_semantics
         check_semantics(problem, semantics)
         tasks = direct_tasks(problem, semantics)
@@ -98,7 +105,7 @@ class MultiTaskModel(tfrs.Model):
         if part.multi_scene:
             named = with_scenes(problem, table_rows, named)
             copies = named["num_scenes"] if part.separate_scenes else 1
-        backbone = registry.build("backbone", named, tasks)
+        backbone = backbone or registry.build("backbone", named, tasks)
         units = backbone.tower_units if config.tower_units is None else config.tower_units
         backbone.check(problem, units)
         check_interaction(config.interaction, part, config.dim)
@@ -257,8 +264,16 @@ class MultiTaskModel(tfrs.Model):
         found = self.task_losses(inputs, training)
         return found.total(self.balancer), found.stacked
 
-    def task_losses(self, inputs: Packed, training: bool = False) -> TaskLosses:
-        """Returns the trained tasks' losses, and apart from them those of no task."""
+    def task_losses(
+        self, inputs: Packed, training: bool = False, *, decay: bool = True
+    ) -> TaskLosses:
+        """Returns the trained tasks' losses, and apart from them those of no task.
+
+        Args:
+            inputs: Packed tensors with labels.
+            training: Whether this is a step of training.
+            decay: Whether weight decay is among the losses.
+        """
         representations, squares = self._represented(inputs, training)
         outputs = self.heads(representations, training=training)
         labels, weights = inputs[LABELS], inputs[WEIGHTS]
@@ -271,14 +286,14 @@ class MultiTaskModel(tfrs.Model):
             observed.append(tf.reduce_any(mask))
         predictions = {task: output["prediction"] for task, output in outputs.items()}
         others = [term(predictions, labels, weights, training=training) for term in self.terms]
-        if self.l2:
+        if self.l2 and decay:
             rows = tf.cast(tf.shape(labels)[0], tf.float32)
             kernels = [v for v in self.dense_variables if is_kernel(v)]
             if self.backbone.separate_scenes:
                 present, _ = tf.unique(self._scene_of(inputs)["scene"])
                 kernels = [tf.gather(v, present) for v in kernels]
-            decay = tf.add_n([tf.nn.l2_loss(v) for v in kernels])
-            others.append(self.l2 * (decay + 0.5 * squares / rows))
+            weights_squared = tf.add_n([tf.nn.l2_loss(v) for v in kernels])
+            others.append(self.l2 * (weights_squared + 0.5 * squares / rows))
         return TaskLosses(per_task, tf.stack(observed), others, representations)
 
     def train_step(self, inputs: Packed) -> dict[str, tf.Tensor]:

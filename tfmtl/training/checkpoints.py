@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,31 @@ LOWER_IS_BETTER = ("loss", "log_loss", "ne", "mae", "mse", "rmse", "ece", "tvd")
 
 
 class Run:
-    """A run's state: weights, optimizers, and where it stands. Kept on disk where asked."""
+    """A run's state: weights, optimizers, and where it stands. Kept on disk where asked.
 
-    def __init__(self, model: MultiTaskModel, experiment: ExperimentConfig, folder: str | None):
-        self.model, self.folder = model, folder
+    Args:
+        model: A compiled model.
+        experiment: Whose run it is; a folder of another one is refused.
+        folder: Where checkpoints are kept; none without it.
+        monitor: What tells the best epoch; the experiment's if not given.
+        keep_best: Whether the best epoch's weights are kept, and not only its number.
+        more: Further parts of the state that a checkpoint can hold, by name.
+    """
+
+    def __init__(
+        self,
+        model: MultiTaskModel,
+        experiment: ExperimentConfig,
+        folder: str | None,
+        *,
+        monitor: str | None = None,
+        keep_best: bool = True,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.model, self.folder, self.keep_best = model, folder, keep_best
         # Keras orders them by what is trainable, which is not the same for ever.
         self.variables = list(model.variables)
-        self.lower = lower_is_better(experiment.training.monitor)
+        self.lower = lower_is_better(monitor or experiment.training.monitor)
         self.best: list[np.ndarray] = []
         self.state: dict[str, Any] = {
             "epoch": 0,
@@ -33,13 +52,13 @@ class Run:
             "best_epoch": -1,
             "best_value": math.inf if self.lower else -math.inf,
             "history": [],
-            "experiment": _decisive(experiment),
+            "experiment": decisive(experiment),
         }
         optimizers = (model.optimizer, model.embedding_optimizer)
         optimizers[0].build(model.dense_variables)
         optimizers[1].build(model.trained_tables)
         self.checkpoint = tf.train.Checkpoint(
-            model=model, optimizer=optimizers[0], embedding_optimizer=optimizers[1]
+            model=model, optimizer=optimizers[0], embedding_optimizer=optimizers[1], **(more or {})
         )
 
     def restore(self) -> None:
@@ -49,17 +68,10 @@ class Run:
             return
         with open(os.path.join(path, "state.json"), encoding="utf-8") as file:
             state = json.load(file)
-        former, ours = state["experiment"], self.state["experiment"]
-        names = sorted({*former, *ours})
-        changed = [name for name in names if former.get(name) != ours.get(name)]
-        if changed:
-            raise SpecError(
-                f"checkpoint_dir={self.folder!r} holds a run of another experiment: {changed} "
-                "changed since. Give another folder, or remove this one to start anew."
-            )
+        check_same(state["experiment"], self.state["experiment"], str(self.folder))
         self.state = state
         self.checkpoint.read(os.path.join(path, "weights")).assert_existing_objects_matched()
-        if self.state["best_epoch"] >= 0:
+        if self.keep_best and self.state["best_epoch"] >= 0:
             with np.load(self._best_path(self.state["best_epoch"])) as arrays:
                 self.best = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
         logging.info("Resumed at epoch %d, step %d.", self.state["epoch"], self.state["step"])
@@ -90,24 +102,28 @@ class Run:
             if name.startswith("best-") and name != os.path.basename(kept):
                 os.remove(os.path.join(self.folder, name))
 
-    def finish_epoch(self, metrics: dict[str, float], value: float) -> None:
+    def finish_epoch(self, metrics: dict[str, Any], value: float) -> None:
         """Notes an epoch's metrics and whether it was the best."""
         better = (
             value < self.state["best_value"] if self.lower else value > self.state["best_value"]
         )
-        if better or not self.best:
+        if better or (self.keep_best and not self.best):
             self.state.update(best_epoch=self.state["epoch"], best_value=value, wait=0)
-            self.best = [v.numpy() for v in self.variables]
-            if self.folder is not None:
-                os.makedirs(self.folder, exist_ok=True)
-                # Named by its epoch: after a kill before `save`, the last checkpoint's stands.
-                path = self._best_path(self.state["epoch"])
-                np.savez(path + ".building.npz", *self.best)
-                os.replace(path + ".building.npz", path)
+            if self.keep_best:
+                self._keep()
         else:
             self.state["wait"] += 1
         self.state["history"].append(metrics)
         self.state.update(epoch=self.state["epoch"] + 1, step=0)
+
+    def _keep(self) -> None:
+        self.best = [v.numpy() for v in self.variables]
+        if self.folder is not None:
+            os.makedirs(self.folder, exist_ok=True)
+            # Named by its epoch: after a kill before `save`, the last checkpoint's stands.
+            path = self._best_path(self.state["epoch"])
+            np.savez(path + ".building.npz", *self.best)
+            os.replace(path + ".building.npz", path)
 
     def load_best(self) -> None:
         """Gives the model the weights of its best epoch."""
@@ -124,12 +140,33 @@ class Run:
         return os.path.join(self.folder, found[-1]) if found else None
 
 
-def _decisive(experiment: ExperimentConfig) -> dict[str, Any]:
+def decisive(experiment: ExperimentConfig) -> dict[str, Any]:
+    """What of an experiment a run depends on, as plain data by the field's path."""
     plain = json.loads(experiment.to_json())
     fields = {"problem": plain["problem"]}
-    for part in ("model", "training", "meta"):
+    for part in ("model", "training", "meta", "search"):
         fields.update({f"{part}.{name}": value for name, value in (plain[part] or {}).items()})
     return fields
+
+
+def check_same(former: Mapping[str, Any], ours: Mapping[str, Any], folder: str) -> None:
+    """Refuses a folder that a run of another experiment has made.
+
+    Args:
+        former: What that run depended on, by `decisive`.
+        ours: What this one does.
+        folder: The folder.
+
+    Raises:
+        SpecError: They differ; the message says in what.
+    """
+    names = sorted({*former, *ours})
+    changed = [name for name in names if former.get(name) != ours.get(name)]
+    if changed:
+        raise SpecError(
+            f"{folder!r} holds a run of another experiment: {changed} changed since. Give another "
+            "folder, or remove this one to start anew."
+        )
 
 
 def forget(checkpoint_dir: str) -> None:

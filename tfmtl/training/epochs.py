@@ -134,7 +134,7 @@ def run_epochs(
     while run.state["epoch"] < settings.epochs and run.state["wait"] < max(settings.patience, 1):
         epoch, step = run.state["epoch"], run.state["step"]
         learner.fit(
-            batches(_seed(settings.seed, epoch), step),
+            batches(seed_of(settings.seed, epoch), step),
             steps_per_epoch=None if verbose != 1 else steps - step or None,
             initial_epoch=epoch,
             epochs=epoch + 1 if verbose != 1 else max(settings.epochs, epoch + 1),
@@ -220,5 +220,6 @@ def check_monitor(
         )
 
 
-def _seed(seed: int, epoch: int) -> int:
+def seed_of(seed: int, epoch: int) -> int:
+    """Decides the order of an epoch's rows."""
     return seed * 100_003 + epoch

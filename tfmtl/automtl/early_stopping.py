@@ -1,0 +1,174 @@
+"""Operation-level early stopping (AutoMTL, section 3.4.3).
+
+An operation whose weights overfit goes another way on training rows than validation rows would
+have it. While the two gradients keep differing, the operation is losing what makes it worth
+choosing, and its weights are stopped. It stays in the mixture, and its share goes on to be trained.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfmtl.automtl.choice import Weights
+from tfmtl.automtl.declare import AutoMTL
+
+NO_DIRECTION = 1e-12
+"""Norm below which a gradient points nowhere, and is not compared."""
+
+
+def compare(
+    one: Sequence[tf.Tensor], other: Sequence[tf.Tensor], weights: Weights
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Cosine of the angle between two gradients of an operation, and whether there is one.
+
+    The gradients of all of the operation's variables are one vector; each copy has its own.
+
+    Args:
+        one: By variable.
+        other: By variable.
+        weights: The operation.
+
+    Returns:
+        `[copies]` each, or `[1]` of an operation that has none.
+    """
+    copies = weights.copies or 1
+
+    def product(a, b):
+        flat = (
+            (tf.reshape(x, [copies, 1, -1]), tf.reshape(y, [copies, -1, 1]))
+            for x, y in zip(a, b, strict=True)
+        )
+        return tf.add_n([tf.reshape(tf.matmul(x, y), [copies]) for x, y in flat])
+
+    norms = tf.sqrt(product(one, one)), tf.sqrt(product(other, other))
+    defined = (norms[0] >= NO_DIRECTION) & (norms[1] >= NO_DIRECTION)
+    return tf.math.divide_no_nan(product(one, other), norms[0] * norms[1]), defined
+
+
+class EarlyStopping:
+    """Which operations' weights are stopped, and what decides it.
+
+    The paper compares "the difference between the gradient directions" with a threshold over
+    "multiple consecutive iterations" and prints no formula. By default (our choice) the
+    difference is `(1 − cos)/2`, above 0.5 where the gradients oppose each other, and an operation
+    stops after `patience` tests in a row above the threshold. With `1 − cos` the noise of
+    minibatches alone would do: their gradients are almost at right angles. `window` instead takes
+    the mean over `window` tests, one window after the other.
+
+    A test whose gradients point nowhere counts neither way. What is stopped stays so.
+
+    Args:
+        operations: What can be stopped, each copy apart.
+        search: The settings; `stopping` is not `none`.
+
+    Attributes:
+        names: Of every operation and copy, as `hidden_0/mlp-64/3`.
+        frozen: bool, by name, whether it is stopped.
+    """
+
+    def __init__(self, operations: Sequence[Weights], search: AutoMTL) -> None:
+        self.operations, self.search = tuple(operations), search
+        self.names = [name for weights in self.operations for name in names_of(weights)]
+        self._starts: dict[object, tuple[int, int | None]] = {}
+        start = 0
+        for weights in self.operations:
+            for variable in weights.variables:
+                self._starts[variable.ref()] = (start, weights.copies)
+            start += weights.copies or 1
+        count = len(self.names)
+        self.frozen = tf.Variable(tf.zeros([count], tf.bool), trainable=False)
+        self.gradients = [
+            tf.Variable(tf.zeros_like(v), trainable=False)
+            for weights in self.operations
+            for v in weights.variables
+        ]
+        # Tests in a row above the threshold; or those of the window, and their sum.
+        self._tests = tf.Variable(tf.zeros([count], tf.int32), trainable=False)
+        self._total = tf.Variable(tf.zeros([count]), trainable=False)
+        # Of the epoch, to be reported.
+        self._seen = tf.Variable(tf.zeros([count]), trainable=False)
+        self._sum = tf.Variable(tf.zeros([count]), trainable=False)
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """All its state, for a checkpoint."""
+        counters = [self.frozen, self._tests, self._total, self._seen, self._sum]
+        return [*counters, *self.gradients]
+
+    @property
+    def weights(self) -> list[tf.Variable]:
+        """The variables of all operations, in the order of the gradients."""
+        return [v for weights in self.operations for v in weights.variables]
+
+    def remember(self, gradients: Sequence[tf.Tensor]) -> None:
+        """Keeps the gradients on training rows, by variable, for the next test."""
+        for kept, gradient in zip(self.gradients, gradients, strict=True):
+            kept.assign(gradient)
+
+    def test(self, gradients: Sequence[tf.Tensor]) -> None:
+        """Compares the gradients on validation rows, by variable, with those remembered."""
+        differences, every, at = [], [], 0
+        for weights in self.operations:
+            end = at + len(weights.variables)
+            found, defined = compare(self.gradients[at:end], gradients[at:end], weights)
+            differences.append((1.0 - found) / (2.0 if self.search.direction == "half" else 1.0))
+            every.append(defined)
+            at = end
+        difference, tested = tf.concat(differences, 0), tf.concat(every, 0) & ~self.frozen
+        self._sum.assign_add(tf.where(tested, difference, 0.0))
+        self._seen.assign_add(tf.cast(tested, tf.float32))
+        if self.search.stopping == "window":
+            self._test_windows(difference, tested)
+        else:
+            self._test_rows(difference, tested)
+
+    def _test_rows(self, difference, tested):
+        above = difference > self.search.threshold
+        tests = tf.where(tested, tf.where(above, self._tests + 1, 0), self._tests)
+        self._tests.assign(tests)
+        self.frozen.assign(self.frozen | (tests >= self.search.patience))
+
+    def _test_windows(self, difference, tested):
+        tests = self._tests + tf.cast(tested, tf.int32)
+        total = self._total + tf.where(tested, difference, 0.0)
+        full = tests >= self.search.window
+        above = total > self.search.threshold * self.search.window
+        self.frozen.assign(self.frozen | (full & above))
+        self._tests.assign(tf.where(full, 0, tests))
+        self._total.assign(tf.where(full, 0.0, total))
+
+    def stopped(self, variable: tf.Variable) -> tf.Tensor | None:
+        """Whether a variable is stopped, to be broadcast over it; `None` if it never is."""
+        if variable.ref() not in self._starts:
+            return None
+        start, copies = self._starts[variable.ref()]
+        if copies is None:
+            return self.frozen[start]
+        rest = [1] * (variable.shape.rank - 1)
+        return tf.reshape(self.frozen[start : start + copies], [copies, *rest])
+
+    def report(self) -> dict[str, Any]:
+        """What has been stopped, and the mean differences since the last report; starts anew.
+
+        Returns:
+            `frozen`, names, and `difference`, a number by name or `None` where none was tested.
+        """
+        seen, total = self._seen.numpy(), self._sum.numpy()
+        means = [float(s / n) if n else None for s, n in zip(total, seen, strict=True)]
+        self._seen.assign(np.zeros_like(seen))
+        self._sum.assign(np.zeros_like(total))
+        frozen = self.frozen.numpy()
+        return {
+            "frozen": [name for name, is_ in zip(self.names, frozen, strict=True) if is_],
+            "difference": dict(zip(self.names, means, strict=True)),
+        }
+
+
+def names_of(weights: Weights) -> list[str]:
+    """What an operation's copies are called: block, label and, where it has one, the expert."""
+    name = f"{weights.block}/{weights.label}"
+    if weights.copies is not None:
+        return [f"{name}/{expert}" for expert in range(weights.copies)]
+    return [name if weights.expert is None else f"{name}/{weights.expert}"]

@@ -1,0 +1,66 @@
+"""What a search returns, and the files it is kept in."""
+
+import dataclasses
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from tfmtl.automtl.architecture import Architecture
+from tfmtl.experiment import ExperimentConfig
+from tfmtl.plain import write_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Attributes:
+        architecture: The network.
+        experiment: The experiment with that network in place of its own, ready for `train`.
+        history: By epoch of the search, from the first; or by trial, where they were drawn.
+        budget: What it cost: `seconds`, `cpu_seconds`, `steps`, and `rows` read, those of
+            validation included; retraining what was found is not part of it.
+    """
+
+    architecture: Architecture
+    experiment: ExperimentConfig
+    history: list[dict[str, Any]]
+    budget: Mapping[str, float]
+
+    def save(self, directory: str) -> None:
+        """Writes all of it into a folder: `architecture.json`, `experiment.json`, and so on."""
+        os.makedirs(directory, exist_ok=True)
+        for name, text in (
+            ("architecture.json", self.architecture.to_json()),
+            ("experiment.json", self.experiment.to_json()),
+        ):
+            path = os.path.join(directory, name)
+            with open(f"{path}.building", "w", encoding="utf-8") as file:
+                file.write(text)
+            os.replace(f"{path}.building", path)
+        write_json(os.path.join(directory, "history.json"), self.history, indent=1)
+        write_json(os.path.join(directory, "budget.json"), dict(self.budget), indent=1)
+
+
+class Budget:
+    """What has been spent, in plain numbers, by processes that may be killed and go on.
+
+    Args:
+        spent: What former processes spent, changed in place; all zeros if new.
+    """
+
+    def __init__(self, spent: dict[str, float]) -> None:
+        self.spent = spent
+        for name in ("seconds", "cpu_seconds", "steps", "rows"):
+            spent.setdefault(name, 0)
+        self._seconds, self._cpu = time.perf_counter(), time.process_time()
+
+    def add(self, steps: int, rows: int) -> None:
+        """Counts steps and rows, and the time since the last call."""
+        seconds, cpu = time.perf_counter(), time.process_time()
+        self.spent["seconds"] += seconds - self._seconds
+        self.spent["cpu_seconds"] += cpu - self._cpu
+        self.spent["steps"] += steps
+        self.spent["rows"] += rows
+        self._seconds, self._cpu = seconds, cpu
