@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tfmtl.automtl.strict import fields_of, of_type
 from tfmtl.errors import SpecError, did_you_mean
 from tfmtl.plain import freeze
 
@@ -272,14 +273,14 @@ class Architecture:
                 f"architecture: schema={found!r} is not {SCHEMA}, which this version reads."
             )
         del plain["schema"]
-        own = _fields_of(cls, plain, "architecture")
+        own = fields_of(cls, plain, "architecture")
         own["experts"] = [
             _expert(expert, f"architecture.experts[{i}]")
-            for i, expert in enumerate(_of(list, own["experts"], "architecture.experts"))
+            for i, expert in enumerate(of_type(list, own["experts"], "architecture.experts"))
         ]
         own["tasks"] = {
-            task: Selection(**_fields_of(Selection, selection, f"architecture.tasks[{task!r}]"))
-            for task, selection in _of(dict, own["tasks"], "architecture.tasks").items()
+            task: Selection(**fields_of(Selection, selection, f"architecture.tasks[{task!r}]"))
+            for task, selection in of_type(dict, own["tasks"], "architecture.tasks").items()
         }
         if own.get("interaction") is not None:
             own["interaction"] = _chosen(own["interaction"], "architecture.interaction")
@@ -291,36 +292,14 @@ def _said(chosen):
 
 
 def _expert(plain, where):
-    own = _fields_of(Expert, plain, where)
-    blocks = _of(list, own["blocks"], f"{where}.blocks")
+    own = fields_of(Expert, plain, where)
+    blocks = of_type(list, own["blocks"], f"{where}.blocks")
     return Expert(
-        id=_of(int, own["id"], f"{where}.id"),
+        id=of_type(int, own["id"], f"{where}.id"),
         pooling=_chosen(own["pooling"], f"{where}.pooling"),
         blocks=[_chosen(block, f"{where}.blocks[{i}]") for i, block in enumerate(blocks)],
     )
 
 
 def _chosen(plain, where):
-    return Chosen(**_fields_of(Chosen, plain, where))
-
-
-def _of(kind, value, where):
-    if not isinstance(value, kind):
-        raise SpecError(f"{where}: is a {kind.__name__}; got {value!r}.")
-    return value
-
-
-def _fields_of(kind, plain, where):
-    """The fields of a dataclass, refusing what it does not have and what it lacks."""
-    fields = dataclasses.fields(kind)
-    known = [f.name for f in fields]
-    for key in _of(dict, plain, where):
-        if key not in known:
-            raise SpecError(
-                f"{where}: there is no {key!r}; it has {known}.{did_you_mean(key, known)}"
-            )
-    for field in fields:
-        optional = (field.default, field.default_factory) != (dataclasses.MISSING,) * 2
-        if field.name not in plain and not optional:
-            raise SpecError(f"{where}: {field.name!r} is missing; got {sorted(plain)}.")
-    return dict(plain)
+    return Chosen(**fields_of(Chosen, plain, where))

@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.automtl.choice import takes
 from tfmtl.backbones.base import Backbone, flatten
 from tfmtl.errors import SpecError
 from tfmtl.layers.decay import is_kernel
@@ -71,8 +72,8 @@ class AutoMTLNetwork(Backbone):
             [{"name": "mlp", "units": 64}, {"name": "convolution", "size": 3}]}`.
         chosen: By task, its experts, counted from 0: `{"ctr": [0, 1], "cvr": [1]}`; all of them
             for every task if not given.
-        width: Width of the representations, which every pooling is given; that of the fields if
-            not given.
+        width: Width of the representations, which poolings that take one are given; that of the
+            fields if not given.
         gate_bias: Whether the gates' logits have a bias.
 
     Raises:
@@ -110,9 +111,8 @@ class AutoMTLNetwork(Backbone):
         self.experts, self.width, self.gate_bias = tuple(experts), width, gate_bias
         self.chosen = {t: tuple(everything) for t in self.tasks} if chosen is None else chosen
         _check_chosen(self.chosen, self.tasks, len(experts))
-        resized = {} if width is None else {"width": width}
         self.expert_layers = [
-            Expert({**e["pooling"], **resized}, e.get("blocks", ()), name=f"expert_{i}")
+            Expert(_resized(e["pooling"], width), e.get("blocks", ()), name=f"expert_{i}")
             for i, e in enumerate(experts)
         ]
         self.gates = {
@@ -178,6 +178,12 @@ class AutoMTLNetwork(Backbone):
             "width": self.width,
             "gate_bias": self.gate_bias,
         }
+
+
+def _resized(pooling, width):
+    if width is None or not takes("pooling", pooling, "width"):
+        return pooling
+    return {"width": width, **pooling}
 
 
 def _check_experts(experts):

@@ -1,0 +1,61 @@
+"""`python -m tfmtl.automtl`: says and redraws what a search found."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+from tfmtl.automtl.architecture import Architecture
+from tfmtl.automtl.outputs import write_outputs
+from tfmtl.errors import SpecError
+
+HELP = """\
+Says which network a search found, and draws its pictures and tables anew: the network, how many
+blocks are skips, which experts the tasks choose, and how gradients on training and validation
+rows differ, epoch by epoch.
+"""
+
+EXAMPLE = """\
+DIRECTORY is where tfmtl.search(experiment, data, directory=DIRECTORY) or Found.save(DIRECTORY)
+wrote, with architecture.json and, where there is one, history.json. An architecture.json alone is
+enough for the network's picture, also one that is written by hand.
+
+examples:
+  python -m tfmtl.automtl search
+  python -m tfmtl.automtl search --out pictures
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tfmtl.automtl",
+        description=HELP,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("directory", metavar="DIRECTORY", help="what a search wrote")
+    parser.add_argument("--out", metavar="FOLDER", help="where to draw; DIRECTORY if not given")
+    options = parser.parse_args(argv)
+    path = os.path.join(options.directory, "architecture.json")
+    try:
+        with open(path, encoding="utf-8") as file:
+            architecture = Architecture.from_json(file.read())
+    except FileNotFoundError:
+        parser.error(f"{path} is not there; is {options.directory!r} a search's directory?")
+    except SpecError as error:
+        parser.error(f"{path}: {error}")
+    history = []
+    past = os.path.join(options.directory, "history.json")
+    if os.path.exists(past):
+        with open(past, encoding="utf-8") as file:
+            history = json.load(file)
+    print(architecture)
+    for written in write_outputs(options.out or options.directory, architecture, history):
+        print(f"wrote {written}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
