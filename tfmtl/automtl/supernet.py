@@ -1,19 +1,23 @@
 """The network that holds every candidate of an architecture search at once (AutoMTL)."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.automtl.architecture import Architecture
 from tfmtl.automtl.choice import Choice, Weights
 from tfmtl.automtl.declare import AutoMTL
 from tfmtl.backbones.base import Backbone, flatten
+from tfmtl.errors import SpecError
 from tfmtl.layers.gates import Gates
 from tfmtl.operations.candidates import HIDDEN, INTERACTIONS, POOLINGS
 
-START = keras.initializers.RandomNormal(stddev=1e-3)
-"""Of the architecture: nearly even, but no two experts alike, which no gradient would part."""
+DEVIATION = 1e-3
+"""Of the architecture's start: nearly even, yet no two experts alike, which nothing would part."""
 
 CHOSEN, LEFT_OUT = 0.0, -1e4
 """Logits whose softmax is exactly 1, or even between equals, and exactly 0."""
@@ -98,7 +102,8 @@ class Supernet(Backbone):
         super().build(input_shape)
 
     def _logits(self, name, *shape):
-        return self.add_weight(name=name, shape=shape, initializer=START, trainable=False)
+        start = keras.initializers.RandomNormal(stddev=DEVIATION)
+        return self.add_weight(name=name, shape=shape, initializer=start, trainable=False)
 
     def call(self, fields, training=False):
         fields, experts = self.experts(fields, training)
@@ -153,3 +158,58 @@ class Supernet(Backbone):
         if self.interaction is not None:
             found = {"interaction": list(self.interaction.labels), **found}
         return found
+
+    def force(self, architecture: Architecture) -> None:
+        """Sets α and β so that this network is that one, in every weight exactly 0 or 1.
+
+        A task's experts are mixed evenly. Experts that the architecture leaves out stay as they
+        are, and no task reads them.
+
+        Args:
+            architecture: One of this search space.
+
+        Raises:
+            SpecError: It has an operation, an expert or a task that this network has not, or the
+                two differ in whether there is an interaction.
+        """
+        labels = self.labels()
+        chosen = architecture.interaction
+        if (chosen is None) != (self.alpha_interaction is None):
+            raise SpecError(
+                f"{self.name}: interaction={chosen!r}, but the search has "
+                f"interaction={self.search.interaction}."
+            )
+        if chosen is not None and self.alpha_interaction is not None:
+            self.alpha_interaction.assign(_logits_of(labels["interaction"], [chosen.label]))
+        pooling, hidden = self.alpha_pooling.numpy(), self.alpha_hidden.numpy()
+        for expert in architecture.experts:
+            if expert.id >= self.search.num_experts or len(expert.blocks) != len(self.blocks):
+                raise SpecError(
+                    f"{self.name}: {self.search.num_experts} experts of {len(self.blocks)} "
+                    f"blocks; got expert {expert.id} of {len(expert.blocks)}."
+                )
+            if not self.search.heterogeneous and expert != dataclasses.replace(
+                architecture.experts[0], id=expert.id
+            ):
+                raise SpecError(
+                    f"{self.name}: experts have one architecture (heterogeneous=False), but "
+                    f"expert {expert.id} is another than {architecture.experts[0].id}."
+                )
+            row = expert.id if self.search.heterogeneous else 0
+            pooling[row] = _logits_of(labels["pooling"], [expert.pooling.label])
+            for i, block in enumerate(expert.blocks):
+                hidden[row, i] = _logits_of(labels["hidden"], [block.label])
+        self.alpha_pooling.assign(pooling)
+        self.alpha_hidden.assign(hidden)
+        if self.beta is not None:
+            ids = list(range(self.search.num_experts))
+            selected = [architecture.tasks[task].experts for task in self.tasks]
+            self.beta.assign([_logits_of(ids, experts) for experts in selected])
+
+
+def _logits_of(known, chosen):
+    """Logits that are even over what is chosen, and leave out the rest."""
+    unknown = [each for each in chosen if each not in known]
+    if unknown:
+        raise SpecError(f"supernet: has no {unknown[0]!r}; known are {list(known)}.")
+    return np.array([CHOSEN if each in chosen else LEFT_OUT for each in known], np.float32)
