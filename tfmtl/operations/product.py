@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfmtl.errors import SpecError
-from tfmtl.operations.base import Interaction, fields_and_dim, glorot
+from tfmtl.operations.base import Interaction, each_field, fields_and_dim, glorot
 from tfmtl.registry import register
 
 
@@ -38,7 +38,7 @@ class InnerProduct(Interaction):
 
     def call(self, inputs, training=False):
         products = tf.matmul(inputs, inputs, transpose_b=True) * inputs.shape[-1] ** -0.5
-        return tf.matmul(inputs, self.kernel) + tf.matmul(products, self.product_kernel)
+        return each_field(inputs, self.kernel) + each_field(products, self.product_kernel)
 
 
 @register("interaction", "product_outer")
@@ -86,8 +86,8 @@ class OuterProduct(Interaction):
 
     def call(self, inputs, training=False):
         total = tf.matmul(tf.reduce_sum(inputs, axis=1), self.sum_kernel)
-        products = tf.matmul(inputs, self.field_kernel) * total[:, tf.newaxis]
-        return tf.matmul(inputs, self.kernel) + tf.matmul(products, self.product_kernel)
+        products = each_field(inputs, self.field_kernel) * total[:, tf.newaxis]
+        return each_field(inputs, self.kernel) + each_field(products, self.product_kernel)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""

@@ -1,13 +1,12 @@
 """Self-attention between fields (Song et al., AutoInt, CIKM 2019)."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
 
 from tfmtl.errors import SpecError
-from tfmtl.operations.base import Interaction, fields_and_dim, glorot
+from tfmtl.operations.base import Interaction, each_field, fields_and_dim, glorot
 from tfmtl.registry import register
 
 PARTS = ("query", "key", "value", "residual")
@@ -55,26 +54,9 @@ class SelfAttention(Interaction):
         ]
         super().build(input_shape)
 
-    @classmethod
-    def together(
-        cls, layers: Sequence["SelfAttention"], inputs: tf.Tensor, training: bool = False
-    ) -> list[tf.Tensor]:
-        """Several built layers' outputs of one input; all projections are one product."""
-        kernels = [kernel for layer in layers for kernel in layer.kernels]
-        projected = tf.split(tf.matmul(inputs, tf.concat(kernels, axis=1)), len(kernels), axis=-1)
-        parts = len(PARTS)
-        return [
-            layer.attend(*projected[i * parts : (i + 1) * parts]) for i, layer in enumerate(layers)
-        ]
-
     def call(self, inputs, training=False):
-        return self.together([self], inputs)[0]
-
-    def attend(
-        self, query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, residual: tf.Tensor
-    ) -> tf.Tensor:
-        """The output for the projections of all fields, each `[batch, fields, dim]`."""
-        _, fields, dim = query.shape
+        query, key, value, residual = (each_field(inputs, kernel) for kernel in self.kernels)
+        _, fields, dim = inputs.shape
         width = dim // self.heads
         # Divided before the product: there are fewer numbers.
         query, key, value = (
