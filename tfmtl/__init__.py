@@ -29,6 +29,7 @@ _PUBLIC = {
         "Training",
         "Tuning",
     ),
+    "tfmtl.meta": ("Meta",),
     "tfmtl.automtl.architecture": ("Architecture",),
     "tfmtl.mtms.declare": ("MTMS",),
     "tfmtl.partition": (
@@ -48,6 +49,9 @@ _PUBLIC = {
     "tfmtl.replay": ("ReplayLog",),
     "tfmtl.recall": ("recall_at", "tvd"),
     "tfmtl.replay_report": ("consistency_report",),
+    "tfmtl.few_shot.report": ("ColdStart",),
+    "tfmtl.few_shot.picture": ("draw_cold_start",),
+    "tfmtl.training.cold_start": ("cold_start",),
     "tfmtl.training.replayed": ("replay_validation",),
     "tfmtl.training.transfer": ("negative_transfer",),
     "tfmtl.training.weights": ("tune_loss_weights",),

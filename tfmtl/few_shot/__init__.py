@@ -1,0 +1,9 @@
+"""What a model is worth on groups it never saw, such as new advertisers, after k rows of each.
+
+- `draws`: which rows of a group adapt the model, and which judge it.
+- `resamples`: metrics over all groups, with intervals by groups.
+- `report`: `ColdStart`, what was found.
+- `picture`: the report drawn.
+
+`tfmtl.training.cold_start` adapts the models.
+"""
