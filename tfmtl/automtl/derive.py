@@ -35,6 +35,7 @@ def derive(
     alphas: Alphas,
     beta: ArrayLike | None,
     tasks: Sequence[str],
+    /,
     **more: Any,
 ) -> Architecture:
     """The network that remains: of each block its heaviest operation, of each task its experts.
@@ -48,7 +49,7 @@ def derive(
         beta: `[tasks, experts]`, the tasks' logits of the experts; `None` without a selection,
             where every task gets all of them.
         tasks: Names, in the order of `beta`.
-        **more: Further fields of `Architecture`, as `frozen_ops`, `dataset` or `seed`.
+        **more: Further fields of `Architecture`, as `frozen_ops`, `dataset` or `search`.
 
     Raises:
         SpecError: Logits are of another shape than the settings ask for, or not finite.
@@ -90,7 +91,7 @@ def derive(
 
 
 def sample(
-    rng: np.random.Generator, search: AutoMTL, tasks: Sequence[str], **more: Any
+    rng: np.random.Generator, search: AutoMTL, tasks: Sequence[str], /, **more: Any
 ) -> Architecture:
     """A network of the space, all of them as likely.
 
