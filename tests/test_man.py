@@ -361,7 +361,7 @@ def stepwise(seed, rows=44_000):
     return x.reshape(rows, 4, 4).astype(np.float32), np.stack([first, second], 1).astype("f4")
 
 
-def second_auc(kind, seed, steps=600, batch=256):
+def second_auc(kind, seed, steps=300, batch=256):
     keras.utils.set_random_seed(seed)
     fields, labels = map(tf.constant, stepwise(seed))
     backbone = kind(("a", "b"))
@@ -401,5 +401,5 @@ def test_attention_helps_a_second_task_that_is_the_first_and_noise():
         return MAN(tasks, num_specific=2, num_shared=1, expert_units=((16, 8),))
 
     gains = [second_auc(man, seed) - second_auc(cgc, seed) for seed in range(5)]
-    # Student's t of four degrees of freedom, one-sided at 5 %.
+    # Early, while the second task has few positives. Student's t, four degrees, one-sided at 5 %.
     assert np.mean(gains) > 2.13 * np.std(gains, ddof=1) / 5**0.5, gains
