@@ -16,6 +16,7 @@ from ml_metadata.metadata_store import metadata_store
 from components.consistency_evaluator import CURVE_FILE, NAME, read_consistency
 from components.consistency_verdict import REFUSED
 from components.evaluator import METRICS_FILE, VERDICT_FILE
+from pipeline.searched import lines_of
 from tfmtl.experiment import ExperimentConfig
 from tfmtl.features.raw import dense_columns, example_spec
 from tfmtl.replay_report import Consistency, aligned
@@ -36,7 +37,7 @@ class Outcome:
         model: Folder of the trained SavedModel.
         pushed: Folder of the pushed SavedModel; `None` where the model was not blessed.
         anomalies: Columns that ExampleValidator finds anomalous, by split.
-        hyperparameters: What the search found, where there was one.
+        searched: What a search found, in words.
         request: A request to the served model, as a JSON file.
         consistency: Recall on the replay log, where there is one and total values are finite.
         replayed: Folder with it; `None` without a replay log.
@@ -48,7 +49,7 @@ class Outcome:
     model: str
     pushed: str | None
     anomalies: dict[str, list[str]]
-    hyperparameters: dict | None
+    searched: list[str]
     request: str
     consistency: Consistency | None = None
     replayed: str | None = None
@@ -85,11 +86,12 @@ def outcome_of(
         replayed = output(NAME, "evaluation").uri
         verdict = both(verdict, _verdict_in(replayed))
     pushed = output("Pusher", "pushed_model").custom_properties["pushed_destination"].string_value
-    found = None
+    searched: list[str] = []
     if "Tuner" in executions:
         folder = output("Tuner", "best_hyperparameters").uri
         with open(os.path.join(folder, "best_hyperparameters.txt"), encoding="utf-8") as file:
             found = json.load(file)["values"]
+        searched = lines_of(found, os.path.dirname(metadata_path))
     return Outcome(
         metrics=metrics,
         verdict=verdict,
@@ -97,7 +99,7 @@ def outcome_of(
         model=os.path.join(output("Trainer", "model").uri, "Format-Serving"),
         pushed=pushed if verdict["blessed"] else None,
         anomalies=_anomalies(output("ExampleValidator", "anomalies").uri),
-        hyperparameters=found,
+        searched=searched,
         request=write_request(
             output(EXAMPLE_GEN, "examples").uri,
             experiment,
@@ -193,9 +195,7 @@ def _notes(outcome: Outcome) -> list[str]:
         lines.append(f"Recall by slice is in   {outcome.replayed}")
         if outcome.consistency is not None:
             lines.append(f"Its curve is   {os.path.join(outcome.replayed, CURVE_FILE)}")
-    if outcome.hyperparameters is not None:
-        found = ", ".join(f"{path} = {value}" for path, value in outcome.hyperparameters.items())
-        lines.append(f"Found by the search: {found}")
+    lines += outcome.searched
     lines += _anomaly_lines(outcome)
     served = outcome.pushed and newest_version(os.path.dirname(outcome.pushed))
     if served and served != os.path.basename(outcome.pushed or ""):

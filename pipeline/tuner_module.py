@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 
 import tensorflow_transform as tft
 from tfx.components.tuner.component import TunerFnResult
@@ -9,10 +10,11 @@ from tfx.components.tuner.component import TunerFnResult
 from pipeline.trainer_module import packed_data
 from tfmtl.experiment import ExperimentConfig
 from tfmtl.training.tune import ExperimentTuner
+from tfmtl.training.tune_architecture import ArchitectureTuner
 
 
 def tuner_fn(fn_args) -> TunerFnResult:
-    """A search over the fields that the experiment's `tuning` names.
+    """A search over the fields that the experiment's `tuning` names, or for its network.
 
     A search that was killed goes on: trials lie in a folder that depends on the experiment and
     its inputs alone, not on TFX's execution.
@@ -26,6 +28,9 @@ def tuner_fn(fn_args) -> TunerFnResult:
     parts = [experiment.to_json(), fn_args.transform_graph_path, *fn_args.train_files]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     folder = os.path.join(fn_args.custom_config["checkpoints"], f"search-{key}")
+    # A progress bar rewrites its line, which only a terminal can show.
+    verbose = 1 if sys.stdout.isatty() else 2
+    tuner = ExperimentTuner if experiment.search is None else ArchitectureTuner
     return TunerFnResult(
-        tuner=ExperimentTuner(experiment, directory=folder), fit_kwargs={"data": data}
+        tuner=tuner(experiment, directory=folder, verbose=verbose), fit_kwargs={"data": data}
     )

@@ -56,7 +56,7 @@ def outcome_of(tmp_path, consistency):
         model=str(tmp_path / "model"),
         pushed=None,
         anomalies={},
-        hyperparameters=None,
+        searched=[],
         request=str(tmp_path / "request.json"),
         consistency=consistency,
         replayed=str(tmp_path / "replayed"),

@@ -23,8 +23,18 @@ def write_json(path: str, plain: Any, **options: Any) -> None:
         plain: What `json` can write.
         **options: As `json.dump` takes them.
     """
+    write_text(path, json.dumps(plain, **options))
+
+
+def write_text(path: str, text: str) -> None:
+    """Writes text so that a reader sees all of it or none.
+
+    Args:
+        path: The file.
+        text: The text.
+    """
     with open(f"{path}.building", "w", encoding="utf-8") as file:
-        json.dump(plain, file, **options)
+        file.write(text)
     os.replace(f"{path}.building", path)
 
 

@@ -8,11 +8,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tfmtl.automtl.architecture import Architecture
 from tfmtl.errors import SpecError, did_you_mean
 from tfmtl.experiment import ExperimentConfig, Tuning
 
 ALGORITHMS = ("random", "bayesian", "grid")
 SAMPLINGS = ("linear", "log", "reverse_log")
+ARCHITECTURE = "architecture"
+"""Name of the hyper-parameter that is a searched network's JSON, and no field's path."""
 RANGE_KEYS = ("min", "max", "step", "sampling")
 
 
@@ -71,7 +74,7 @@ def choices(candidates: Sequence[Any]) -> list[Any]:
 def apply_hyperparameters(
     experiment: ExperimentConfig, hyperparameters: Mapping[str, Any]
 ) -> ExperimentConfig:
-    """The experiment with the fields that a search found.
+    """The experiment with the fields, or the network, that a search found.
 
     Args:
         experiment: The experiment that declares the search.
@@ -83,6 +86,9 @@ def apply_hyperparameters(
     """
     space = experiment.tuning.space if experiment.tuning is not None else {}
     for path, value in hyperparameters.get("values", hyperparameters).items():
+        if path == ARCHITECTURE:
+            experiment = Architecture.from_json(value).apply(experiment)
+            continue
         candidates = space.get(path, ())
         as_json = not isinstance(candidates, Mapping) and list(candidates) != choices(candidates)
         experiment = experiment.replace_path(path, json.loads(value) if as_json else value)

@@ -8,7 +8,7 @@ from typing import Any
 
 from tfmtl.automtl.architecture import Architecture
 from tfmtl.experiment import ExperimentConfig
-from tfmtl.plain import write_json
+from tfmtl.plain import write_json, write_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +28,12 @@ class Found:
     history: list[dict[str, Any]]
     budget: Mapping[str, float]
 
+    @property
+    def loss(self) -> float:
+        """The validation loss of what was found: of the last epoch, or of the best trial."""
+        losses = [row["val_loss"] for row in self.history]
+        return losses[-1] if "epoch" in self.history[-1] else min(losses)
+
     def save(self, directory: str) -> None:
         """Writes all of it into a folder: `architecture.json`, `experiment.json`, and so on."""
         os.makedirs(directory, exist_ok=True)
@@ -35,10 +41,7 @@ class Found:
             ("architecture.json", self.architecture.to_json()),
             ("experiment.json", self.experiment.to_json()),
         ):
-            path = os.path.join(directory, name)
-            with open(f"{path}.building", "w", encoding="utf-8") as file:
-                file.write(text)
-            os.replace(f"{path}.building", path)
+            write_text(os.path.join(directory, name), text)
         write_json(os.path.join(directory, "history.json"), self.history, indent=1)
         write_json(os.path.join(directory, "budget.json"), dict(self.budget), indent=1)
 

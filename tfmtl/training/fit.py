@@ -3,6 +3,7 @@
 import tf_keras as keras
 
 from tfmtl.balancing import EpochEnd
+from tfmtl.errors import SpecError
 from tfmtl.experiment import ExperimentConfig
 from tfmtl.inputs import PackedData
 from tfmtl.training.checkpoints import Run, forget, lower_is_better
@@ -58,11 +59,16 @@ def train(
             the recall of a replay.
 
     Raises:
-        SpecError: `monitor` is no metric of the problem, or `checkpoint_dir` holds a run of
-            another experiment.
+        SpecError: `monitor` is no metric of the problem, the network is yet to be searched, or
+            `checkpoint_dir` holds a run of another experiment.
         DataError: A split is empty, or `monitor` is not defined on the validation rows.
         FloatingPointError: The training loss is no finite number any more.
     """
+    if experiment.search is not None:
+        raise SpecError(
+            f"experiment {experiment.name!r} leaves its network to a search: found = "
+            "tfmtl.search(experiment, data), and then tfmtl.train(found.experiment, data)."
+        )
     if experiment.meta is not None:
         return train_meta(
             experiment,
