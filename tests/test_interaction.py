@@ -1,9 +1,12 @@
 """An interaction between embedding and backbone: declared, trained, saved and served."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from mtms_rows import experiment as mtms_experiment
 
 from pipeline.config import check
 from tfmtl.errors import SpecError
@@ -202,3 +205,9 @@ def test_the_layer_is_the_registered_one_with_the_declared_arguments():
     interaction = model_of({"name": "cross", "layers": 3, "rank": 2}).interaction
     assert isinstance(interaction, CrossNetwork)
     assert (interaction.layers, interaction.rank, interaction.name) == (3, 2, "interaction")
+
+
+def test_the_networks_of_mtms_take_no_interaction():
+    settings = mtms_experiment()
+    with pytest.raises(SpecError, match="networks of mtms .* leave it out"):
+        dataclasses.replace(settings, model=dataclasses.replace(settings.model, interaction=CROSS))
