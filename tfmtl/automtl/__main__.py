@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from tfmtl.automtl.architecture import Architecture
 from tfmtl.automtl.outputs import write_outputs
@@ -46,15 +47,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"{path} is not there; is {options.directory!r} a search's directory?")
     except SpecError as error:
         parser.error(f"{path}: {error}")
-    history = []
-    past = os.path.join(options.directory, "history.json")
-    if os.path.exists(past):
-        with open(past, encoding="utf-8") as file:
-            history = json.load(file)
     print(architecture)
+    spent = _read(options.directory, "budget.json") or {}
+    if spent:
+        print("spent       ", ", ".join(f"{value:,.0f} {name}" for name, value in spent.items()))
+    history = _read(options.directory, "history.json") or []
     for written in write_outputs(options.out or options.directory, architecture, history):
         print(f"wrote {written}")
     return 0
+
+
+def _read(directory: str, name: str) -> Any:
+    path = os.path.join(directory, name)
+    if not os.path.exists(path):
+        return None
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
 
 
 if __name__ == "__main__":
