@@ -133,7 +133,7 @@ class Bilevel:
             ),
             embedding_optimizer=by_row[search.embedding_optimizer](),
         )
-        self._iterate = tf.function(self.iterate)
+        self._iterate = tf.function(self.iterate, autograph=False)
 
     @property
     def state(self) -> dict[str, object]:
