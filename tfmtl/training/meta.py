@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import tf_keras as keras
 
+from tfmtl.errors import SpecError
 from tfmtl.experiment import ExperimentConfig, Training
 from tfmtl.inputs import PackedData
 from tfmtl.meta import Meta
@@ -118,12 +119,16 @@ def train_meta(
         `stage`, 1 or 2, which an epoch is of.
 
     Raises:
-        SpecError: As `train`, or the model's balancer changes gradients.
+        SpecError: As `train`, the model's balancer changes gradients, or the second stage has
+            nothing to train.
         DataError: As `train`, or the rows make too few tasks.
     """
     assert experiment.meta is not None
     meta, settings = experiment.meta, experiment.training
     model = ready(experiment, data, validate)
+    if meta.finetune_epochs:
+        # Refused now, rather than when the first stage has been trained.
+        unfreeze(freeze_below(model, meta.finetune_scope))
     tasks = tasks_of(
         experiment.problem,
         data.train,
@@ -150,7 +155,7 @@ def train_meta(
         return Trained(model, history, first.state["best_epoch"])
     settings = _second_settings(settings, meta)
     steps = max(data.train.count() // settings.batch_size, 1)
-    freeze_below(model, meta.finetune_scope)
+    frozen = freeze_below(model, meta.finetune_scope)
     compile_model(model, settings, steps)
     second = Run(model, experiment, _folder(checkpoint_dir, "finetune"))
     second.go_on_from(first)
@@ -166,15 +171,15 @@ def train_meta(
         callbacks=callbacks,
         validate=validate,
     )
-    model.trainable = True
+    unfreeze(frozen)
     best = second.state["best_epoch"]
     best = first.state["best_epoch"] if best < 0 else len(history) + best
     history += [{**epoch, "stage": 2} for epoch in second.state["history"]]
     return Trained(model, history, best)
 
 
-def freeze_below(model: MultiTaskModel, scope: Sequence[str]) -> None:
-    """Lets a model train its highest layers alone; `model.trainable = True` undoes it.
+def freeze_below(model: MultiTaskModel, scope: Sequence[str]) -> list[keras.layers.Layer]:
+    """Lets a model train its highest layers alone; `unfreeze` undoes it.
 
     A balancer's own weights still train. Frozen batch normalisation works as in inference, so
     that its moments stay too.
@@ -182,19 +187,44 @@ def freeze_below(model: MultiTaskModel, scope: Sequence[str]) -> None:
     Args:
         model: Any model, built; it must be compiled anew.
         scope: `attention`, what the backbone calls `fine_tuned`; `towers`, with their logits.
+
+    Returns:
+        The layers that were trainable and are frozen now.
+
+    Raises:
+        SpecError: Nothing of the scope has weights to train.
     """
-    trained = [model.balancer]
+    trained = []
     if "attention" in scope:
         trained += model.backbone.fine_tuned()
     if "towers" in scope:
         trained.append(model.heads)
+    if not any(layer.trainable_variables for layer in trained):
+        raise SpecError(
+            f"meta: finetune_scope={tuple(scope)!r} leaves the second stage nothing to train: this "
+            "model has no such layers with weights. Widen the scope, or give finetune_epochs=0 to "
+            "leave the stage out."
+        )
+    trained.append(model.balancer)
     kept = {id(part) for layer in trained for part in (layer, *layer.submodules)}
+    frozen = []
     for layer in model.submodules:
-        if not isinstance(layer, keras.layers.Layer) or id(layer) in kept:
+        if not isinstance(layer, keras.layers.Layer) or id(layer) in kept or not layer.trainable:
             continue
         # A layer around one that trains must stay trainable itself, or it would hide it.
         if not any(id(part) in kept for part in layer.submodules):
             layer.trainable = False
+            frozen.append(layer)
+    return frozen
+
+
+def unfreeze(frozen: Sequence[keras.layers.Layer]) -> None:
+    """Lets layers train again that `freeze_below` froze.
+
+    Not all of a model's layers: some never train, such as logits that only pass on.
+    """
+    for layer in frozen:
+        layer.trainable = True
 
 
 def _second_settings(settings: Training, meta: Meta) -> Training:

@@ -133,7 +133,7 @@ class _GroupTasks:
         sizes = sizes[sizes >= 2]
         self.most = meta.task_rows or _usual(sizes, 2 * meta.min_rows, most)
         self.most -= self.most % 2
-        self.tasks = int(np.ceil(sizes / self.most).sum())
+        self.tasks = int(_pieces(sizes, self.most).sum())
         if self.tasks < self.count:
             raise DataError(
                 f"meta: tasks={meta.tasks!r} finds {len(sizes)} groups and {self.tasks} tasks, "
@@ -173,7 +173,7 @@ class _GroupTasks:
         group = self.group[order]
         starts = np.flatnonzero(np.r_[True, group[1:] != group[:-1]])
         sizes = np.diff(np.r_[starts, len(group)])
-        pieces = np.ceil(sizes / self.most).astype(int)
+        pieces = -(-sizes // self.most)
         # Row r of a group of s falls into piece r·pieces // s: pieces differ by a row at most.
         at = np.arange(len(group)) - np.repeat(starts, sizes)
         piece = at * np.repeat(pieces, sizes) // np.repeat(sizes, sizes)
@@ -193,14 +193,13 @@ class _GroupTasks:
 
     def _gather(self, places: tf.Tensor) -> dict[str, tf.Tensor]:
         missing = places < 0
-        found = {}
-        for name, value in self.rows.tensors.items():
-            taken = tf.gather(value, tf.maximum(places, 0))
-            # A place without a row reads the tables' padding and is observed by no task.
-            if name == WEIGHTS or name.startswith("ids_"):
-                fill = tf.cast(0 if name == WEIGHTS else -1, taken.dtype)
-                taken = tf.where(missing[..., tf.newaxis], fill, taken)
-            found[name] = taken
+        # Places without a row hold the half's own rows once more, which no task observes: what is
+        # normalised over a batch, or treats scenes apart, then sees no row of another task.
+        rows = tf.reduce_sum(tf.cast(places >= 0, tf.int32), axis=1, keepdims=True)
+        again = tf.math.floormod(tf.range(places.shape[1])[tf.newaxis], rows)
+        places = tf.gather(places, again, batch_dims=1)
+        found = {name: tf.gather(value, places) for name, value in self.rows.tensors.items()}
+        found[WEIGHTS] = tf.where(missing[..., tf.newaxis], 0.0, found[WEIGHTS])
         return found
 
 
@@ -219,8 +218,15 @@ def ids_of(problem: ProblemSpec, rows: ArrayRows, feature: str) -> np.ndarray:
     raise KeyError(feature)
 
 
+def _pieces(sizes: np.ndarray, most: int) -> np.ndarray:
+    """Tasks of at least two rows that groups of so many rows are cut into."""
+    return np.minimum(-(-sizes // most), sizes // 2)
+
+
 def _usual(sizes: np.ndarray, least: int, most: int) -> int:
     """The size of the group that the median row is in: larger ones are cut, smaller ones padded."""
+    if not len(sizes):
+        return least
     ordered = np.sort(sizes)
     reached = np.cumsum(ordered)
     usual = int(ordered[np.searchsorted(reached, reached[-1] / 2)])
