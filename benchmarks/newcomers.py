@@ -1,0 +1,93 @@
+"""Worlds with newcomers, as data: advertisers or scenes that no training row is of."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tfmtl.data.splits import assign
+from tfmtl.partition import SPLITS, Split, by_column, by_hash
+from tfmtl.simulator.constants import EVENTS, Constants
+from tfmtl.simulator.impressions import impression_log
+from tfmtl.simulator.scenes import many_scenes
+from tfmtl.simulator.world import World, draw_world
+
+ADVERTISERS, SCENES = 150, 24
+ALIKE = 0.8
+"""Share of the variance of an ad's hidden properties that is its advertiser's."""
+EFFECT, CLICKS = 0.8, -3.3
+"""Of attractiveness and skill on the logits (.3 in the simulator's own world), and the bare logit
+of a click (-4.3 there): twenty rows then hold a few clicks, which tell something."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Newcomers:
+    """A world, and what is new in it.
+
+    Args:
+        column: The column with the group.
+        split: Which groups train, choose rates and are new.
+        alike: Share of the ads' hidden variance that is their advertiser's; `None` leaves the
+            simulator's own world.
+        constants: What the world is drawn with.
+    """
+
+    column: str
+    split: Split
+    constants: Constants
+    alike: float | None = None
+
+    def world(self, seed: int) -> World:
+        """The world of a seed."""
+        world = draw_world(seed, days=1, constants=self.constants)
+        if self.alike is None:
+            return world
+        rng = np.random.default_rng(seed)
+
+        def shared(own: np.ndarray) -> np.ndarray:
+            common = rng.standard_normal(self.constants.advertisers)[world.advertiser]
+            return math.sqrt(self.alike) * common + math.sqrt(1 - self.alike) * own
+
+        return dataclasses.replace(world, appeal=shared(world.appeal), skill=shared(world.skill))
+
+    def tables(self, seed: int, impressions: int) -> dict[str, pa.Table]:
+        """A log of so many rows in three splits."""
+        log = impression_log(self.world(seed), impressions=impressions, seed=seed, days=1)
+        (batch,) = log.combine_chunks().to_batches()
+        part = assign(self.split, batch, 0)
+        return {name: log.filter(pa.array(part == at)) for at, name in enumerate(SPLITS)}
+
+
+def _constants(**changes: Any) -> Constants:
+    events = {
+        **EVENTS,
+        "click": dataclasses.replace(EVENTS["click"], bias=CLICKS, appeal=EFFECT),
+        "conversion": dataclasses.replace(EVENTS["conversion"], skill=EFFECT),
+    }
+    return Constants(advertisers=ADVERTISERS, events=events, **changes)
+
+
+def _scenes() -> tuple[Any, ...]:
+    # As many rows each, and rates further apart than two scenes of one app would have.
+    drawn = many_scenes(SCENES)
+    return tuple(dataclasses.replace(s, share=1.0, click=1.2 + 2 * (s.click - 1.2)) for s in drawn)
+
+
+_NAMES = [scene.name for scene in many_scenes(SCENES)]
+_NEW_ADVERTISERS = by_hash("advertiser_id", shares=(0.6, 0.2, 0.2))
+WORLDS: Mapping[str, Newcomers] = {
+    "alike": Newcomers(
+        column="advertiser_id", split=_NEW_ADVERTISERS, constants=_constants(), alike=ALIKE
+    ),
+    "apart": Newcomers(
+        column="advertiser_id", split=_NEW_ADVERTISERS, constants=_constants(), alike=0.0
+    ),
+    "scenes": Newcomers(
+        column="scene",
+        split=by_column("scene", train=_NAMES[::2], validation=_NAMES[1::4], test=_NAMES[3::4]),
+        constants=_constants(scenes=_scenes()),
+    ),
+}
