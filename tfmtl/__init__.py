@@ -31,6 +31,8 @@ _PUBLIC = {
     ),
     "tfmtl.meta": ("Meta",),
     "tfmtl.automtl.architecture": ("Architecture",),
+    "tfmtl.automtl.declare": ("AutoMTL",),
+    "tfmtl.automtl.found": ("Found",),
     "tfmtl.mtms.declare": ("MTMS",),
     "tfmtl.partition": (
         "Sampling",
@@ -53,6 +55,7 @@ _PUBLIC = {
     "tfmtl.few_shot.picture": ("draw_cold_start",),
     "tfmtl.training.cold_start": ("cold_start",),
     "tfmtl.training.replayed": ("replay_validation",),
+    "tfmtl.training.search": ("search",),
     "tfmtl.training.transfer": ("negative_transfer",),
     "tfmtl.training.weights": ("tune_loss_weights",),
     "tfmtl.transfer.report": ("TransferReport",),
