@@ -21,30 +21,72 @@ def widened(kernel: tf.Tensor, size: int) -> tf.Tensor:
     return tf.pad(kernel, [[0, 0], [before, size - own - before], [0, 0]])
 
 
+@tf.custom_gradient
 def convolve(
     x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, point_kernel: tf.Tensor
-) -> tf.Tensor:
+) -> tuple[tf.Tensor, Any]:
     """A convolution along each vector, ReLU, and one of size 1 without a bias.
+
+    With a place's window `w`, the bias's 1 at its end, and a channel's kernel `k_c` and point
+    kernel `p_c`, the output is `Σ_c p_c · on_c · ⟨k_c, w⟩ = ⟨w, a⟩`, where `on_c` says whether the
+    ReLU lets the channel through and `a = Σ_c on_c · p_c · k_c`. So `a` is the gradient by the
+    window, those by `k_c` and `p_c` are `p_c · m_c` and `⟨k_c, m_c⟩` with `m_c = Σ on_c · g · w`
+    over the places, and of the channels no more than `on` is ever needed: they are the largest
+    tensors of a search by far, and what is done with them is all reading and writing.
+
+    Args:
+        x: `[batch, width]`.
+        kernel: `[size, channels]`.
+        bias: `[channels]`.
+        point_kernel: `[channels]`.
+
+    Returns:
+        `[batch, width]`.
+    """
+    width, size = x.shape[-1], kernel.shape[0]
+    before = (size - 1) // 2
+    padded = tf.pad(x, [[0, 0], [before, size - 1 - before]])
+    shifted = [padded[:, i : i + width] for i in range(size)]
+    windows = tf.reshape(tf.stack([*shifted, tf.ones_like(x)]), [size + 1, -1])
+    kernels = tf.concat([kernel, bias[tf.newaxis]], axis=0)
+    on = tf.matmul(windows, kernels, transpose_a=True) > 0.0
+    slopes = tf.matmul(kernels * point_kernel, tf.cast(on, x.dtype), transpose_b=True)
+
+    def gradient(upstream):
+        flat = tf.reshape(upstream, [1, -1])
+        sums = tf.matmul(windows * flat, tf.cast(on, x.dtype))
+        by_window = tf.reshape(slopes[:size] * flat, [size, -1, width])
+        # Each number of the padded vector was read at as many places as the kernel is wide.
+        spread = [tf.pad(by_window[i], [[0, 0], [i, size - 1 - i]]) for i in range(size)]
+        by_kernels = sums * point_kernel
+        return (
+            tf.add_n(spread)[:, before : before + width],
+            by_kernels[:size],
+            by_kernels[size],
+            tf.reduce_sum(sums * kernels, axis=0),
+        )
+
+    return tf.reshape(tf.reduce_sum(windows * slopes, axis=0), [-1, width]), gradient
+
+
+def convolve_copies(
+    x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, point_kernel: tf.Tensor
+) -> tf.Tensor:
+    """`convolve` of every copy, one after the other.
 
     Args:
         x: `[copies or 1, batch, width]`.
         kernel: `[copies, size, channels]`.
         bias: `[copies, channels]`.
-        point_kernel: `[copies, channels, outputs]`.
+        point_kernel: `[copies, channels]`.
 
     Returns:
-        `[copies, batch, width, outputs]`.
+        `[copies, batch, width]`.
     """
-    width, (_, channels, outputs) = x.shape[-1], point_kernel.shape
-    found = []
-    # A copy at a time: TensorFlow's convolution takes a third of the time of one batched product
-    # over all windows, which is nearly all reading and writing.
-    for copy in range(kernel.shape[0]):
-        rows = x[copy if x.shape[0] > 1 else 0, ..., tf.newaxis]
-        hidden = tf.nn.conv1d(rows, kernel[copy][:, tf.newaxis], stride=1, padding="SAME")
-        hidden = tf.nn.relu(tf.nn.bias_add(hidden, bias[copy]))
-        found.append(tf.matmul(tf.reshape(hidden, [-1, channels]), point_kernel[copy]))
-    return tf.reshape(tf.stack(found), [kernel.shape[0], -1, width, outputs])
+    rows = tf.unstack(x) * (kernel.shape[0] // x.shape[0])
+    # Not all at once: a copy's channels are small enough to still be in the cache when read.
+    parts = zip(rows, *map(tf.unstack, (kernel, bias, point_kernel)), strict=True)
+    return tf.stack([convolve(*part) for part in parts])
 
 
 @register("hidden", "convolution")
@@ -104,21 +146,20 @@ class Convolution(Hidden):
             layer.point_kernel * by_copy[:, i : i + 1]
             for i, layer in enumerate(layers)
         ]
-        out = convolve(
+        mixed = convolve_copies(
             x,
             tf.concat([widened(tf.convert_to_tensor(v.kernel), size) for v in layers], axis=-1),
             tf.concat([layer.bias for layer in layers], axis=-1),
-            tf.concat(points, axis=1),
+            tf.squeeze(tf.concat(points, axis=1), axis=-1),
         )
         biases = tf.stack([layer.point_bias for layer in layers], axis=1)
-        mixed = tf.squeeze(out, axis=-1) + tf.reduce_sum(biases * by_copy, axis=1, keepdims=True)
+        mixed += tf.reduce_sum(biases * by_copy, axis=1, keepdims=True)
         return mixed[0] if layers[0].num is None else mixed
 
     def each(self, x, training):
-        out = convolve(
-            x, tf.convert_to_tensor(self.kernel), self.bias, tf.convert_to_tensor(self.point_kernel)
-        )
-        return tf.squeeze(out, axis=-1) + self.point_bias[:, tf.newaxis]
+        kernel, points = map(tf.convert_to_tensor, (self.kernel, self.point_kernel))
+        out = convolve_copies(x, kernel, tf.convert_to_tensor(self.bias), points[..., 0])
+        return out + self.point_bias[:, tf.newaxis]
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
