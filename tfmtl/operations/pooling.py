@@ -124,8 +124,11 @@ class AttentivePooling(Pooling):
 
     def each(self, fields):
         _, count, dim = fields.shape
-        flat = tf.reshape(fields, [1, -1, dim])
-        scores = tf.matmul(tf.tanh(tf.matmul(flat, self.kernel)), self.score_kernel)
+        # All copies read the same: one product of all kernels, whose copies come first.
+        kernels = tf.reshape(tf.transpose(self.kernel, [0, 2, 1]), [-1, dim])
+        hidden = tf.matmul(kernels, tf.reshape(fields, [-1, dim]), transpose_b=True)
+        hidden = tf.reshape(tf.tanh(hidden), [self.copies, dim, -1])
+        scores = tf.matmul(self.score_kernel, hidden, transpose_a=True)
         weights = tf.nn.softmax(tf.reshape(scores, [self.copies, -1, count]))
         # By row [copies, fields] · [fields, dim]: no copy repeats the fields.
         pooled = tf.matmul(tf.transpose(weights, [1, 0, 2]), fields)
@@ -159,5 +162,8 @@ class LinearPooling(Pooling):
 
     def each(self, fields):
         _, count, dim = fields.shape
-        flat = tf.reshape(fields, [1, -1, count * dim])
-        return tf.matmul(flat, self.kernel) + self.bias[:, tf.newaxis]
+        # As for attention, one product.
+        kernels = tf.reshape(tf.transpose(self.kernel, [1, 0, 2]), [count * dim, -1])
+        pooled = tf.matmul(tf.reshape(fields, [-1, count * dim]), kernels)
+        by_copy = tf.reshape(pooled, [-1, self.copies, self.kernel.shape[-1]])
+        return tf.transpose(by_copy, [1, 0, 2]) + self.bias[:, tf.newaxis]
