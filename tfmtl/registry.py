@@ -4,6 +4,7 @@ A configuration names a part and gives its keyword arguments, `{"name": "mmoe",
 "num_experts": 4}`; `build` makes the object. A new part is one file with one decorator.
 """
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -72,5 +73,6 @@ def check(kind: str, config: Mapping[str, Any]) -> None:
 def build(kind: str, config: Mapping[str, Any], *args: Any) -> Any:
     """Makes the part that `config` names, from positional `args` and its keyword arguments."""
     check(kind, config)
-    arguments = {k: v for k, v in config.items() if k != "name"}
+    # A layer that keeps lists or dicts has Keras wrap what is in them, in the caller's own data.
+    arguments = copy.deepcopy({k: v for k, v in config.items() if k != "name"})
     return get(kind, config["name"])(*args, **arguments)

@@ -4,14 +4,19 @@ import os
 from typing import Any
 
 import keras_tuner
+import tf_keras as keras
 from keras_tuner import oracles
 from keras_tuner.errors import FatalError
 
-from tfmtl.errors import DataError, SpecError
+from tfmtl.automtl.outputs import write_outputs
 from tfmtl.experiment import ExperimentConfig
 from tfmtl.inputs import PackedData
+from tfmtl.training.checkpoints import forget
 from tfmtl.training.search import check_search, search
 from tfmtl.tuning import ARCHITECTURE
+
+CHECKPOINTS = "checkpoints"
+"""Where in its directory a search keeps them."""
 
 
 class ArchitectureTuner(keras_tuner.engine.base_tuner.BaseTuner):
@@ -19,11 +24,12 @@ class ArchitectureTuner(keras_tuner.engine.base_tuner.BaseTuner):
 
     One trial is the whole search. Its hyper-parameters have the architecture as JSON, from which
     `apply_hyperparameters` makes the experiment to train, without any of the search. A search that
-    was killed goes on.
+    was killed goes on; one that has ended is not repeated.
 
     Args:
         experiment: Declares the search.
-        directory: Where the trial, its checkpoints and its pictures are kept.
+        directory: Where the trial is kept, with its checkpoints while it runs, and then with what
+            it found in tables and pictures.
         verbose: As in `tfmtl.search`.
 
     Raises:
@@ -45,15 +51,23 @@ class ArchitectureTuner(keras_tuner.engine.base_tuner.BaseTuner):
         )
 
     def run_trial(self, trial: Any, data: PackedData) -> dict[str, float]:
-        """Searches, and returns the last validation loss."""
+        """Searches, and returns the validation loss of what was found."""
+        # Keras keeps every graph it has built, and a supernet's is large.
+        keras.backend.clear_session()
         folder = self.folder_of(trial)
         try:
             found = search(self.experiment, data, directory=folder, verbose=self.verbose)
-        except (SpecError, DataError) as error:
-            # Keras Tuner would note a failed trial and try again, which fails alike.
+        except Exception as error:
+            # Keras Tuner would note a failed trial and go on, and there is no other trial.
             raise FatalError(str(error)) from error
+        write_outputs(folder, found.architecture, found.history)
         trial.hyperparameters.Fixed(ARCHITECTURE, found.architecture.to_json())
         return {"loss": found.loss}
+
+    def on_trial_end(self, trial: Any) -> None:
+        """Keeps what was found, and only then lets go of the checkpoints."""
+        super().on_trial_end(trial)
+        forget(os.path.join(self.folder_of(trial), CHECKPOINTS))
 
     def folder_of(self, trial: Any) -> str:
         """Where a trial's architecture, tables and pictures are."""
