@@ -146,6 +146,21 @@ def test_a_backbone_that_contradicts_itself_is_refused(changes, message):
         by_hand(**changes)
 
 
+def test_settings_that_were_given_stay_what_they_were():
+    # Keras wraps what a layer keeps, and the wrapped are no JSON.
+    experts = [{"pooling": {"name": "sum"}, "blocks": [{"name": "mlp", "units": 5}]}]
+    chosen = {task: [0] for task in TASKS}
+    AutoMTLNetwork(TASKS, experts=experts, chosen=chosen)
+    given = (experts[0], experts[0]["pooling"], experts[0]["blocks"][0], chosen)
+    assert {type(part) for part in given} == {dict}
+    assert {type(part) for part in (experts[0]["blocks"], *chosen.values())} == {list}
+
+
+def test_a_choice_of_no_task_is_not_that_of_all():
+    with pytest.raises(SpecError, match=r"got those of \[\]"):
+        AutoMTLNetwork(TASKS, experts=[{"pooling": {"name": "sum"}}], chosen={})
+
+
 def test_experts_of_different_widths_are_refused():
     experts = [{"pooling": {"name": "linear", "width": width}} for width in (5, 6)]
     with pytest.raises(SpecError, match="have widths {0: 5, 1: 6}"):

@@ -10,7 +10,7 @@ import pytest
 from tfmtl.automtl.__main__ import main
 from tfmtl.automtl.architecture import Architecture, Chosen, Expert, Selection
 from tfmtl.automtl.curves import draw_directions, draw_selection, draw_skips
-from tfmtl.automtl.outputs import write_outputs
+from tfmtl.automtl.outputs import write_pictures, write_tables
 from tfmtl.automtl.pictures import draw_architecture
 from tfmtl.errors import DataError
 
@@ -71,7 +71,7 @@ def names(paths):
 
 
 def test_tables_have_the_history_epoch_by_epoch(tmp_path):
-    write_outputs(str(tmp_path), FOUND, HISTORY)
+    write_tables(str(tmp_path), HISTORY)
     assert table(tmp_path / "skip_counts.csv") == [
         {"epoch": "1", "n_skip": "2", "n_blocks": "9"},
         {"epoch": "2", "n_skip": "4", "n_blocks": "9"},
@@ -86,21 +86,20 @@ def test_tables_have_the_history_epoch_by_epoch(tmp_path):
     assert last == {**own, "difference": "", "stopped": "1"}
 
 
-def test_every_picture_is_a_picture_and_what_the_history_lacks_is_not_written(tmp_path):
-    written = write_outputs(str(tmp_path / "all"), FOUND, HISTORY)
-    assert [name for name in names(written) if name.endswith(".png")] == PICTURES
+def test_every_picture_is_a_picture(tmp_path):
+    written = write_pictures(str(tmp_path), FOUND, HISTORY)
+    assert names(written) == PICTURES
     for path in written:
-        if path.endswith(".png"):
-            with open(path, "rb") as file:
-                assert file.read(8) == b"\x89PNG\r\n\x1a\n"
+        with open(path, "rb") as file:
+            assert file.read(8) == b"\x89PNG\r\n\x1a\n"
+
+
+def test_what_the_history_lacks_is_neither_a_table_nor_a_picture(tmp_path):
     without = [{**row, "selection": {}, "difference": {}} for row in HISTORY]
-    assert names(write_outputs(str(tmp_path / "some"), FOUND, without)) == [
-        "architecture.png",
-        "skip_counts.csv",
-        "skip_counts.png",
-    ]
+    assert names(write_tables(str(tmp_path), without)) == ["skip_counts.csv"]
     trials = [{"trial": 0, "n_skip": 3, "val_loss": 0.3}]
-    assert names(write_outputs(str(tmp_path / "drawn"), FOUND, trials)) == ["architecture.png"]
+    assert write_tables(str(tmp_path), trials) == []
+    assert names(write_pictures(str(tmp_path), FOUND, trials)) == ["architecture.png"]
 
 
 def texts(figure):

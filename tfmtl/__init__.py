@@ -33,6 +33,7 @@ _PUBLIC = {
     "tfmtl.automtl.architecture": ("Architecture",),
     "tfmtl.automtl.declare": ("AutoMTL",),
     "tfmtl.automtl.found": ("Found",),
+    "tfmtl.automtl.pictures": ("draw_architecture",),
     "tfmtl.mtms.declare": ("MTMS",),
     "tfmtl.partition": (
         "Sampling",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tfmtl.automtl.architecture import Architecture
-from tfmtl.automtl.outputs import write_outputs
+from tfmtl.automtl.outputs import write_pictures, write_tables
 from tfmtl.errors import SpecError
 
 HELP = """\
@@ -52,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if spent:
         print("spent       ", ", ".join(f"{value:,.0f} {name}" for name, value in spent.items()))
     history = _read(options.directory, "history.json") or []
-    for written in write_outputs(options.out or options.directory, architecture, history):
+    folder = options.out or options.directory
+    tables, pictures = write_tables(folder, history), write_pictures(folder, architecture, history)
+    for written in (*tables, *pictures):
         print(f"wrote {written}")
     return 0
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfmtl.automtl.architecture import Architecture
+from tfmtl.automtl.outputs import write_pictures, write_tables
 from tfmtl.experiment import ExperimentConfig
 from tfmtl.plain import write_json, write_text
 
@@ -35,7 +36,12 @@ class Found:
         return losses[-1] if "epoch" in self.history[-1] else min(losses)
 
     def save(self, directory: str) -> None:
-        """Writes all of it into a folder: `architecture.json`, `experiment.json`, and so on."""
+        """Writes all of it into a folder, made if it is not there.
+
+        `architecture.json`, `experiment.json`, `history.json` and `budget.json`, and as tables
+        what of the history people look at: `skip_counts.csv`, `beta_heatmap.csv` and
+        `gradient_direction.csv`. `draw`, or `python -m tfmtl.automtl`, makes pictures of them.
+        """
         os.makedirs(directory, exist_ok=True)
         for name, text in (
             ("architecture.json", self.architecture.to_json()),
@@ -44,6 +50,18 @@ class Found:
             write_text(os.path.join(directory, name), text)
         write_json(os.path.join(directory, "history.json"), self.history, indent=1)
         write_json(os.path.join(directory, "budget.json"), dict(self.budget), indent=1)
+        write_tables(directory, self.history)
+
+    def draw(self, directory: str) -> list[str]:
+        """Draws the network and how it came about into a folder, made if it is not there.
+
+        `architecture.png`, and of a differentiable search `skip_counts.png`, `beta_heatmap.png`
+        and `gradient_direction.png`. `tfmtl.draw_architecture` shows the first in a notebook.
+
+        Returns:
+            The pictures' paths.
+        """
+        return write_pictures(directory, self.architecture, self.history)
 
 
 class Budget:

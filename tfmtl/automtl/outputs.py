@@ -3,7 +3,6 @@
 import csv
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from tfmtl.automtl.architecture import Architecture
 from tfmtl.automtl.curves import Row, draw_directions, draw_selection, draw_skips
@@ -18,46 +17,57 @@ TABLES: dict[str, tuple[str, ...]] = {
 mean of the epoch's tests, empty where there were none; `expert` empty of an interaction."""
 
 
-def write_outputs(directory: str, architecture: Architecture, history: Sequence[Row]) -> list[str]:
-    """Writes a search's tables and pictures into a folder.
+def write_tables(directory: str, history: Sequence[Row]) -> list[str]:
+    """Writes a search's tables into a folder, those that the history has rows for.
 
-    `architecture.png` always; `skip_counts`, `beta_heatmap` and `gradient_direction`, each as
-    `.csv` and `.png`, where the history has them: networks that were drawn have no epochs.
+    Networks that were drawn at random have no epochs, and none of them.
 
     Args:
         directory: The folder; made if it is not there.
-        architecture: What was found.
         history: By epoch; see `tfmtl.automtl.curves.Row`.
 
     Returns:
         The files' paths.
     """
     os.makedirs(directory, exist_ok=True)
-    written: list[str] = []
-    _picture(directory, "architecture.png", draw_architecture(architecture), written)
-    parts: tuple[tuple[str, Callable, Callable], ...] = (
-        ("n_skip", _skips, lambda rows: draw_skips({"search": rows})),
-        ("selection", _selection, draw_selection),
-        ("difference", _directions, draw_directions),
-    )
-    for (name, columns), (key, tabled, drawn) in zip(TABLES.items(), parts, strict=True):
-        rows = [row for row in history if "epoch" in row and row.get(key) not in (None, {})]
-        if not rows:
-            continue
-        path = os.path.join(directory, name)
-        with open(path, "w", encoding="utf-8", newline="") as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(columns)
-            table.writerows(line for row in rows for line in tabled(row))
-        written.append(path)
-        _picture(directory, name.replace(".csv", ".png"), drawn(rows), written)
+    written = []
+    for (name, columns), (key, tabled, _) in zip(TABLES.items(), PARTS, strict=True):
+        if rows := _with(history, key):
+            path = os.path.join(directory, name)
+            with open(path, "w", encoding="utf-8", newline="") as file:
+                table = csv.writer(file, lineterminator="\n")
+                table.writerow(columns)
+                table.writerows(line for row in rows for line in tabled(row))
+            written.append(path)
     return written
 
 
-def _picture(directory: str, name: str, figure: Any, written: list[str]) -> None:
-    path = os.path.join(directory, name)
-    figure.savefig(path, dpi=150)
-    written.append(path)
+def write_pictures(directory: str, architecture: Architecture, history: Sequence[Row]) -> list[str]:
+    """Draws the network, and a picture beside each table that there is, into a folder.
+
+    Args:
+        directory: The folder; made if it is not there.
+        architecture: What was found.
+        history: As for `write_tables`.
+
+    Returns:
+        The files' paths.
+    """
+    os.makedirs(directory, exist_ok=True)
+    figures = {"architecture.png": draw_architecture(architecture)}
+    for name, (key, _, drawn) in zip(TABLES, PARTS, strict=True):
+        if rows := _with(history, key):
+            figures[name.replace(".csv", ".png")] = drawn(rows)
+    written = []
+    for name, figure in figures.items():
+        path = os.path.join(directory, name)
+        figure.savefig(path, dpi=150)
+        written.append(path)
+    return written
+
+
+def _with(history: Sequence[Row], key: str) -> list[Row]:
+    return [row for row in history if "epoch" in row and row.get(key) not in (None, {})]
 
 
 def _skips(row):
@@ -82,3 +92,11 @@ def _directions(row):
             (row["epoch"] + 1, block, label, *(expert or [""]), mean, int(name in stopped))
         )
     return lines
+
+
+# By table: what it asks of a row, the table's lines of a row, and the picture of all rows.
+PARTS: tuple[tuple[str, Callable, Callable], ...] = (
+    ("n_skip", _skips, lambda rows: draw_skips({"search": rows})),
+    ("selection", _selection, draw_selection),
+    ("difference", _directions, draw_directions),
+)

@@ -1,5 +1,6 @@
 """The networks that AutoMTL finds: experts of different layers, of which each task has its own."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,7 +36,7 @@ class Expert(keras.layers.Layer):
 
     def __init__(self, pooling: Config, blocks: Sequence[Config] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.pooling, self.blocks = pooling, tuple(blocks)
+        self.pooling, self.blocks = _own(pooling), _own(tuple(blocks))
         # The names are the variables', where two layers of one kind would share one.
         self.layers = [
             operation("pooling", ("pooling", pooling)),
@@ -108,8 +109,8 @@ class AutoMTLNetwork(Backbone):
         super().__init__(tasks, **kwargs)
         _check_experts(experts)
         everything = range(len(experts))
-        self.experts, self.width, self.gate_bias = tuple(experts), width, gate_bias
-        self.chosen = {t: tuple(everything) for t in self.tasks} if chosen is None else chosen
+        self.experts, self.width, self.gate_bias = _own(tuple(experts)), width, gate_bias
+        self.chosen = _own({t: tuple(everything) for t in self.tasks} if chosen is None else chosen)
         _check_chosen(self.chosen, self.tasks, len(experts))
         self.expert_layers = [
             Expert(_resized(e["pooling"], width), e.get("blocks", ()), name=f"expert_{i}")
@@ -178,6 +179,11 @@ class AutoMTLNetwork(Backbone):
             "width": self.width,
             "gate_bias": self.gate_bias,
         }
+
+
+def _own(plain):
+    # As an attribute, Keras wraps the lists and dicts that are in it, in place.
+    return copy.deepcopy(plain)
 
 
 def _resized(pooling, width):
