@@ -57,7 +57,8 @@ class EarlyStopping:
     minibatches alone would do: their gradients are almost at right angles. `window` instead takes
     the mean over `window` tests, one window after the other.
 
-    A test whose gradients point nowhere counts neither way. What is stopped stays so.
+    A test whose gradients point nowhere counts neither way. What is stopped stays so; the moving
+    averages of its batch normalisation, which are not trained, go on to follow its inputs.
 
     Args:
         operations: What can be stopped, each copy apart.

@@ -139,7 +139,7 @@ def search_by_gradient(
         seed=settings.seed,
         width=experiment.model.dim,
         dim=experiment.model.dim,
-        fields=len(model.embedding.field_names),
+        fields=sum(len(embedding.field_names) for embedding in model.embeddings),
         frozen_ops=history[-1]["frozen"],
     )
     how = {**dataclasses.asdict(declared), "budget": budget.spent}
@@ -191,7 +191,7 @@ def _standing(bilevel: Bilevel, epoch: int, done: int) -> dict[str, Any]:
     model, declared = bilevel.model, bilevel.search
     skips, blocks = skip_count(declared, alphas_of(model))
     beta = model.backbone.beta
-    report = {"frozen": [], "difference": {}}
+    report: dict[str, Any] = {"frozen": [], "difference": {}}
     if bilevel.stopping is not None:
         report = bilevel.stopping.report()
     return {
