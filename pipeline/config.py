@@ -109,7 +109,7 @@ def check(experiment: ExperimentConfig) -> None:
 
     Raises:
         SpecError: A part or one of its arguments is unknown, the tasks do not fit the model, or
-            the search does not fit the experiment; or slots and the split contradict each other.
+            a search does not fit the experiment; or slots and the split contradict each other.
     """
     check_slots(experiment)
     # Imported here: they bring TensorFlow, which --help need not wait for. Not tfmtl.model: it
@@ -119,6 +119,7 @@ def check(experiment: ExperimentConfig) -> None:
     import tfmtl.operations
     import tfmtl.optimizers
     import tfmtl.terms  # noqa: F401  these five register the parts
+    from tfmtl.automtl.checks import check_space
     from tfmtl.heads import check_semantics, impression_tasks
     from tfmtl.interaction import check_interaction
     from tfmtl.scenes import scene_feature
@@ -126,6 +127,8 @@ def check(experiment: ExperimentConfig) -> None:
     tuning = experiment.tuning
     check_tuning(experiment)
     check_monitor(experiment)
+    if experiment.search is not None:
+        check_space(experiment)
     candidates = [experiment]
     for path, values in tuning.space.items() if tuning else ():
         values = values if isinstance(values, tuple) else (values["min"], values["max"])

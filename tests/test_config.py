@@ -7,9 +7,11 @@ from pipeline import local_runner
 from pipeline.config import check, known_names, load
 from pipeline.data import data_of, replay_of
 from pipeline.lock import alone
+from tfmtl.automtl.declare import AutoMTL
 from tfmtl.errors import DataError, SpecError
 from tfmtl.experiment import ExperimentConfig, Tuning
 
+SA_3 = AutoMTL(interactions=[("sa-3", {"name": "self_attention", "heads": 3})])
 MINIMAL = """
 from tfmtl import ExperimentConfig, ProblemSpec, binary, by_row_number, numerical
 
@@ -106,6 +108,14 @@ def test_the_data_of_a_file_lie_relative_to_the_file(tmp_path):
         ("training.monitor", "auc", "'y/auc@imp'"),
         ("tuning", Tuning(space={"training.rate": [1, 2]}), "Training has no field 'rate'"),
         ("tuning", Tuning(space={"model.backbone.name": ["mmoe", "mmo"]}), "Did you mean 'mmoe'"),
+        ("search", AutoMTL(hidden=[("a", {"name": "mpl"})]), "unknown hidden 'mpl'.*mean 'mlp'"),
+        (
+            "search",
+            AutoMTL(hidden=[("a", {"name": "gate"})] * 2),
+            "labels .* more than once",
+        ),
+        ("search", AutoMTL(warm_up_epochs=10), "warm_up_epochs=10 of epochs=10"),
+        ("search", SA_3, "heads=3 do not divide the fields' width dim=16"),
     ],
 )
 def test_what_would_fail_after_reading_the_data_is_refused_before(tmp_path, path, value, message):

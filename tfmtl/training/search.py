@@ -12,10 +12,11 @@ from absl import logging
 from tqdm import tqdm
 
 from tfmtl.automtl.architecture import Architecture
+from tfmtl.automtl.checks import check_search
 from tfmtl.automtl.declare import AutoMTL
 from tfmtl.automtl.derive import derive, skip_count, softmax
 from tfmtl.automtl.found import Budget, Found
-from tfmtl.errors import DataError, SpecError
+from tfmtl.errors import DataError
 from tfmtl.experiment import ExperimentConfig
 from tfmtl.inputs import PackedData, Rows, label_moments
 from tfmtl.packed_metrics import Packed
@@ -70,31 +71,6 @@ def search(
     if directory is not None:
         found.save(directory)
     return found
-
-
-def check_search(experiment: ExperimentConfig) -> AutoMTL:
-    """The experiment's settings of the search.
-
-    Raises:
-        SpecError: It has none, or they leave nothing to find.
-    """
-    declared = experiment.search
-    if declared is None:
-        raise SpecError(
-            f"experiment {experiment.name!r} declares no search; "
-            "ExperimentConfig(search=AutoMTL()) does."
-        )
-    if experiment.mtms is not None:
-        raise SpecError(
-            "mtms trains networks of its own, slot by slot; a search is for experiments without."
-        )
-    gradient = declared.algorithm == "differentiable"
-    if gradient and declared.selection and declared.warm_up_epochs >= declared.epochs:
-        raise SpecError(
-            f"search: warm_up_epochs={declared.warm_up_epochs} of epochs={declared.epochs} leave "
-            "none in which tasks choose between experts; give more epochs, or a shorter warm-up."
-        )
-    return declared
 
 
 def search_by_gradient(

@@ -8,11 +8,11 @@ import tf_keras as keras
 from keras_tuner import oracles
 from keras_tuner.errors import FatalError
 
-from tfmtl.automtl.outputs import write_outputs
+from tfmtl.automtl.checks import check_search
 from tfmtl.experiment import ExperimentConfig
 from tfmtl.inputs import PackedData
 from tfmtl.training.checkpoints import forget
-from tfmtl.training.search import check_search, search
+from tfmtl.training.search import search
 from tfmtl.tuning import ARCHITECTURE
 
 CHECKPOINTS = "checkpoints"
@@ -60,7 +60,7 @@ class ArchitectureTuner(keras_tuner.engine.base_tuner.BaseTuner):
         except Exception as error:
             # Keras Tuner would note a failed trial and go on, and there is no other trial.
             raise FatalError(str(error)) from error
-        write_outputs(folder, found.architecture, found.history)
+        found.draw(folder)
         trial.hyperparameters.Fixed(ARCHITECTURE, found.architecture.to_json())
         return {"loss": found.loss}
 

@@ -1,0 +1,56 @@
+"""Whether a search can begin: refused is what would otherwise fail after the data were read."""
+
+from tfmtl.automtl.choice import check_candidates
+from tfmtl.automtl.declare import AutoMTL
+from tfmtl.automtl.derive import candidates_of
+from tfmtl.errors import SpecError
+from tfmtl.experiment import ExperimentConfig
+from tfmtl.operations.candidates import operation
+
+
+def check_search(experiment: ExperimentConfig) -> AutoMTL:
+    """The experiment's settings of the search.
+
+    Raises:
+        SpecError: It has none, or they leave nothing to find.
+    """
+    declared = experiment.search
+    if declared is None:
+        raise SpecError(
+            f"experiment {experiment.name!r} declares no search; "
+            "ExperimentConfig(search=AutoMTL()) does."
+        )
+    if experiment.mtms is not None:
+        raise SpecError(
+            "mtms trains networks of its own, slot by slot; a search is for experiments without."
+        )
+    gradient = declared.algorithm == "differentiable"
+    if gradient and declared.selection and declared.warm_up_epochs >= declared.epochs:
+        raise SpecError(
+            f"search: warm_up_epochs={declared.warm_up_epochs} of epochs={declared.epochs} leave "
+            "none in which tasks choose between experts; give more epochs, or a shorter warm-up."
+        )
+    return declared
+
+
+def check_space(experiment: ExperimentConfig) -> None:
+    """Refuses candidates that do not exist, or that do not fit the width of the fields.
+
+    Args:
+        experiment: With `search`.
+
+    Raises:
+        SpecError: As `check_search` does; or an operation is unknown, has no such argument, or
+            takes no vectors of `model.dim`; or two candidates have one label.
+    """
+    import tfmtl.operations  # noqa: F401  registers them
+
+    declared, dim = check_search(experiment), experiment.model.dim
+    for kind, candidates in candidates_of(declared).items():
+        check_candidates(kind, candidates)
+        # What an operation says of the width does not depend on how many fields there are.
+        shape = (None, dim) if kind == "hidden" else (None, 1, dim)
+        for candidate in candidates:
+            if kind == "interaction" and not declared.interaction:
+                continue
+            operation(kind, candidate).build(shape)
