@@ -23,6 +23,7 @@ number, its hash, as evenly spread as the ids are, and MAN is else as it was.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -179,6 +180,10 @@ def experiment(data: DataSet, model: str, seed: int, sizes: Sizes) -> Experiment
     )
 
 
+Figures = dict[str, float]
+Remember = Callable[[str, Callable[[], Figures]], Figures]
+
+
 def study(
     data: DataSet,
     seed: int,
@@ -186,8 +191,9 @@ def study(
     path: str | None = None,
     *,
     models: Iterable[str] = tuple(MODELS),
+    remember: Remember = lambda name, make: make(),
     trained: Callable[[], object] = lambda: None,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, Figures]:
     """Trains models on one seed's rows.
 
     Args:
@@ -196,36 +202,60 @@ def study(
         sizes: How much.
         path: Where the rows are read, where they are.
         models: Names of `MODELS`.
+        remember: Gives a model's figures, made now or before.
         trained: Called after each.
 
     Returns:
         Test figures by model and metric, and `epochs`, how many passes (or trees) validation
         chose; where the truth is known, its own as `truth`.
     """
-    tables = dict(data.tables(seed, sizes, path))
-    ready: dict[tuple[bool, bool], Prepared] = {}
+    rows = _Rows(data, seed, sizes, path)
     levels = {}
     for name in models:
-        arm = MODELS[name]
-        if isinstance(arm, Trees):
-            scores, length = _trees(data, arm, tables, seed)
-        else:
-            # Keras keeps every graph it has built.
-            keras.backend.clear_session()
-            kind = arm.product, arm.embedded
-            if kind not in ready:
-                spec = problem(data, product=arm.product, embedded=arm.embedded)
-                rows = tables if arm.embedded else hashed(data.features, tables)
-                ready[kind] = prepare(spec, rows)
-            found = train(experiment(data, name, seed, sizes), ready[kind].data, verbose=0)
-            scores = found.model.predict_rows(ready[kind].test.batches(1 << 14)).predictions
-            length = found.best_epoch + 1
-        levels[name] = {**measures(data, scores, tables["test"]), "epochs": float(length)}
+        levels[name] = remember(name, functools.partial(_figures, rows, name))
         trained()
     if data.true:
-        truth = {score: tables["test"][column].to_numpy() for score, column in data.true.items()}
-        levels["truth"] = measures(data, truth, tables["test"])
+        levels["truth"] = remember("truth", rows.truth)
     return levels
+
+
+class _Rows:
+    """One seed's rows, read and packed when they are first asked for."""
+
+    def __init__(self, data: DataSet, seed: int, sizes: Sizes, path: str | None) -> None:
+        self.data, self.seed, self.sizes, self.path = data, seed, sizes, path
+        self.ready: dict[tuple[bool, bool], Prepared] = {}
+
+    @functools.cached_property
+    def tables(self) -> dict[str, pa.Table]:
+        return dict(self.data.tables(self.seed, self.sizes, self.path))
+
+    def prepared(self, product: bool, embedded: bool) -> Prepared:
+        kind = product, embedded
+        if kind not in self.ready:
+            tables = self.tables if embedded else hashed(self.data.features, self.tables)
+            spec = problem(self.data, product=product, embedded=embedded)
+            self.ready[kind] = prepare(spec, tables)
+        return self.ready[kind]
+
+    def truth(self) -> Figures:
+        test = self.tables["test"]
+        scores = {score: test[column].to_numpy() for score, column in self.data.true.items()}
+        return measures(self.data, scores, test)
+
+
+def _figures(rows: _Rows, name: str) -> Figures:
+    arm = MODELS[name]
+    if isinstance(arm, Trees):
+        scores, length = _trees(rows.data, arm, rows.tables, rows.seed)
+    else:
+        # Keras keeps every graph it has built.
+        keras.backend.clear_session()
+        ready = rows.prepared(arm.product, arm.embedded)
+        found = train(experiment(rows.data, name, rows.seed, rows.sizes), ready.data, verbose=0)
+        scores = found.model.predict_rows(ready.test.batches(1 << 14)).predictions
+        length = found.best_epoch + 1
+    return {**measures(rows.data, scores, rows.tables["test"]), "epochs": float(length)}
 
 
 def _trees(

@@ -232,8 +232,8 @@ def measured(monkeypatch):
     """In place of training: MAN gains with each seed, and is worse than OMoE at clicks."""
     asked = []
 
-    def study(data, seed, sizes, path, *, trained):
-        asked.append((data.name, seed, path))
+    def study(data, seed, sizes, path, *, remember, trained):
+        remember("man", lambda: asked.append((data.name, seed, path)) or {})
         levels = {}
         for place, model in enumerate(arms.MODELS):
             level = 0.60 if model == "man" else 0.58 + place / 1e4
@@ -329,5 +329,5 @@ def test_the_quick_run_trains_every_arm(capsys):
     for model in arms.MODELS:
         for label in paper.LABELS:
             assert 0 < found[f"simulated_ads/{model}/{label}/ne@imp"]["ours"] < 1.1
-            assert found[f"simulated_ads/{model}/{label}/auc@imp"]["ours"] > 0.4
+            assert 0 < found[f"simulated_ads/{model}/{label}/auc@imp"]["ours"] < 1
     paper._levels.cache_clear()

@@ -18,7 +18,7 @@ and the two-sided p of a paired t-test of MAN against each other arm.
 
 import argparse
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -215,13 +215,12 @@ def _levels(
         # Requests show seven ads on average.
         sizes = Sizes(impressions=requests * 7, epochs=sizes.epochs)
 
-    def run() -> dict[str, Any]:
-        with tqdm(
-            total=len(MODELS), desc=f"{name}, seed {seed}", unit=" arms", disable=None
-        ) as bar:
-            return study(DATA_SETS[name], seed, sizes, path, trained=bar.update)
+    def remember(model: str, make: Callable[[], Any]) -> Any:
+        name_of_arm = f"{name}-{sizes.impressions}-{sizes.epochs}-seed{seed}-{model}"
+        return kept(keep, "man", CODE, name_of_arm, make)
 
-    return kept(keep, "man", CODE, f"{name}-{sizes.impressions}-{sizes.epochs}-seed{seed}", run)
+    with tqdm(total=len(MODELS), desc=f"{name}, seed {seed}", unit=" arms", disable=None) as bar:
+        return study(DATA_SETS[name], seed, sizes, path, remember=remember, trained=bar.update)
 
 
 PAPER = Paper(
