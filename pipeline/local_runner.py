@@ -14,8 +14,9 @@ As the pipeline file of TFX's own command, where the settings come from the envi
     tfx run create --engine local --pipeline_name simulated_ads
 
 A second run takes every component whose inputs, settings and code are unchanged from the cache;
-a run that was killed goes on where it was, inside Trainer from its last checkpoint. A configuration
-with `mtms` is run for each new day of a log in folders of a day each; days done are passed over.
+a run that was killed goes on where it was, inside Tuner and Trainer from the last checkpoint. A
+configuration with `mtms` is run for each new day of a log in folders of a day each; days done are
+passed over.
 """
 
 import argparse

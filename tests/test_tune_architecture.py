@@ -99,6 +99,16 @@ def test_a_second_search_in_the_same_directory_searches_nothing(tuned, monkeypat
     assert again.get_best_hyperparameters()[0].values == best.values
 
 
+def test_summaries_say_the_space_and_the_network_and_print_no_json(tuned, caplog, capsys):
+    tuner, found = tuned
+    with caplog.at_level("INFO", logger="absl"):
+        tuner.search_space_summary()
+        tuner.results_summary()
+    assert "2 experts of 1 layers: 3 interactions, 2 poolings and 3 layers" in caplog.text
+    assert str(found.architecture) in caplog.text
+    assert capsys.readouterr().out == ""
+
+
 class Killed(BaseException):
     """What no handler of ours catches."""
 

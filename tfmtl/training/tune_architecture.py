@@ -5,10 +5,13 @@ from typing import Any
 
 import keras_tuner
 import tf_keras as keras
+from absl import logging
 from keras_tuner import oracles
 from keras_tuner.errors import FatalError
 
+from tfmtl.automtl.architecture import Architecture
 from tfmtl.automtl.checks import check_search
+from tfmtl.automtl.derive import candidates_of
 from tfmtl.experiment import ExperimentConfig
 from tfmtl.inputs import PackedData
 from tfmtl.training.checkpoints import forget
@@ -49,6 +52,8 @@ class ArchitectureTuner(keras_tuner.engine.base_tuner.BaseTuner):
             directory=directory,
             project_name="search",
         )
+        # It would tell of one trial without hyper-parameters; the search tells of its epochs.
+        self.oracle.verbose = 0
 
     def run_trial(self, trial: Any, data: PackedData) -> dict[str, float]:
         """Searches, and returns the validation loss of what was found."""
@@ -68,6 +73,25 @@ class ArchitectureTuner(keras_tuner.engine.base_tuner.BaseTuner):
         """Keeps what was found, and only then lets go of the checkpoints."""
         super().on_trial_end(trial)
         forget(os.path.join(self.folder_of(trial), CHECKPOINTS))
+
+    def search_space_summary(self, extended: bool = False) -> None:
+        """Logs how large the space is."""
+        declared = check_search(self.experiment)
+        counts = {kind: len(choices) for kind, choices in candidates_of(declared).items()}
+        logging.info(
+            "Searching %d experts of %d layers: %d interactions, %d poolings and %d layers to "
+            "choose from.",
+            declared.num_experts,
+            declared.num_blocks,
+            counts["interaction"] if declared.interaction else 0,
+            counts["pooling"],
+            counts["hidden"],
+        )
+
+    def results_summary(self, num_trials: int = 10) -> None:
+        """Logs the network."""
+        for best in self.get_best_hyperparameters(1):
+            logging.info("%s", Architecture.from_json(best.get(ARCHITECTURE)))
 
     def folder_of(self, trial: Any) -> str:
         """Where a trial's architecture, tables and pictures are."""
