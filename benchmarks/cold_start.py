@@ -1,10 +1,11 @@
 """What meta-learning gives on groups nobody has seen: new advertisers, and whole new scenes.
 
 Simulated logs, of which some advertisers (or scenes) train, others choose rates, and the rest are
-the newcomers. A plain model and a meta-trained one have the same rows, network and epochs; both
-adapt to k rows of each newcomer by one step and are judged on its other rows, with what lies above
-the embeddings adapting (`top`) or all weights (`all`). Rates are chosen on the validation groups
-of a seed that no figure uses, for each model its own, by the log loss of clicks after 20 rows.
+the newcomers. A plain model and a meta-trained one have the same rows and network, and each stops
+when its own validation loss falls no more. Both adapt to k rows of each newcomer by one step and
+are judged on its other rows, with what lies above the embeddings adapting (`top`) or all weights
+(`all`). Rates are chosen on the validation groups of a seed that no figure uses, for each model its
+own, by the log loss of clicks after 20 rows.
 
 Three worlds:
 
@@ -69,7 +70,7 @@ class Sizes:
     """
 
     impressions: int = 60_000
-    epochs: int = 4
+    epochs: int = 15
     ks: Sequence[int] = (0, 5, 20, 50, 100)
     rates: Sequence[float] = (0.1, 0.3, 1.0, 3.0)
     meta_rate: float = 0.3

@@ -281,7 +281,7 @@ def test_groups_with_too_few_rows_are_named():
         model_of(), ArrayRows(rows), groups[:130], meta=Meta(), ks=(25,), min_query=15, **FAST
     )
     assert report.left_out == {"advertiser 3": 10} and report.groups == 3
-    assert "1 groups with fewer than 40 rows, 10 rows together: advertiser 3 (10)" in str(report)
+    assert "1 group with fewer than 40 rows, 10 rows together: advertiser 3 (10)" in str(report)
 
 
 def test_a_report_survives_json_and_is_drawn_and_tabled(tmp_path):
@@ -291,7 +291,11 @@ def test_a_report_survives_json_and_is_drawn_and_tabled(tmp_path):
     assert ColdStart.from_json(json.loads(json.dumps(report.to_json(), allow_nan=False))) == report
     frame = report.to_frame()
     assert len(frame) == 2 * 3 * 10 and {"value", "value_low", "change", "difference"} <= set(frame)
-    assert "meta [95%]" in str(report) and "against plain" in str(report)
+    lines = str(report).splitlines()
+    assert lines[0].split() == "ctr/auc@imp k value [95%] against k=0 against plain".split()
+    assert [line.split()[:2] for line in lines[1:7]] == [
+        [name, k] for name in ("plain", "meta") for k in ("0", "1", "5")
+    ]
     figure = tfmtl.draw_cold_start(report, str(tmp_path / "curves.png"))
     assert (tmp_path / "curves.png").stat().st_size > 1000
     assert [axis.get_title() for axis in figure.axes][:2] == ["ctr/auc@imp", "ctr/group_auc@imp"]

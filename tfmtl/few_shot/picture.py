@@ -51,14 +51,18 @@ def draw_cold_start(
                 [i.low for i in found],
                 [i.high for i in found],
                 color=line.get_color(),
-                alpha=0.2,
+                alpha=0.15,
                 linewidth=0,
             )
         axis.set_xticks(places, [str(k) for k in report.ks])
         axis.set(xlabel="k, rows of each group adapted to", title=metric)
         axis.grid(alpha=0.3)
-        if not at:
-            axis.legend(title=f"band: {report.level:.0%}, over groups", fontsize="small")
+    figure.legend(
+        *figure.axes[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=len(report.models),
+        title=f"band: {report.level:.0%} interval over groups",
+    )
     if path is not None:
         figure.savefig(path)
     return figure

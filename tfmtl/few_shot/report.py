@@ -124,22 +124,18 @@ class ColdStart:
 
     def __str__(self) -> str:
         lines = []
+        several = len(self.models) > 1
         for metric in told(self.metrics):
-            curves = {model: self.curve(metric, model) for model in self.models}
-            heading = [metric]
-            for at, model in enumerate(self.models):
-                heading += [f"{model} [{self.level:.0%}]", "against k=0"]
-                heading += [f"against {self.models[0]}"] if at else []
-            rows = [heading]
-            for place, k in enumerate(self.ks):
-                row = [f"k={k}"]
-                for curve in curves.values():
-                    shots = curve[place]
-                    row.append(format(shots.value, ".4f"))
-                    row.append(format(shots.change, "+.4f") if k else "")
-                    if shots.difference is not None:
-                        row.append(format(shots.difference, "+.4f"))
-                rows.append(row)
+            heading = [metric, "k", f"value [{self.level:.0%}]", "against k=0"]
+            rows = [[*heading, f"against {self.models[0]}"] if several else heading]
+            for model in self.models:
+                for shots in self.curve(metric, model):
+                    row = [model, str(shots.k), format(shots.value, ".4f")]
+                    row.append(format(shots.change, "+.4f") if shots.k else "")
+                    if several:
+                        other = shots.difference
+                        row.append("" if other is None else format(other, "+.4f"))
+                    rows.append(row)
             lines += [*aligned(rows), ""]
         for model, how in self.settings.items():
             steps = "step" if how["steps"] == 1 else "steps"
@@ -152,14 +148,15 @@ class ColdStart:
         )
         if self.left_out:
             lines.append(self._left_out_text())
-        return "\n".join(lines)
+        return "\n".join(line.rstrip() for line in lines)
 
     def _left_out_text(self) -> str:
         largest = sorted(self.left_out.items(), key=lambda item: (-item[1], item[0]))
         names = ", ".join(f"{name} ({rows})" for name, rows in largest[:NAMED])
+        noun = "group" if len(largest) == 1 else "groups"
         more = f" and {len(largest) - NAMED} more" if len(largest) > NAMED else ""
         return (
-            f"left out: {len(largest)} groups with fewer than {self.needed} rows, "
+            f"left out: {len(largest)} {noun} with fewer than {self.needed} rows, "
             f"{sum(self.left_out.values()):,} rows together: {names}{more}"
         )
 
