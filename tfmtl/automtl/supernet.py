@@ -11,10 +11,10 @@ import tf_keras as keras
 from tfmtl.automtl.architecture import Architecture
 from tfmtl.automtl.choice import Choice, Weights
 from tfmtl.automtl.declare import AutoMTL
+from tfmtl.automtl.derive import candidates_of
 from tfmtl.backbones.base import Backbone, flatten
 from tfmtl.errors import SpecError
 from tfmtl.layers.gates import Gates
-from tfmtl.operations.candidates import HIDDEN, INTERACTIONS, POOLINGS
 
 DEVIATION = 1e-3
 """Of the architecture's start: nearly even, yet no two experts alike, which nothing would part."""
@@ -62,18 +62,20 @@ class Supernet(Backbone):
         super().__init__(tasks, **kwargs)
         self.search, self.width = search, width
         experts = search.num_experts
-        poolings, hidden = search.poolings or POOLINGS, search.hidden or HIDDEN
+        candidates = candidates_of(search)
         self.interaction = (
-            Choice("interaction", search.interactions or INTERACTIONS, name="interaction")
+            Choice("interaction", candidates["interaction"], name="interaction")
             if search.interaction
             else None
         )
-        self.pooling = Choice("pooling", poolings, num=experts, width=width, name="pooling")
+        self.pooling = Choice(
+            "pooling", candidates["pooling"], num=experts, width=width, name="pooling"
+        )
         self.blocks = [
-            Choice("hidden", hidden, num=experts, name=f"hidden_{i}")
+            Choice("hidden", candidates["hidden"], num=experts, name=f"hidden_{i}")
             for i in range(search.num_blocks)
         ]
-        self._hidden_labels = [label for label, _ in hidden]
+        self._hidden_labels = [label for label, _ in candidates["hidden"]]
         self.gates = None if search.selection else Gates(len(self.tasks), experts, name="gates")
 
     def build(self, input_shape: Any) -> None:
