@@ -50,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(architecture)
     spent = _read(options.directory, "budget.json") or {}
     if spent:
-        print("spent       ", ", ".join(f"{value:,.0f} {name}" for name, value in spent.items()))
+        numbers = (f"{value:,.0f} {name.replace('_', ' ')}" for name, value in spent.items())
+        print("spent       ", ", ".join(numbers))
     history = _read(options.directory, "history.json") or []
     folder = options.out or options.directory
     tables, pictures = write_tables(folder, history), write_pictures(folder, architecture, history)

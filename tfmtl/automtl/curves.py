@@ -34,10 +34,10 @@ def draw_selection(history: Sequence[Row]) -> Any:
     )
     axes = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
     weights = np.array([[row["selection"][task] for task in tasks] for row in history])
+    # Even weights are at most the middle of the scale: their differences are as good as none.
+    most = max(weights.max(), 2 / weights.shape[-1])
     for k, (axis, task) in enumerate(zip(axes, tasks, strict=True)):
-        image = axis.imshow(
-            weights[:, k], vmin=0.0, vmax=weights.max(), cmap="viridis", aspect="auto"
-        )
+        image = axis.imshow(weights[:, k], vmin=0.0, vmax=most, cmap="viridis", aspect="auto")
         axis.set(title=task, xlabel="expert", xticks=range(weights.shape[-1]))
     axes[0].set_yticks(range(len(history)), [row["epoch"] + 1 for row in history])
     axes[0].set_ylabel("epoch")
@@ -119,7 +119,7 @@ def draw_directions(history: Sequence[Row]) -> Any:
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.set(xlabel="epoch", ylabel="% of operations", ylim=(-3, 103), title="stopped")
     right.grid(alpha=0.3)
-    right.legend(fontsize="small")
+    right.legend(fontsize="small", loc="upper left")
     return figure
 
 

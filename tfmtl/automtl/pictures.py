@@ -51,7 +51,8 @@ def draw_architecture(architecture: Architecture, *, title: str | None = None) -
     axis.axis("off")
     axis.set(xlim=(-0.65 * COLUMN, (columns - 0.35) * COLUMN), ylim=(-0.5, rows * ROW - 0.15))
     middle = (columns - 1) * COLUMN / 2
-    wide = max((len(experts) - 1) * COLUMN + BOX[0], 2.2)
+    places = _places(len(experts), columns)
+    wide = max(places[-1] - places[0] + BOX[0], 2.2)
 
     _box(axis, middle, 0.0, _fields_said(architecture), PLAIN, width=wide)
     below = 0.0
@@ -66,7 +67,6 @@ def draw_architecture(architecture: Architecture, *, title: str | None = None) -
             width=wide,
         )
         below = ROW
-    places = _places(len(experts), columns)
     foot = below + ROW
     top = foot + (layers - 1) * ROW
     for x, expert in zip(places, experts, strict=True):
