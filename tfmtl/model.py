@@ -296,6 +296,8 @@ class MultiTaskModel(tfrs.Model):
             others.append(self.l2 * (weights_squared + 0.5 * squares / rows))
         return TaskLosses(per_task, tf.stack(observed), others, representations)
 
+    # There is no control flow to convert, and looking for it takes longer than the rest of tracing.
+    @tf.autograph.experimental.do_not_convert
     def train_step(self, inputs: Packed) -> dict[str, tf.Tensor]:
         """One update of dense variables and of the rows that were looked up."""
         with tf.GradientTape(persistent=self.balancer.persistent) as tape:
@@ -372,7 +374,7 @@ class MultiTaskModel(tfrs.Model):
     def predict_rows(self, batches: tf.data.Dataset) -> Predicted:
         """Returns what the model says of packed rows, next to their labels."""
         if self._predict_batch is None:
-            self._predict_batch = tf.function(self.call, reduce_retracing=True)
+            self._predict_batch = tf.function(self.call, reduce_retracing=True, autograph=False)
         return predict_packed(self._predict_batch, batches)
 
     _predict_batch: Any = None

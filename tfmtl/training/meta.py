@@ -10,6 +10,7 @@ import dataclasses
 import os
 from collections.abc import Sequence
 
+import tensorflow as tf
 import tf_keras as keras
 
 from tfmtl.errors import SpecError
@@ -53,6 +54,7 @@ class MetaLearner(keras.Model):
         """As the model; nothing adapts."""
         return self.model(packed, training=training)
 
+    @tf.autograph.experimental.do_not_convert
     def train_step(self, tasks):
         """One update from the tasks of `tfmtl.training.meta_tasks`."""
         model = self.model
