@@ -12,6 +12,7 @@ from scipy import stats
 from benchmarks import automtl_arms as arms
 from benchmarks import automtl_cells as cells
 from benchmarks import funnels, reproduce
+from benchmarks.paper import Further, Measured
 from tfmtl.automtl.declare import AutoMTL
 from tfmtl.automtl.derive import derive, sample
 from tfmtl.automtl.found import Found
@@ -277,6 +278,13 @@ def measured(monkeypatch):
     paper._seed.cache_clear()
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pictures take seconds."""
+    drawn = Further(name="pictures", ours=Measured(values=[0.0]))
+    monkeypatch.setattr(paper, "_pictures", lambda *args: drawn)
+
+
 def printed(capsys, *argv):
     assert reproduce.reproduce(["automtl", "--json", *argv]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -313,7 +321,7 @@ def test_signs_of_paired_differences_are_judged_and_what_disagrees_is_said(
     assert {"skips.png", "selection-automtl.png", "architecture-automtl.png"} < drawn
 
 
-def test_an_arm_that_is_worse_everywhere_does_not_reproduce(measured, capsys, monkeypatch):
+def test_an_arm_that_is_worse_everywhere_does_not_reproduce(measured, undrawn, capsys, monkeypatch):
     before = arms.trained
 
     def trained(data, declared, *rest):
@@ -339,7 +347,7 @@ def test_a_star_needs_a_gain_of_which_the_paired_test_is_sure():
         assert row.note.startswith("*") == star and row.holds is None
 
 
-def test_kept_figures_are_read_again_by_seed_and_arm(measured, capsys, tmp_path):
+def test_kept_figures_are_read_again_by_seed_and_arm(measured, undrawn, capsys, tmp_path):
     argv = ["--quick", "--seeds", "2", "--keep", str(tmp_path)]
     first = printed(capsys, *argv)
     paper._seed.cache_clear()
@@ -353,7 +361,7 @@ def test_kept_figures_are_read_again_by_seed_and_arm(measured, capsys, tmp_path)
 
 
 def test_a_data_set_of_the_paper_needs_a_reader_alone_and_its_levels_are_then_judged(
-    measured, capsys, monkeypatch, tmp_path
+    measured, undrawn, capsys, monkeypatch, tmp_path
 ):
     reader = dataclasses.replace(
         SHOP, rows=dataclasses.replace(SHOP.rows, name="aliexpress_nl"), name="aliexpress_nl"
