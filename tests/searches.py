@@ -12,7 +12,7 @@ from tfmtl.partition import by_row_number
 from tfmtl.problem import ProblemSpec, binary, categorical
 from tfmtl.training.bilevel import Bilevel, Schedule, supernet_model
 
-SIZE, FIELDS = 8, 3
+SIZE, FIELDS = 20, 3
 PROBLEM = ProblemSpec(
     features=tuple(
         categorical(name, encoding="identity", size=SIZE) for name in ("user", "ad", "slot")
