@@ -12,7 +12,7 @@ from tfmtl.layers.decay import is_kernel
 from tfmtl.operations import HIDDEN, INTERACTIONS, POOLINGS, operation
 
 ROWS, FIELDS, DIM, WIDTH, COPIES = 6, 3, 8, 16, 3
-EPSILON, MOMENTUM = 1e-3, 0.99
+EPSILON, MOMENTUM = 1e-3, 0.9
 CHANNELS = 8
 EVERY = [
     *(("interaction", candidate) for candidate in INTERACTIONS),

@@ -10,8 +10,10 @@ from tfmtl.errors import SpecError
 from tfmtl.operations.base import Hidden
 from tfmtl.registry import register
 
-MOMENTUM, EPSILON = 0.99, 1e-3
-"""Keras' own, of `BatchNormalization`."""
+MOMENTUM, EPSILON = 0.9, 1e-3
+"""Of the batch normalisation. Keras' own momentum, 0.99, keeps the averages near where they start for
+hundreds of steps: after three epochs of 71 steps a network of four experts had a CTR AUC of 0.54 on
+validation rows, and 0.61 with 0.9, at the same training loss."""
 
 
 def moments_of(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
