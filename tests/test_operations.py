@@ -260,7 +260,7 @@ def test_an_operation_is_its_formula(kind, config, formula):
 def test_an_mlp_is_normalised_as_keras_would_and_remembers_the_same_moments():
     layer = make("hidden", ("mlp", {"name": "mlp", "units": 32}))
     x = inputs_of("hidden").numpy()
-    norm = keras.layers.BatchNormalization()
+    norm = keras.layers.BatchNormalization(momentum=0.9)
     before = weights_of(layer)
     hidden = tf.constant(x @ before["hidden_kernel"][0])
     norm.build(hidden.shape)
