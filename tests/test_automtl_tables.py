@@ -18,6 +18,7 @@ from tfmtl.automtl.derive import derive, sample
 from tfmtl.automtl.found import Found
 from tfmtl.features.layout import LABELS
 from tfmtl.metrics import auc
+from tfmtl.operations.candidates import HIDDEN, INTERACTIONS, POOLINGS
 from tfmtl.problem import binary, numerical
 
 paper = importlib.import_module("benchmarks.papers.automtl")
@@ -105,7 +106,9 @@ def test_a_variant_differs_from_automtl_in_what_its_name_says_alone(data):
     assert plain(data, "darts")["search"]["stopping"] == "none"
 
 
-@pytest.mark.parametrize("sizes", [arms.FULL, arms.QUICK], ids=["full", "quick"])
+@pytest.mark.parametrize(
+    "sizes", [arms.FULL, arms.REDUCED, arms.QUICK], ids=["full", "reduced", "quick"]
+)
 def test_designed_networks_differ_in_the_backbone_alone_and_all_train_alike(sizes):
     for arm in arms.BASELINES:
         others = differing(plain(SIMULATED, "mmoe", sizes), plain(SIMULATED, arm, sizes))
@@ -377,6 +380,18 @@ def test_a_data_set_of_the_paper_needs_a_reader_alone_and_its_levels_are_then_ju
     assert found["Table 4, aliexpress_nl: search by training"]["published"] == pytest.approx(
         10 / 1.1
     )
+
+
+def test_a_reduced_search_is_of_a_part_of_the_space_and_another_grid_is_refused(capsys):
+    declared = arms.experiment(SIMULATED, "automtl", 1, arms.REDUCED).search
+    for part, whole in (
+        (declared.interactions, INTERACTIONS),
+        (declared.poolings, POOLINGS),
+        (declared.hidden, HIDDEN),
+    ):
+        assert {label: dict(config) for label, config in part}.items() <= dict(whole).items()
+    assert reproduce.reproduce(["automtl", "--grid", "printed"]) == 2
+    assert "full, reduced" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -4,7 +4,8 @@ The paper's data sets are not here. What can agree are signs: of AutoMTL's mean 
 arm's, paired over seeds, on simulated logs with two and with four tasks, against the paper's mean
 over its tasks and over its data sets with as many tasks. With `--data FOLDER` the census runs too,
 from `FOLDER/census_income`, and a data set of the paper, once it has a reader, with its own levels
-and the signs of each task. `benchmarks.automtl_arms` declares data sets, arms and sizes.
+and the signs of each task. `benchmarks.automtl_arms` declares data sets, arms and sizes: `--grid
+reduced` searches a part of the paper's space, at a tenth of the cost.
 
 Everything is selected on validation rows, and figures are of test rows. Of the figures the paper
 draws, what they are said to show is judged: that tasks choose other experts with the auxiliary loss
@@ -31,6 +32,7 @@ from tqdm import tqdm
 from benchmarks.automtl_cells import OURS, RANDOM, cells
 from benchmarks.contract import Result, Row
 from benchmarks.paper import Further, Measured, Paper, Published, compare, kept
+from tfmtl.errors import SpecError
 
 # Figures of other code are not taken for these.
 CODE = ("tfmtl", "benchmarks/automtl_arms.py", "benchmarks/funnels.py", "pipeline/configs")
@@ -70,7 +72,7 @@ def further(options: argparse.Namespace) -> Iterator[Row]:
     """The other cells, every figure and test of the data sets that were run, and the pictures."""
     from benchmarks.automtl_arms import DATA_SETS
 
-    sizes = _sizes(options.quick, options.requests)
+    sizes = _sizes(options.quick, options.requests, options.grid)
     shown = {cell.name for cell in PAPER.cells}
     for name, data in DATA_SETS.items():
         if data.rows.reads and _path(name, options) is None:
@@ -207,7 +209,13 @@ def _pick(levels: Mapping[str, Any], run: Mapping[str, Any], side: str) -> Mappi
 
 
 def _over_seeds(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
-    settings = options.quick, options.requests, _path(name, options), options.keep
+    settings = (
+        options.quick,
+        options.requests,
+        options.grid,
+        _path(name, options),
+        options.keep,
+    )
     return [_seed(name, seed, *settings) for seed in range(options.seeds)]
 
 
@@ -218,24 +226,32 @@ def _path(name: str, options: argparse.Namespace) -> str | None:
     return path_of(DATA_SETS[name].rows.name, options.data)
 
 
-def _sizes(quick: bool, requests: int | None) -> Any:
+def _sizes(quick: bool, requests: int | None, grid: str | None) -> Any:
     # Imported here: whoever lists the papers does not wait for TensorFlow.
-    from benchmarks.automtl_arms import FULL, QUICK
+    from benchmarks.automtl_arms import GRIDS, QUICK
 
-    sizes = QUICK if quick else FULL
+    if (grid or "full") not in GRIDS:
+        raise SpecError(f"--grid {grid!r} is none of {', '.join(GRIDS)}.")
+    sizes = QUICK if quick else GRIDS[grid or "full"]
     # Requests show seven ads on average.
     return sizes if requests is None else dataclasses.replace(sizes, impressions=requests * 7)
 
 
 @functools.cache
 def _seed(
-    name: str, seed: int, quick: bool, requests: int | None, path: str | None, keep: str | None
+    name: str,
+    seed: int,
+    quick: bool,
+    requests: int | None,
+    grid: str | None,
+    path: str | None,
+    keep: str | None,
 ) -> dict[str, Any]:
     """All that one seed gives: figures by arm and by count, histories and architectures."""
     from benchmarks import automtl_arms as arms
     from tfmtl.automtl.architecture import Architecture
 
-    sizes = _sizes(quick, requests)
+    sizes = _sizes(quick, requests, grid)
     data, default = arms.DATA_SETS[name], arms.default_count(arms.DATA_SETS[name], sizes)
     rows = functools.cache(lambda: arms.ready(data, seed, sizes, path))
     told = f"{name}-{_told(sizes)}-seed{seed}"
