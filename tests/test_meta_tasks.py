@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfmtl.errors import DataError
+from tfmtl.errors import DataError, SpecError
 from tfmtl.features.layout import LABELS, WEIGHTS
 from tfmtl.inputs import ArrayRows, FileRows
 from tfmtl.meta import Meta
@@ -185,3 +185,22 @@ def test_groups_are_not_gathered_from_files(tmp_path):
     files = FileRows(PROBLEM, [str(tmp_path / "rows")])
     with pytest.raises(DataError, match="give FileRows"):
         made(Meta(tasks="group:advertiser"), files)
+
+
+@pytest.mark.parametrize("kind", ["random", "group:advertiser"])
+def test_a_hidden_feature_is_unknown_on_every_row_and_no_other_is(kind):
+    plain = made(Meta(tasks=kind, tasks_per_step=2))
+    hiding = made(Meta(tasks=kind, tasks_per_step=2, hide=("advertiser",)))
+    assert plain.steps == hiding.steps
+    for seen, hidden in zip(steps(plain), steps(hiding), strict=True):
+        for half in (SUPPORT, QUERY):
+            assert not hidden[half]["ids_ad"].any() and seen[half]["ids_ad"].all()
+            np.testing.assert_array_equal(hidden[half]["ids_context"], seen[half]["ids_context"])
+            np.testing.assert_array_equal(hidden[half][WEIGHTS], seen[half][WEIGHTS])
+
+
+def test_what_cannot_be_hidden_is_refused_by_its_name():
+    with pytest.raises(SpecError, match="'price', which is no feature with ids"):
+        Meta(hide=("price",)).check_problem(PROBLEM)
+    with pytest.raises(SpecError, match="several names"):
+        Meta(hide="advertiser")

@@ -29,6 +29,9 @@ class Meta:
             Whatever it is, its rows are halved: one adapts, the other judges.
         tasks_per_step: Tasks whose gradients one update averages.
         task_rows: Most rows of a task; `Training.batch_size` if not given.
+        hide: Features whose ids are unknown in every task, as those of a newcomer are: with
+            `("advertiser_id", "ad_id")` nothing can be learnt of an advertiser by heart, only
+            how to adapt to one. The second stage reads all features.
         min_rows: Groups with fewer than twice as many rows are put together into one.
         inner_rate: Step size `α` of the adaptation.
         inner_steps: Steps of gradient descent that a task adapts by; one in the paper.
@@ -50,6 +53,7 @@ class Meta:
     tasks: str = "random"
     tasks_per_step: int = 4
     task_rows: int | None = None
+    hide: Sequence[str] = ()
     min_rows: int = 8
     inner_rate: float = 2e-4
     inner_steps: int = 1
@@ -61,11 +65,10 @@ class Meta:
     finetune_patience: int = 2
 
     def __post_init__(self) -> None:
-        if isinstance(self.finetune_scope, str):
-            raise SpecError(
-                f"meta: finetune_scope={self.finetune_scope!r} must be several names: "
-                f"({self.finetune_scope!r},)."
-            )
+        for field in ("finetune_scope", "hide"):
+            value = getattr(self, field)
+            if isinstance(value, str):
+                raise SpecError(f"meta: {field}={value!r} must be several names: ({value!r},).")
         freeze(self)
         if self.tasks not in SAMPLERS[:2] and not self.group:
             raise SpecError(
@@ -111,11 +114,18 @@ class Meta:
         return name if kind == "group" and name else None
 
     def check_problem(self, problem: ProblemSpec) -> None:
-        """Refuses a group that is no feature with one id a row.
+        """Refuses a group that is no feature with one id a row, and what cannot be hidden.
 
         Raises:
             SpecError: The message lists the features that are.
         """
+        known = [f.name for f in problem.features if has_ids(f)]
+        for name in self.hide:
+            if name not in known:
+                raise SpecError(
+                    f"meta: hide names {name!r}, which is no feature with ids; those are {known}."
+                    f"{did_you_mean(name, known)}"
+                )
         if self.group is None:
             return
         single = [f.name for f in problem.features if has_ids(f) and not is_list(f)]

@@ -5,12 +5,14 @@ that fill no further step.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
 from tfmtl.errors import DataError
+from tfmtl.features.declare import UNKNOWN
 from tfmtl.features.layout import WEIGHTS, layout_of
 from tfmtl.inputs import ArrayRows, Rows
 from tfmtl.meta import Meta
@@ -53,7 +55,11 @@ def tasks_of(
     Raises:
         DataError: There are too few rows, or tasks are groups and the rows are not in memory.
     """
-    most = meta.task_rows or batch_size
+    tasks = _tasks_of(problem, rows, meta, meta.task_rows or batch_size, objectives)
+    return _Hidden(tasks, problem, meta.hide) if meta.hide else tasks
+
+
+def _tasks_of(problem: ProblemSpec, rows: Rows, meta: Meta, most: int, objectives: int) -> Tasks:
     if meta.group is None:
         return _RandomTasks(rows, meta, most, objectives)
     if not isinstance(rows, ArrayRows):
@@ -200,6 +206,43 @@ class _GroupTasks:
         places = tf.gather(places, again, batch_dims=1)
         found = {name: tf.gather(value, places) for name, value in self.rows.tensors.items()}
         found[WEIGHTS] = tf.where(missing[..., tf.newaxis], 0.0, found[WEIGHTS])
+        return found
+
+
+class _Hidden:
+    """Tasks of which some features are unknown."""
+
+    def __init__(self, tasks: Tasks, problem: ProblemSpec, names: Sequence[str]) -> None:
+        self.tasks = tasks
+        self.columns = {
+            f"ids_{side}": np.array(
+                [
+                    s.feature.name in names
+                    for s in layout_of(problem, (side,)).ids
+                    for _ in range(s.width)
+                ]
+            )
+            for side in layout_of(problem).sides
+        }
+
+    @property
+    def steps(self) -> int:
+        """See `Tasks`."""
+        return self.tasks.steps
+
+    def batches(self, seed: int, skip: int = 0) -> tf.data.Dataset:
+        """See `Tasks`."""
+        return self.tasks.batches(seed, skip).map(
+            lambda batch: {**batch, **{half: self._hide(batch[half]) for half in (SUPPORT, QUERY)}}
+        )
+
+    def _hide(self, packed: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        found = dict(packed)
+        for name, columns in self.columns.items():
+            if columns.any():
+                # The places that a short list leaves empty stay so.
+                ids = packed[name]
+                found[name] = tf.where(columns & (ids >= 0), tf.cast(UNKNOWN, ids.dtype), ids)
         return found
 
 
