@@ -1,8 +1,9 @@
 """What meta-learning gives on groups nobody has seen: new advertisers, and whole new scenes.
 
 Simulated logs, of which some advertisers (or scenes) train, others choose rates, and the rest are
-the newcomers. A plain model and a meta-trained one have the same rows and network, and each stops
-when its own validation loss falls no more. Both adapt to k rows of each newcomer by one step and
+the newcomers. A plain model and two meta-trained ones have the same rows and network, and each stops
+when its own validation loss falls no more. Of the latter, `hidden` is trained on tasks whose
+advertisers and ads (or scenes) are unknown, as a newcomer's are. All adapt to k rows of each newcomer by one step and
 are judged on its other rows, with what lies above the embeddings adapting (`top`) or all weights
 (`all`). Rates are chosen on the validation groups of a seed that no figure uses, for each model its
 own, by the log loss of clicks after 20 rows.
@@ -45,7 +46,7 @@ from tfmtl.training.cold_start import cold_start
 from tfmtl.transfer.intervals import over_seeds
 
 TUNING_SEED, CHOSEN_AT = 1_000, 20
-KINDS = ("plain", "meta")
+KINDS = ("plain", "meta", "hidden")
 PARAMS = {"top": "no_embedding", "all": "all"}
 LOSS, AUC = "ctr/log_loss@imp", "ctr/group_auc@imp"
 
@@ -81,11 +82,12 @@ QUICK = Sizes(impressions=20_000, epochs=2, ks=(0, 20), rates=(0.3, 1.0))
 
 
 def experiment(name: str, kind: str, seed: int, sizes: Sizes) -> ExperimentConfig:
-    """The plain model of a world, or the meta-trained one: all else is the same."""
+    """The plain model of a world, or a meta-trained one: all else is the same."""
     meta = Meta(
         tasks=f"group:{WORLDS[name].column}",
         task_rows=64,
         inner_rate=sizes.meta_rate,
+        hide=WORLDS[name].unknown if kind == "hidden" else (),
         # The second stage would lead the towers away from where they adapt well.
         finetune_epochs=0,
     )
@@ -101,7 +103,7 @@ def experiment(name: str, kind: str, seed: int, sizes: Sizes) -> ExperimentConfi
         training=Training(
             epochs=sizes.epochs, batch_size=512, learning_rate=2e-3, monitor="loss", seed=seed
         ),
-        meta=meta if kind == "meta" else None,
+        meta=None if kind == "plain" else meta,
     )
 
 
@@ -210,8 +212,9 @@ def _verdicts(name: str, reports: Sequence[ColdStart]) -> Iterator[Result]:
     for at, k in enumerate(ks):
         # Without rows nothing adapts, and both are the same.
         for params in PARAMS if k else ("top",):
-            arms = ((f"meta, {params}", at), (f"plain, {params}", at))
-            yield verdict(f"meta against plain at k={k}" + (f"/{params}" if k else ""), *arms)
+            for kind in KINDS[1:]:
+                arms = ((f"{kind}, {params}", at), (f"plain, {params}", at))
+                yield verdict(f"{kind} against plain at k={k}" + (f"/{params}" if k else ""), *arms)
 
 
 def _verdict(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ class Newcomers:
 
     Args:
         column: The column with the group.
+        unknown: Features whose values a newcomer's rows are the first to have.
         split: Which groups train, choose rates and are new.
         alike: Share of the ads' hidden variance that is their advertiser's; `None` leaves the
             simulator's own world.
@@ -36,6 +37,7 @@ class Newcomers:
     """
 
     column: str
+    unknown: Sequence[str]
     split: Split
     constants: Constants
     alike: float | None = None
@@ -76,17 +78,27 @@ def _scenes() -> tuple[Any, ...]:
     return tuple(dataclasses.replace(s, share=1.0, click=1.2 + 2 * (s.click - 1.2)) for s in drawn)
 
 
+ADS = ("advertiser_id", "ad_id")
 _NAMES = [scene.name for scene in many_scenes(SCENES)]
 _NEW_ADVERTISERS = by_hash("advertiser_id", shares=(0.6, 0.2, 0.2))
 WORLDS: Mapping[str, Newcomers] = {
     "alike": Newcomers(
-        column="advertiser_id", split=_NEW_ADVERTISERS, constants=_constants(), alike=ALIKE
+        column="advertiser_id",
+        unknown=ADS,
+        split=_NEW_ADVERTISERS,
+        constants=_constants(),
+        alike=ALIKE,
     ),
     "apart": Newcomers(
-        column="advertiser_id", split=_NEW_ADVERTISERS, constants=_constants(), alike=0.0
+        column="advertiser_id",
+        unknown=ADS,
+        split=_NEW_ADVERTISERS,
+        constants=_constants(),
+        alike=0.0,
     ),
     "scenes": Newcomers(
         column="scene",
+        unknown=("scene",),
         split=by_column("scene", train=_NAMES[::2], validation=_NAMES[1::4], test=_NAMES[3::4]),
         constants=_constants(scenes=_scenes()),
     ),
