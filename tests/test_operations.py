@@ -276,6 +276,21 @@ def test_an_mlp_is_normalised_as_keras_would_and_remembers_the_same_moments():
         assert np.abs(after[name] - before[name]).max() > 1e-4
 
 
+def test_a_frozen_mlp_is_normalised_as_at_inference_and_its_moments_stay():
+    x, (frozen, free) = (
+        inputs_of("hidden"),
+        (make("hidden", ("mlp", {"name": "mlp", "units": units})) for units in (32, 8)),
+    )
+    frozen.trainable = False
+    before, at_inference = weights_of(frozen), [layer(x) for layer in (frozen, free)]
+    np.testing.assert_array_equal(frozen(x, training=True), at_inference[0])
+    together = type(frozen).together([frozen, free], x, training=True)
+    np.testing.assert_allclose(together[0], at_inference[0], rtol=1e-6)
+    assert np.abs(together[1] - at_inference[1]).max() > 1e-2
+    for name, value in weights_of(frozen).items():
+        np.testing.assert_array_equal(value, before[name])
+
+
 def test_dropout_acts_in_training_alone_and_on_each_copy_apart():
     config = {"name": "mlp", "units": 32, "dropout": 0.5, "batch_norm": False}
     layer = make("hidden", ("mlp", config), num=2)

@@ -63,6 +63,17 @@ def test_one_layer_above_both_networks_is_the_sum_of_their_logits():
     np.testing.assert_allclose(joint @ kernel, main + auxiliary, atol=1e-5)
 
 
+def test_a_frozen_norm_works_as_at_inference_and_its_moments_stay():
+    x, tiles = drawn(20, 3), tiles_of(tf.constant(RNG.integers(0, 2, 20), tf.int32))
+    norm = PartitionedNorm(2)
+    norm(x, tiles, training=True)
+    norm.trainable = False
+    before = [v.numpy() for v in norm.weights]
+    np.testing.assert_array_equal(norm(2 * x, tiles, training=True), norm(2 * x, tiles))
+    for variable, value in zip(norm.weights, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+
+
 def test_rows_are_normalised_by_the_moments_of_their_own_scene():
     x, scene = drawn(40, 3) * 5 + 2, RNG.integers(0, 2, 40)
     norm = PartitionedNorm(2)

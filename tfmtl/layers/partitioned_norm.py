@@ -58,7 +58,8 @@ class PartitionedNorm(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, inputs, tiles: Tiles, training=False):
-        if training:
+        # As Keras' own: frozen, it works as at inference, and its moments stay.
+        if training and self.trainable:
             mean, variance = self._of_batch(inputs, tiles)
         else:
             mean, variance = self._remembered(tiles)

@@ -52,8 +52,9 @@ class HiddenMLP(Hidden):
     """A hidden layer of `units` and one back: `ReLU(ReLU(BN(drop(x) · W₁)) · W₂ + b₂)`.
 
     Maps `[batch, width]` to the same shape, or `[num, batch, width]`; see `Hidden`. Each copy is
-    normalised by its own moments over the batch; at inference by their moving averages. The
-    normalisation is computed as part of the first product, see `moments_after`.
+    normalised by its own moments over the batch; at inference, and where `trainable` is False, by
+    their moving averages, which then stay. The normalisation is computed as part of the first
+    product, see `moments_after`.
 
     Args:
         units: Width of the hidden layer.
@@ -111,9 +112,12 @@ class HiddenMLP(Hidden):
             # Each drops other numbers, and so has other moments.
             return [layer(inputs, training=training) for layer in layers]
         x = inputs[tf.newaxis] if layers[0].num is None else inputs
-        needed = training and any(layer.batch_norm for layer in layers)
-        moments = moments_of(x) if needed else None
-        outputs = [layer.transform(x, moments) for layer in layers]
+        by_batch = [layer.by_batch(training) for layer in layers]
+        moments = moments_of(x) if any(by_batch) else None
+        outputs = [
+            layer.transform(x, moments if own else None)
+            for layer, own in zip(layers, by_batch, strict=True)
+        ]
         return [out[0] for out in outputs] if layers[0].num is None else outputs
 
     def each(self, x, training):
@@ -121,7 +125,11 @@ class HiddenMLP(Hidden):
             if x.shape[0] != self.copies:
                 x = tf.repeat(x, self.copies, axis=0)
             x = tf.nn.dropout(x, self.dropout)
-        return self.transform(x, moments_of(x) if training and self.batch_norm else None)
+        return self.transform(x, moments_of(x) if self.by_batch(training) else None)
+
+    def by_batch(self, training: bool) -> bool:
+        """Whether the batch's own moments normalise: in training, but where it is frozen."""
+        return training and self.batch_norm and self.trainable
 
     def transform(self, x: tf.Tensor, moments: tuple[tf.Tensor, tf.Tensor] | None) -> tf.Tensor:
         """The output `[copies, batch, width]` for an input after dropout.
