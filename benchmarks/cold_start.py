@@ -1,12 +1,12 @@
 """What meta-learning gives on groups nobody has seen: new advertisers, and whole new scenes.
 
 Simulated logs, of which some advertisers (or scenes) train, others choose rates, and the rest are
-the newcomers. A plain model and two meta-trained ones have the same rows and network, and each stops
-when its own validation loss falls no more. Of the latter, `hidden` is trained on tasks whose
-advertisers and ads (or scenes) are unknown, as a newcomer's are. All adapt to k rows of each newcomer by one step and
-are judged on its other rows, with what lies above the embeddings adapting (`top`) or all weights
-(`all`). Rates are chosen on the validation groups of a seed that no figure uses, for each model its
-own, by the log loss of clicks after 20 rows.
+the newcomers. A plain model and two meta-trained ones have the same rows and network, and each
+stops when its own validation loss falls no more. Of the latter, `hidden` is trained on tasks whose
+advertisers and ads (or scenes) are unknown, as a newcomer's are. All adapt to k rows of each
+newcomer by one step and are judged on its other rows, with what lies above the embeddings adapting
+(`top`) or all weights (`all`). Rates are chosen on the validation groups of a seed that no figure
+uses, for each model its own, by the log loss of clicks after 20 rows.
 
 Three worlds:
 
