@@ -350,6 +350,25 @@ def test_a_search_stops_when_the_validation_loss_does_not_fall(monkeypatch):
     assert [row["val_loss"] for row in found.history] == [3.0, 2.0, 2.5, 2.2]
 
 
+@pytest.mark.parametrize(("selection", "epochs"), [(True, 5), (False, 2)])
+def test_a_search_does_not_stop_before_experts_were_chosen_between(monkeypatch, selection, epochs):
+    losses = itertools.count(1.0)
+    monkeypatch.setattr(Bilevel, "step", lambda *a: {"loss": tf.constant(1.0)})
+    settings = {"epochs": 9, "warm_up_epochs": 4, "search_patience": 1, "selection": selection}
+    config = searches.experiment(declared(**settings))
+    monkeypatch.setattr(MultiTaskModel, "evaluate", lambda *a, **k: {"loss": next(losses)})
+    assert len(search(config, searches.data(), verbose=0).history) == epochs
+
+
+def test_a_space_without_weights_has_nothing_to_stop_and_is_searched():
+    poolings = (("sum", {"name": "sum"}), ("average", {"name": "average"}))
+    found = bilevel(declared(interaction=False, num_blocks=0, poolings=poolings))
+    assert found.stopping is None
+    before = hashes(found.architecture)
+    found.iterate(batch(), batch(), 0.1, 1.0, tf.constant(True))
+    assert all(a != b for a, b in zip(before, hashes(found.architecture), strict=True))
+
+
 def test_a_search_that_leaves_nothing_to_find_is_refused():
     config, data = searches.experiment(), searches.data()
     with pytest.raises(SpecError, match="declares no search"):

@@ -52,7 +52,8 @@ class AutoMTL:
             DARTS− does.
         epochs: Most epochs of the search.
         warm_up_epochs: Epochs before experts are chosen between.
-        search_patience: Epochs without a better validation loss before the search stops.
+        search_patience: Epochs without a better validation loss before the search stops; where
+            experts are chosen between, those of the warm-up do not count.
         learning_rate: Of the weights, by SGD, falling to zero by a cosine.
         momentum: Of that.
         architecture_rate: Of the architecture, and of the choice of experts, each by an Adam.

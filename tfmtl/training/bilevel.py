@@ -101,7 +101,8 @@ class Bilevel:
     Attributes:
         architecture: α's variables.
         selection: β, or nothing.
-        stopping: Stops operations; `None` where the settings have none.
+        stopping: Stops operations; `None` where the settings have none, or no operation has
+            weights.
     """
 
     def __init__(self, model: MultiTaskModel, search: AutoMTL, schedule: Schedule) -> None:
@@ -111,8 +112,9 @@ class Bilevel:
         self.architecture = [a for a in alphas if a is not None and a.shape.num_elements()]
         self.selection = [] if supernet.beta is None else [supernet.beta]
         self.stopping = None
-        if search.stopping != "none":
-            self.stopping = EarlyStopping(supernet.operations(), search)
+        operations = supernet.operations()
+        if search.stopping != "none" and operations:
+            self.stopping = EarlyStopping(operations, search)
         apart = {v.ref() for v in (*self.architecture, *self.selection)}
         self._statistics = [v for v in model.non_trainable_variables if v.ref() not in apart]
         self.architecture_optimizer = keras.optimizers.Adam(search.architecture_rate)

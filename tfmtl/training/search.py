@@ -46,7 +46,8 @@ def search(
     lower loss says how well weights are trained, not which operation to choose.
 
     The same experiment and rows give the same network, bit for bit, on CPU. With a `directory` a
-    search that was killed goes on from its last checkpoint, and ends as though it had not been.
+    search that was killed goes on from its last checkpoint, and ends as though it had not been
+    (but for dropout, if there is any, which draws anew).
 
     Args:
         experiment: With `search`.
@@ -105,6 +106,9 @@ def search_by_gradient(
         while run.state["epoch"] < declared.epochs and run.state["wait"] < declared.search_patience:
             row = _epoch(run, bilevel, data, experiment, budget, bar)
             run.finish_epoch(row, row["val_loss"])
+            # A search that ends sooner has chosen no experts: they stand as they were drawn.
+            if declared.selection and run.state["epoch"] <= declared.warm_up_epochs:
+                run.state["wait"] = 0
             run.save()
             _tell(row, bar, verbose)
     history = run.state["history"]
