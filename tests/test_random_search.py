@@ -72,6 +72,24 @@ def test_a_killed_search_goes_on_with_the_trial_under_way(tmp_path, trained, mon
     assert trained == [drawn(CONFIG, trial).apply(CONFIG) for trial in range(3)]
 
 
+def test_a_network_that_diverges_is_passed_over_and_not_all_may(tmp_path, trained, monkeypatch):
+    train, left = random_search.train, [1]
+
+    def diverging(experiment, data, **more):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise FloatingPointError("the training loss is nan")
+        return train(experiment, data, **more)
+
+    monkeypatch.setattr(random_search, "train", diverging)
+    found = search(CONFIG, DATA, directory=str(tmp_path / "one"), verbose=0)
+    assert [row["val_loss"] for row in found.history] == [None, 0.6, 0.4]
+    assert (found.loss, found.architecture.experts) == (0.4, drawn(CONFIG, 2).experts)
+    left[0] = 3
+    with pytest.raises(FloatingPointError, match="all 3 networks that were drawn diverged"):
+        search(CONFIG, DATA, verbose=0)
+
+
 def test_trials_are_drawn_apart_and_by_the_seed():
     many = [drawn(CONFIG, trial) for trial in range(40)]
     assert drawn(CONFIG, 3) == many[3]

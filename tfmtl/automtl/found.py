@@ -19,7 +19,8 @@ class Found:
     Attributes:
         architecture: The network.
         experiment: The experiment with that network in place of its own, ready for `train`.
-        history: By epoch of the search, from the first; or by trial, where they were drawn.
+        history: By epoch of the search, from the first; or by trial, where they were drawn: the
+            `val_loss` of one that diverged is `None`.
         budget: What it cost: `seconds`, `cpu_seconds`, `steps`, and `rows` read, those of
             validation included; retraining what was found is not part of it.
     """
@@ -32,7 +33,7 @@ class Found:
     @property
     def loss(self) -> float:
         """The validation loss of what was found: of the last epoch, or of the best trial."""
-        losses = [row["val_loss"] for row in self.history]
+        losses = [row["val_loss"] for row in self.history if row["val_loss"] is not None]
         return losses[-1] if "epoch" in self.history[-1] else min(losses)
 
     def save(self, directory: str) -> None:

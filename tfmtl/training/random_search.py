@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 from typing import Any
 
@@ -30,7 +31,8 @@ def search_at_random(
     """Draws networks, trains each as the experiment says, and takes the one of the least loss.
 
     The loss is that of validation rows, at each trial's best epoch; see `search`. Trials that
-    finished are kept, and the one under way goes on from its last checkpoint.
+    finished are kept, and the one under way goes on from its last checkpoint. A network that
+    diverges is passed over.
 
     Args:
         experiment: With `search`.
@@ -40,6 +42,7 @@ def search_at_random(
 
     Raises:
         SpecError: `directory` holds a search of another experiment.
+        FloatingPointError: Every network diverged.
     """
     assert experiment.search is not None
     declared, about = experiment.search, _About(experiment, directory)
@@ -54,11 +57,17 @@ def search_at_random(
             done.append(row)
             about.save()
             best = min(done, key=_loss_of)
-            bar.set_postfix(val_loss=f"{row['val_loss']:.4f}", best=f"{_loss_of(best):.4f}")
+            bar.set_postfix(val_loss=f"{_loss_of(row):.4f}", best=f"{_loss_of(best):.4f}")
             bar.update()
             if verbose == 2:
-                logging.info("Trial %d: loss %.5f; %s", trial, row["val_loss"], row["line"])
+                logging.info("Trial %d: loss %.5f; %s", trial, _loss_of(row), row["line"])
     best = min(done, key=_loss_of)
+    if best["val_loss"] is None:
+        raise FloatingPointError(
+            f"all {len(done)} networks that were drawn diverged. Lower training.learning_rate (it "
+            f"is {experiment.training.learning_rate:g}), or look for enormous numbers among labels "
+            "and features."
+        )
     architecture = dataclasses.replace(
         Architecture.from_json(best["architecture"]),
         search={**dataclasses.asdict(declared), "trial": best["trial"], "budget": budget.spent},
@@ -87,25 +96,30 @@ def _trial(experiment, data, trial, folder, budget) -> dict[str, Any]:
     # Keras keeps every graph it has built; a search would grow without bound.
     keras.backend.clear_session()
     architecture = drawn(experiment, trial)
-    trained = train(architecture.apply(experiment), data, checkpoint_dir=folder, verbose=0)
+    trial_of = {
+        "trial": trial,
+        "n_skip": architecture.skips,
+        "line": architecture.line,
+        "architecture": architecture.to_json(),
+    }
+    try:
+        trained = train(architecture.apply(experiment), data, checkpoint_dir=folder, verbose=0)
+    except FloatingPointError as error:
+        # One network of many: the others are still worth drawing.
+        logging.warning("Trial %d diverged and is left out: %s", trial, error)
+        budget.add(0, 0)
+        return {**trial_of, "epochs": 0, "val_loss": None}
     epochs, size = len(trained.history), experiment.training.batch_size
     steps = epochs * max(data.train.count() // size, 1)
     budget.add(steps, steps * min(size, data.train.count()) + epochs * data.validation.count())
     if folder is not None:
         forget(folder)
     metrics = {f"val_{name}": value for name, value in best_metrics(trained).items()}
-    return {
-        "trial": trial,
-        "epochs": epochs,
-        **metrics,
-        "n_skip": architecture.skips,
-        "line": architecture.line,
-        "architecture": architecture.to_json(),
-    }
+    return {**trial_of, "epochs": epochs, **metrics}
 
 
 def _loss_of(row):
-    return row["val_loss"]
+    return math.inf if row["val_loss"] is None else row["val_loss"]
 
 
 class _About:
