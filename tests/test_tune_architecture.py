@@ -71,7 +71,9 @@ def test_what_was_found_is_trained_without_a_supernet(tuned, monkeypatch):
     trained = train(rebuilt, searches.data(), verbose=0)
     assert not built
     names = [variable.name for variable in trained.model.variables]
-    assert not [name for name in names if "alpha" in name or "beta" in name or "skip" in name]
+    # Not `beta`: a layer that is normalised has one of its own.
+    search_s_own = ("supernet", "alpha_", "skip_weight")
+    assert not [name for name in names if any(part in name for part in search_s_own)]
     count = len(Architecture.from_json(best.get(ARCHITECTURE)).experts)
     assert len(trained.model.backbone.experts) == count <= 2
     # Keras wraps what layers keep: an experiment is the same after it was trained.
