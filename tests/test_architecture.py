@@ -189,6 +189,7 @@ def broken(change):
         (lambda p: p["tasks"]["a"].update(experts=[0, 9]), r"task 'a' has experts \[0, 9\]"),
         (lambda p: p["tasks"]["a"].update(experts=[]), r"task 'a' has experts \[\]"),
         (lambda p: p.update(tasks={}), "no task chooses an expert"),
+        (lambda p: p["tasks"]["a"].update(beta=[]), "weights of 0; beta has one for every expert"),
         (lambda p: p["interaction"].update(prob=1.2), "prob=1.2"),
         (lambda p: p["experts"].append(p["experts"][0]), "experts have one id each"),
     ],

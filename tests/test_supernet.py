@@ -402,3 +402,8 @@ def test_two_candidates_of_one_label_are_refused():
         Choice("hidden", [HIDDEN[0], HIDDEN[0]])
     with pytest.raises(SpecError, match="no candidates"):
         Choice("hidden", [])
+
+
+def test_a_label_does_not_look_like_several_names():
+    with pytest.raises(SpecError, match=r"a '/' in \['mlp/8'\]"):
+        Choice("hidden", [HIDDEN[0], ("mlp/8", {"name": "mlp", "units": 8})])

@@ -152,6 +152,11 @@ class Architecture:
                     f"architecture: task {task!r} has experts {own}; one or more different ones "
                     f"of {ids} would be right."
                 )
+            if selection.beta is not None and max(own) >= len(selection.beta):
+                raise SpecError(
+                    f"architecture: task {task!r} has experts {own} and weights of "
+                    f"{len(selection.beta)}; beta has one for every expert of the search."
+                )
         chosen = {i for selection in self.tasks.values() for i in selection.experts}
         if unchosen := sorted(set(ids) - chosen):
             raise SpecError(f"architecture: no task chooses experts {unchosen}; leave them out.")

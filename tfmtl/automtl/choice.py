@@ -158,7 +158,7 @@ def takes(kind: str, config: Mapping[str, Any], argument: str) -> bool:
 
 
 def check_candidates(kind: str, candidates: Sequence[Candidate]) -> None:
-    """Refuses a block without candidates, or with two of one label.
+    """Refuses a block without candidates, with two of one label, or with a `/` in one.
 
     Raises:
         SpecError: The message says which.
@@ -171,4 +171,10 @@ def check_candidates(kind: str, candidates: Sequence[Candidate]) -> None:
         raise SpecError(
             f"candidates of kind {kind!r} have the labels {twice} more than once; in a found "
             "architecture a label says which one it is, so give each its own."
+        )
+    parted = [label for label in labels if "/" in label]
+    if parted:
+        raise SpecError(
+            f"candidates of kind {kind!r} have a '/' in {parted}; what is kept of a search names "
+            "an operation as block/label/expert, so leave it out of labels."
         )

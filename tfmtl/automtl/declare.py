@@ -127,15 +127,22 @@ class AutoMTL:
             value = getattr(self, field)
             if not isinstance(value, int) or value < low:
                 raise SpecError(f"search: {field}={value!r} must be a whole number from {low}.")
-        for field in ("aux_weight", "learning_rate", "architecture_rate", "embedding_rate"):
+        for field in (
+            "aux_weight",
+            "threshold",
+            "learning_rate",
+            "architecture_rate",
+            "embedding_rate",
+        ):
             if not 0 <= getattr(self, field) < float("inf"):
                 raise SpecError(f"search: {field}={getattr(self, field)} must be at least 0.")
         if not 0 <= self.momentum < 1:
             raise SpecError(f"search: momentum={self.momentum} must be in [0, 1).")
-        if self.n_chosen is not None and not 1 <= self.n_chosen <= self.num_experts:
+        chosen = self.n_chosen
+        if chosen is not None and not (isinstance(chosen, int) and 1 <= chosen <= self.num_experts):
             raise SpecError(
-                f"search: n_chosen={self.n_chosen} of {self.num_experts} experts; 1 to "
-                f"{self.num_experts} would be right."
+                f"search: n_chosen={chosen!r} of {self.num_experts} experts; a whole number from 1 "
+                f"to {self.num_experts} would be right."
             )
 
     def chosen_of(self, num_tasks: int) -> int:
