@@ -72,7 +72,7 @@ class Sizes(funnels.Sizes):
     batch_size: int = 256
     expert_units: tuple[int, ...] = (128, 64)
     search: Mapping[str, Any] = dataclasses.field(
-        default_factory=lambda: {"epochs": 5, "warm_up_epochs": 1, "patience": 5, "trials": 5}
+        default_factory=lambda: {"epochs": 4, "warm_up_epochs": 1, "patience": 5, "trials": 5}
     )
     arms: tuple[str, ...] = ()
     counts: tuple[int, ...] = (1, 2, 6, 8)
