@@ -9,6 +9,7 @@ says that "high-level information" goes on to be trained, and these are its high
 import dataclasses
 import os
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import tensorflow as tf
 import tf_keras as keras
@@ -157,7 +158,7 @@ def train_meta(
         return Trained(model, history, first.state["best_epoch"])
     settings = _second_settings(settings, meta)
     steps = max(data.train.count() // settings.batch_size, 1)
-    frozen = freeze_below(model, meta.finetune_scope)
+    before = freeze_below(model, meta.finetune_scope)
     compile_model(model, settings, steps)
     second = Run(model, experiment, _folder(checkpoint_dir, "finetune"))
     second.go_on_from(first)
@@ -173,14 +174,18 @@ def train_meta(
         callbacks=callbacks,
         validate=validate,
     )
-    unfreeze(frozen)
+    unfreeze(before)
     best = second.state["best_epoch"]
     best = first.state["best_epoch"] if best < 0 else len(history) + best
     history += [{**epoch, "stage": 2} for epoch in second.state["history"]]
     return Trained(model, history, best)
 
 
-def freeze_below(model: MultiTaskModel, scope: Sequence[str]) -> list[keras.layers.Layer]:
+Trainable: TypeAlias = list[tuple[keras.layers.Layer, bool]]
+"""Layers, and whether each trains."""
+
+
+def freeze_below(model: MultiTaskModel, scope: Sequence[str]) -> Trainable:
     """Lets a model train its highest layers alone; `unfreeze` undoes it.
 
     A balancer's own weights still train. Frozen batch normalisation works as in inference, so
@@ -191,7 +196,7 @@ def freeze_below(model: MultiTaskModel, scope: Sequence[str]) -> list[keras.laye
         scope: `attention`, what the backbone calls `fine_tuned`; `towers`, with their logits.
 
     Returns:
-        The layers that were trainable and are frozen now.
+        What was trainable before.
 
     Raises:
         SpecError: Nothing of the scope has weights to train.
@@ -209,24 +214,25 @@ def freeze_below(model: MultiTaskModel, scope: Sequence[str]) -> list[keras.laye
         )
     trained.append(model.balancer)
     kept = {id(part) for layer in trained for part in (layer, *layer.submodules)}
-    frozen = []
-    for layer in model.submodules:
-        if not isinstance(layer, keras.layers.Layer) or id(layer) in kept or not layer.trainable:
-            continue
+    layers = [part for part in model.submodules if isinstance(part, keras.layers.Layer)]
+    before = [(layer, layer.trainable) for layer in layers]
+    for layer in layers:
         # A layer around one that trains must stay trainable itself, or it would hide it.
-        if not any(id(part) in kept for part in layer.submodules):
+        if not any(id(part) in kept for part in (layer, *layer.submodules)):
             layer.trainable = False
-            frozen.append(layer)
-    return frozen
+    return before
 
 
-def unfreeze(frozen: Sequence[keras.layers.Layer]) -> None:
-    """Lets layers train again that `freeze_below` froze.
+def unfreeze(before: Trainable) -> None:
+    """Lets layers train again that `freeze_below` froze, and no others.
 
-    Not all of a model's layers: some never train, such as logits that only pass on.
+    Args:
+        before: What that returned.
     """
-    for layer in frozen:
-        layer.trainable = True
+    # Whether a layer trains is set for all that is in it. Those that never train, such as logits
+    # that only pass on, come last.
+    for layer, trainable in sorted(before, key=lambda pair: not pair[1]):
+        layer.trainable = trainable
 
 
 def _second_settings(settings: Training, meta: Meta) -> Training:
