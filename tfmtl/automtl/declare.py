@@ -24,8 +24,10 @@ class AutoMTL:
 
     Searched are the interaction of the fields, each expert's pooling and layers, and which experts
     each task reads. Hidden vectors are as wide as the experiment's `model.dim`; the other fields of
-    its `Model` hold but for `backbone` and `interaction`, which are what is found. Training rows
-    train the weights, validation rows the architecture.
+    its `Model` hold but for `backbone` and `interaction`, which are what is found, `tower_units`,
+    which are the search's own, and `balancer`: while it searches tasks weigh the same (the paper's
+    equivalent weights), or as a `fixed` one says. Training rows train the weights, validation rows
+    the architecture.
 
     Args:
         num_experts: Experts.
