@@ -170,7 +170,12 @@ SHOP = DataSet(
     model={"dim": 4, "l2": 1.0},
 )
 SMALL = {
-    "lightgbm": arms.Trees(settings={"rounds": 10, "min_data_in_leaf": 10, "num_threads": 1}),
+    "lightgbm": arms.Trees(
+        settings=tuple(
+            {"rounds": rounds, "min_data_in_leaf": least, "num_threads": 1}
+            for rounds, least in ((1, 500), (10, 10))
+        )
+    ),
     "esmm": arms.Network(
         backbone={"name": "esmm", "units": (8,)}, tower_units=(), product=True, embedded=False
     ),
@@ -224,6 +229,8 @@ def test_another_data_set_needs_its_declaration_alone_and_selection_never_sees_i
         for packed, split in zip(labels, ("train", "validation"), strict=True):
             assert len(packed) == 1_200
             np.testing.assert_array_equal(packed[:, -1], tables[split]["kauf"].to_numpy())
+    # Of the two settings one is too coarse, as validation shows.
+    assert found["lightgbm"]["epochs"] > 1
     assert found["lightgbm"]["ctr/auc@imp"] > 0.8 and found["lightgbm"]["ctcvr/auc@imp"] > 0.8
 
 

@@ -165,7 +165,7 @@ def train_boosters(
     tasks: Sequence[str] | None = None,
     rounds: int = 1000,
     patience: int = 50,
-    most_categories: int = 5000,
+    most_categories: int = 100,
     smoothing: float = 20.0,
     folds: int = 5,
     num_threads: int = 0,
@@ -188,7 +188,9 @@ def train_boosters(
         rounds: Most trees.
         patience: Rounds without a better validation metric before training stops: AUC of a
             binary task, cross-entropy of soft labels, squared error of a regression.
-        most_categories: As above.
+        most_categories: As above. LightGBM orders categories by their mean label on the training
+            rows, a row's own among them, which of ids with few rows each is noise: as categories,
+            even 200 ids of 180 rows each can cost .05 AUC (our measurement, simulated clicks).
         smoothing: Rows of prior in a mean label.
         folds: Folds of the training rows, for mean labels.
         num_threads: Threads that train and predict; 0 for all cores. Where other work has some
