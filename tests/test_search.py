@@ -247,6 +247,17 @@ def test_weight_decay_has_no_part_in_the_directions_and_stops_with_the_operation
     assert hashes(found.stopping.weights) == before
 
 
+def test_weight_decay_has_no_part_in_the_gradients_on_validation_rows_either():
+    def differences(l2):
+        keras.utils.set_random_seed(1)
+        found = bilevel(l2=l2)
+        found.stopping.remember([tf.ones_like(v) for v in found.stopping.weights])
+        found.train_architecture(batch())
+        return found.stopping.report()["difference"]
+
+    assert differences(0.5) == pytest.approx(differences(0.0), abs=1e-5)
+
+
 def test_without_early_stopping_nothing_is_compared_or_stopped():
     found = bilevel(declared(stopping="none"))
     assert found.stopping is None
