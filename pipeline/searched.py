@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfmtl.automtl.architecture import Architecture
+from tfmtl.automtl.found import CHECKPOINTS
 from tfmtl.automtl.outputs import write_pictures
 from tfmtl.plain import write_text
 from tfmtl.tuning import ARCHITECTURE
@@ -44,7 +45,7 @@ def _collect(text: str, architecture: Architecture, output: str, folder: str) ->
     for path in sorted(glob.glob(os.path.join(output, "**", "found", FILE), recursive=True)):
         with open(path, encoding="utf-8") as file:
             if file.read() == text:
-                checkpoints = shutil.ignore_patterns("checkpoints")
+                checkpoints = shutil.ignore_patterns(CHECKPOINTS)
                 shutil.copytree(os.path.dirname(path), folder, ignore=checkpoints)
                 return
     # The search's own folder is gone, which the model does not depend on.

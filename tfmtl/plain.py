@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import json
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -36,6 +37,15 @@ def write_text(path: str, text: str) -> None:
     with open(f"{path}.building", "w", encoding="utf-8") as file:
         file.write(text)
     os.replace(f"{path}.building", path)
+
+
+def finite(value: Any) -> Any:
+    """Plain data whose undefined numbers are null, as JSON has no NaN."""
+    if isinstance(value, Mapping):
+        return {name: finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _tuples(value: Any) -> Any:

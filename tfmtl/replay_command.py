@@ -15,6 +15,7 @@ from tfmtl.bootstrap import PairedInterval
 from tfmtl.data.sources import Source, files_of, format_of, same_format
 from tfmtl.data.types import missing_column
 from tfmtl.errors import DataError
+from tfmtl.plain import finite
 from tfmtl.recall_curve import draw
 from tfmtl.replay import ReplayLog
 from tfmtl.replay_report import (
@@ -23,7 +24,6 @@ from tfmtl.replay_report import (
     aligned,
     compare,
     consistency_report,
-    finite,
     format_consistency,
 )
 from tfmtl.replay_scores import Scores, join_scores

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tfmtl.bootstrap import Interval, PairedInterval, Ratio, intervals, paired_intervals
+from tfmtl.plain import finite
 from tfmtl.recall import Ranking, cqs_error_at, divergence_at, rank, recall_at
 from tfmtl.replay import ReplayLog
 from tfmtl.replay_columns import item, sorted_codes
@@ -243,15 +244,6 @@ def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
         )
         for line in lines
     ]
-
-
-def finite(value: Any) -> Any:
-    """Plain data whose undefined numbers are null, as JSON has no NaN."""
-    if isinstance(value, Mapping):
-        return {name: finite(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _slices(

@@ -9,7 +9,7 @@ from typing import Any
 from tfmtl.automtl.architecture import Architecture
 from tfmtl.automtl.outputs import write_pictures, write_tables
 from tfmtl.experiment import ExperimentConfig
-from tfmtl.plain import write_json, write_text
+from tfmtl.plain import finite, write_json, write_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Found:
             ("experiment.json", self.experiment.to_json()),
         ):
             write_text(os.path.join(directory, name), text)
-        write_json(os.path.join(directory, "history.json"), self.history, indent=1)
+        write_json(os.path.join(directory, "history.json"), finite(self.history), indent=1)
         write_json(os.path.join(directory, "budget.json"), dict(self.budget), indent=1)
         write_tables(directory, self.history)
 
@@ -63,6 +63,10 @@ class Found:
             The pictures' paths.
         """
         return write_pictures(directory, self.architecture, self.history)
+
+
+CHECKPOINTS = "checkpoints"
+"""Folder of a search's checkpoints, beside what `Found.save` writes."""
 
 
 class Budget:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from tfmtl.automtl.architecture import Architecture
 from tfmtl.automtl.derive import sample
-from tfmtl.automtl.found import Budget, Found
+from tfmtl.automtl.found import CHECKPOINTS, Budget, Found
 from tfmtl.automtl.supernet import Supernet
 from tfmtl.experiment import ExperimentConfig
 from tfmtl.heads import direct_tasks
@@ -143,7 +143,7 @@ class _About:
         """Where a trial's checkpoints are kept."""
         if self.directory is None:
             return None
-        return os.path.join(self.directory, "checkpoints", f"trial-{trial:04d}")
+        return os.path.join(self.directory, CHECKPOINTS, f"trial-{trial:04d}")
 
     def save(self) -> None:
         """Writes it, where there is a directory."""

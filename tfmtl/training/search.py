@@ -15,7 +15,7 @@ from tfmtl.automtl.architecture import Architecture
 from tfmtl.automtl.checks import check_search
 from tfmtl.automtl.declare import AutoMTL
 from tfmtl.automtl.derive import derive, skip_count, softmax
-from tfmtl.automtl.found import Budget, Found
+from tfmtl.automtl.found import CHECKPOINTS, Budget, Found
 from tfmtl.errors import DataError
 from tfmtl.experiment import ExperimentConfig
 from tfmtl.inputs import PackedData, Rows, label_moments
@@ -89,7 +89,7 @@ def search_by_gradient(
     run = Run(
         model,
         experiment,
-        None if directory is None else os.path.join(directory, "checkpoints"),
+        None if directory is None else os.path.join(directory, CHECKPOINTS),
         monitor="loss",
         keep_best=False,
         more=bilevel.state,

@@ -12,14 +12,12 @@ from keras_tuner.errors import FatalError
 from tfmtl.automtl.architecture import Architecture
 from tfmtl.automtl.checks import check_search
 from tfmtl.automtl.derive import candidates_of
+from tfmtl.automtl.found import CHECKPOINTS
 from tfmtl.experiment import ExperimentConfig
 from tfmtl.inputs import PackedData
 from tfmtl.training.checkpoints import forget
 from tfmtl.training.search import search
 from tfmtl.tuning import ARCHITECTURE
-
-CHECKPOINTS = "checkpoints"
-"""Where in its directory a search keeps them."""
 
 
 class ArchitectureTuner(keras_tuner.engine.base_tuner.BaseTuner):
