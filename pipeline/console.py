@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from absl import logging as absl_logging
+
 WIDTH = 22
 OURS = tuple(str(Path(__file__).resolve().parents[1] / p) for p in ("tfmtl", "components"))
 # Printed at the end of a run, from the artifacts; also where the run came from the cache.
@@ -107,6 +109,8 @@ def keep_our_messages() -> None:
         logger.handlers[:] = []
         logger.propagate = True
         logger.setLevel(logging.INFO)
+    # Or whoever puts back the verbosity that absl remembers would silence it.
+    absl_logging.set_verbosity(absl_logging.INFO)
     warnings.simplefilter("ignore")
 
 
