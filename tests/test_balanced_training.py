@@ -222,3 +222,5 @@ def test_tasks_that_share_nothing_have_no_gradients_to_compare():
         task_gram(model_of("single_task"), BATCH)
     with pytest.raises(ValueError, match="every=0 steps"):
         GradientLog({LABELS: None}, every=0)
+    with pytest.raises(SpecError, match="leave it out of meta-training"):
+        GradientLog({LABELS: None}).set_model(keras.Sequential(name="meta_learner"))

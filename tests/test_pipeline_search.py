@@ -138,6 +138,7 @@ def test_a_run_killed_inside_tuner_finds_the_same_network(shop, whole):
     assert not (shop / "killed/architecture").exists()
     resumed = run(shop, **arguments)
     assert resumed.returncode == 0, resumed.stderr
+    assert "Resumed at epoch" in resumed.stdout
     assert steps_of(resumed.stdout)["Transform"] == ["cached"]
     assert not [*shop.glob(KILLED)]
     one, other = (architecture_of(shop, output) for output in ("whole", "killed"))

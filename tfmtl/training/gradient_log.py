@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.errors import SpecError
 from tfmtl.model import MultiTaskModel
 from tfmtl.packed_metrics import Packed
 from tfmtl.task_gradients import TaskGradients
@@ -78,7 +79,16 @@ class GradientLog(keras.callbacks.Callback):
         self._measure: Any = None
 
     def set_model(self, model: MultiTaskModel) -> None:
-        """Prepares the measurement; training calls this at every epoch."""
+        """Prepares the measurement; training calls this at every epoch.
+
+        Raises:
+            SpecError: What is trained are tasks, of which each adapts first.
+        """
+        if not isinstance(model, MultiTaskModel):
+            raise SpecError(
+                f"GradientLog measures gradients of batches, and {model.name!r} is trained on "
+                "something else; leave it out of meta-training's callbacks."
+            )
         if self._measure is not None and model is self.model:
             return
         super().set_model(model)
