@@ -92,6 +92,7 @@ class _RandomTasks:
         """See `Tasks`."""
         size = self.count * 2 * self.half
 
+        @tf.autograph.experimental.do_not_convert
         def halved(step, packed):
             shaped = {
                 name: tf.reshape(t, [self.count, 2, self.half, *t.shape[1:]])
@@ -162,14 +163,16 @@ class _GroupTasks:
 
         every = tf.ones([self.count, self.objectives], tf.bool)
         places = tf.data.Dataset.from_tensor_slices((steps(chunks.support), steps(chunks.query)))
-        return places.map(
-            lambda support, query: {
+
+        @tf.autograph.experimental.do_not_convert
+        def gathered(support, query):
+            return {
                 SUPPORT: self._gather(support),
                 QUERY: self._gather(query),
                 OBJECTIVES: every,
-            },
-            num_parallel_calls=1,
-        ).prefetch(2)
+            }
+
+        return places.map(gathered, num_parallel_calls=1).prefetch(2)
 
     def chunks(self, seed: int) -> _Chunks:
         """The rows of each task of a pass, tasks in a seeded order."""
@@ -232,9 +235,12 @@ class _Hidden:
 
     def batches(self, seed: int, skip: int = 0) -> tf.data.Dataset:
         """See `Tasks`."""
-        return self.tasks.batches(seed, skip).map(
-            lambda batch: {**batch, **{half: self._hide(batch[half]) for half in (SUPPORT, QUERY)}}
-        )
+
+        @tf.autograph.experimental.do_not_convert
+        def hidden(batch):
+            return {**batch, **{half: self._hide(batch[half]) for half in (SUPPORT, QUERY)}}
+
+        return self.tasks.batches(seed, skip).map(hidden)
 
     def _hide(self, packed: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         found = dict(packed)
