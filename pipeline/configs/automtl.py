@@ -7,22 +7,14 @@ found from its JSON. The space is the paper's with four experts of two layers in
 three, and the architecture moves five times as fast, for a quick look; `AutoMTL()` is the paper's.
 """
 
-from pipeline.configs import simulated_ads
+from pipeline.configs import man
 from tfmtl.automtl.declare import AutoMTL
 from tfmtl.experiment import Evaluation, ExperimentConfig, Model, Training
 from tfmtl.partition import by_hash
-from tfmtl.problem import ProblemSpec, binary
 
 IMPRESSIONS = 60_000
 
-PROBLEM = ProblemSpec(
-    features=simulated_ads.PROBLEM.features,
-    tasks=(binary("ctr", label="click"), binary("ctcvr", label="conversion")),
-    scene="scene",
-    request_id="request_id",
-    user_id="user_id",
-    time="day",
-)
+PROBLEM = man.PROBLEM
 
 EXPERIMENT = ExperimentConfig(
     name="automtl",
