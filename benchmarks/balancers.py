@@ -10,14 +10,15 @@ machine is shared; the median over turns of the ratio to the same turn's plain s
 
 import argparse
 import sys
-import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
 from benchmarks.contract import Result, main
+from benchmarks.turns import in_turns
 from tfmtl import registry
 from tfmtl.experiment import Model, Training
 from tfmtl.features.layout import LABELS, WEIGHTS
@@ -39,8 +40,8 @@ def run(options: argparse.Namespace) -> Iterator[Result]:
         model = _model(count)
         batches = [_batch(count, seed) for seed in range(4)]
         model(batches[0])
-        steps = {name: _traced(model, name, batches[0]) for name in registry.names("balancer")}
-        seconds = _in_turns(steps, batches, turns)
+        steps = {name: _traced(model, name, batches) for name in registry.names("balancer")}
+        seconds = in_turns(steps, turns)
         plain = seconds.pop(PLAIN)
         yield Result(
             f"balancers/{count}_tasks/{PLAIN}", 1e3 * float(np.median(plain)), "ms", runs=turns
@@ -80,31 +81,17 @@ def _batch(count: int, seed: int) -> dict[str, tf.Tensor]:
     }
 
 
-def _traced(model: MultiTaskModel, name: str, batch: dict[str, tf.Tensor]) -> Callable:
+def _traced(
+    model: MultiTaskModel, name: str, batches: list[dict[str, tf.Tensor]]
+) -> Callable[[int], Any]:
     kinds = ["binary"] * len(model.balancer.tasks)
     model.balancer = registry.build("balancer", {"name": name}, model.balancer.tasks, kinds)
     compile_model(model, Training())
     step = tf.function(model.train_step)
     # The trace holds the balancer of now; the second call is the first without a trace.
     for _ in range(2):
-        step(batch)
-    return step
-
-
-def _in_turns(
-    steps: dict[str, Callable], batches: list[dict[str, tf.Tensor]], turns: int
-) -> dict[str, np.ndarray]:
-    """Seconds of every step, `[turns]` by name."""
-    names, order = list(steps), np.random.default_rng(0)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for turn in range(turns):
-        batch = batches[turn % len(batches)]
-        for name in order.permutation(names):
-            start = time.perf_counter()
-            # Until the values are there: a call alone may only have begun the work.
-            tf.nest.map_structure(lambda value: value.numpy(), steps[name](batch))
-            seconds[name].append(time.perf_counter() - start)
-    return {name: np.array(taken) for name, taken in seconds.items()}
+        step(batches[0])
+    return lambda turn: step(batches[turn % len(batches)])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,6 @@ shared; the median over turns of the ratio to the same turn's plain steps counts
 
 import argparse
 import sys
-import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -19,6 +18,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from benchmarks.contract import Result, main
+from benchmarks.turns import in_turns
 from tfmtl.experiment import Model, Training
 from tfmtl.features.layout import LABELS, WEIGHTS
 from tfmtl.meta import INNER_PARAMS, Meta
@@ -56,7 +56,8 @@ def run(options: argparse.Namespace) -> Iterator[Result]:
             for order in (1, 2):
                 meta = Meta(tasks_per_step=count, inner_params=which, second_order=order == 2)
                 calls[f"{which}/order_{order}"] = _meta(model, meta, tasks)
-        seconds = _in_turns(calls, turns)
+        # The first turn traces, the second is the first without a trace; neither counts.
+        seconds = in_turns(calls, turns, untimed=2)
         plain = seconds.pop("plain")
         name = f"meta/{count}_tasks"
         yield Result(f"{name}/plain", 1e3 * float(np.median(plain)), "ms", runs=turns)
@@ -96,27 +97,12 @@ def _plain(model: MultiTaskModel, tasks: dict, count: int) -> Callable:
     batches = [{name: value[i] for name, value in both.items()} for i in range(count)]
     model(batches[0])
     step = tf.function(model.train_step)
-    return lambda: [step(batch) for batch in batches]
+    return lambda turn: [step(batch) for batch in batches]
 
 
 def _meta(model: MultiTaskModel, meta: Meta, tasks: dict) -> Callable:
     step = tf.function(MetaLearner(model, meta).train_step)
-    return lambda: step(tasks)
-
-
-def _in_turns(calls: dict[str, Callable], turns: int) -> dict[str, np.ndarray]:
-    """Seconds of every call, `[turns]` by name."""
-    names, order = list(calls), np.random.default_rng(0)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    # The first turn traces, the second is the first without a trace; neither counts.
-    for turn in range(-2, turns):
-        for name in order.permutation(names):
-            start = time.perf_counter()
-            # Until the values are there: a call alone may only have begun the work.
-            tf.nest.map_structure(lambda value: value.numpy(), calls[name]())
-            if turn >= 0:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: np.array(taken) for name, taken in seconds.items()}
+    return lambda turn: step(tasks)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,14 +12,14 @@ of two long times drowns in a shared machine's noise, a short time does not.
 
 import argparse
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
 from benchmarks.contract import Result, main
+from benchmarks.turns import timed
 from tfmtl.experiment import Model, Training
 from tfmtl.features.layout import LABELS, WEIGHTS
 from tfmtl.model import MultiTaskModel
@@ -118,7 +118,7 @@ def _timed_steps(
     for turn in range(pairs):
         batch = batches[turn % len(batches)]
         for with_term in (0, 1) if turn % 2 else (1, 0):
-            seconds[with_term].append(_seconds(steps[with_term], batch))
+            seconds[with_term].append(timed(steps[with_term], batch)[0])
     return np.array(seconds[0]), np.array(seconds[1])
 
 
@@ -134,14 +134,7 @@ def _alone(method: str, scores: tf.Tensor, labels: tf.Tensor) -> float:
 
     arguments = scores, labels[:, 0], labels[:, 1]
     step(*arguments)
-    return float(np.median([_seconds(step, *arguments) for _ in range(CALLS)]))
-
-
-def _seconds(call: Callable, *arguments) -> float:
-    start = time.perf_counter()
-    # Until the values are there: a call alone may only have begun the work.
-    tf.nest.map_structure(lambda value: value.numpy(), call(*arguments))
-    return time.perf_counter() - start
+    return float(np.median([timed(step, *arguments)[0] for _ in range(CALLS)]))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

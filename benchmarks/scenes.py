@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contract import Result, main
+from benchmarks.turns import peak_memory
 from tfmtl.experiment import ExperimentConfig, Model, Training
 from tfmtl.features.fit import Preprocessor
 from tfmtl.inputs import ArrayRows
@@ -200,16 +201,6 @@ def measure(folder: Path, count: int, what: str, workers: int) -> dict[str, Any]
         "cpu": time.process_time() - worked,
         "peak": (peak_memory() - taken) / 2**20,
     }
-
-
-def peak_memory() -> int:
-    """The most bytes that this process has held, by Linux.
-
-    Not `ru_maxrss`: that of a process which another has started begins at what the other held.
-    """
-    with open("/proc/self/status", encoding="ascii") as file:
-        line = next(line for line in file if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
 
 
 def _costs(count: int, cost: Mapping[str, Any]) -> Iterator[Result]:

@@ -16,7 +16,6 @@ used. Memory is the peak of the process after each kind of step, the baseline's 
 
 import argparse
 import dataclasses
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from benchmarks.contract import Result, main
+from benchmarks.turns import peak_memory, timed
 from tfmtl.automtl.declare import AutoMTL
 from tfmtl.automtl.derive import sample
 from tfmtl.experiment import ExperimentConfig, Model, Training
@@ -74,11 +74,11 @@ def run(options: argparse.Namespace) -> Iterator[Result]:
     batches = [_batch(random) for _ in range(8)]
     pairs = QUICK_PAIRS if options.quick else PAIRS
     steps = {"baseline": _trained(EXPERIMENT, batches)}
-    memory = {"baseline": _peak()}
+    memory = {"baseline": peak_memory() / 1e9}
     for i in range(DERIVED):
         drawn = sample(random, SEARCH, PROBLEM.task_names)
         steps[f"derived_{i}"] = _trained(drawn.apply(EXPERIMENT), batches)
-    memory["derived"] = _peak()
+    memory["derived"] = peak_memory() / 1e9
     started = time.perf_counter()
     steps["search"] = _searched(batches)
     traced = time.perf_counter() - started
@@ -86,8 +86,8 @@ def run(options: argparse.Namespace) -> Iterator[Result]:
     spent = {name: np.empty((pairs, 2)) for name in steps}
     for turn in range(pairs):
         for name in list(steps)[:: 1 if turn % 2 else -1]:
-            spent[name][turn] = _seconds(steps[name], turn)
-    memory["search"] = _peak()
+            spent[name][turn] = timed(steps[name], turn)
+    memory["search"] = peak_memory() / 1e9
     derived = np.mean([spent[name] for name in steps if name.startswith("derived")], axis=0)
     times = {"baseline": spent["baseline"], "derived": derived, "search": spent["search"]}
     for name, found in times.items():
@@ -132,15 +132,8 @@ def _searched(batches: list[dict[str, tf.Tensor]]) -> Step:
 def _warm(step: Step) -> Step:
     # The first call traces, and the second is the first that does not.
     for turn in range(2):
-        _seconds(step, turn)
+        timed(step, turn)
     return step
-
-
-def _seconds(step: Step, turn: int) -> tuple[float, float]:
-    clock, processors = time.perf_counter(), time.process_time()
-    # Until the values are there: a call alone may only have begun the work.
-    tf.nest.map_structure(lambda value: value.numpy(), step(turn))
-    return time.perf_counter() - clock, time.process_time() - processors
 
 
 def _table_rows() -> dict[str, int]:
@@ -157,12 +150,6 @@ def _batch(random: np.random.Generator) -> dict[str, tf.Tensor]:
         LABELS: tf.constant(np.stack([clicked, bought], axis=1), tf.float32),
         WEIGHTS: tf.ones([ROWS, 2]),
     }
-
-
-def _peak() -> float:
-    """The most memory that the process ever had, in GB."""
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most / (1e9 if sys.platform == "darwin" else 1e6)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
