@@ -1,19 +1,16 @@
 """The page on searching the network, followed to the letter."""
 
-import os
 import re
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from pages import ROOT, followed
 
 from pipeline.config import check, load
 from tfmtl.automtl.declare import AutoMTL
 from tfmtl.experiment import ExperimentConfig
 from tfmtl.operations.candidates import HIDDEN, INTERACTIONS, POOLINGS
 
-ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/automtl.md").read_text()
 SIZE, SMALLER = "--impressions 60000", "--impressions 9000"
 LONG, SHORTER = "num_blocks=2, epochs=4", "num_blocks=1, epochs=2"
@@ -44,23 +41,6 @@ def blocks(language):
 
 def shorter(text):
     return text.replace(SIZE, SMALLER).replace(LONG, SHORTER)
-
-
-def followed(arguments, folder):
-    done = subprocess.run(
-        arguments,
-        cwd=folder,
-        env={
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
 
 
 def test_every_block_of_the_page_is_known_to_these_tests():

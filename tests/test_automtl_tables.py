@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
+from differences import differing
 from scipy import stats
 
 from benchmarks import automtl_arms as arms
@@ -76,14 +77,6 @@ DARTS = ("darts", "darts_minus")
 
 def plain(data, arm, sizes=arms.FULL):
     return json.loads(arms.experiment(data, arm, 3, sizes).to_json())
-
-
-def differing(first, second, path=""):
-    if isinstance(first, dict) and isinstance(second, dict):
-        keys = sorted({*first, *second})
-        found = [differing(first.get(k), second.get(k), f"{path}.{k}" if path else k) for k in keys]
-        return [name for names in found for name in names]
-    return [] if first == second else [path]
 
 
 @pytest.mark.parametrize("data", arms.DATA_SETS.values(), ids=arms.DATA_SETS)

@@ -1,16 +1,12 @@
 """The page on early-stage ranking, followed to the letter."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from pages import ROOT, followed
 
 from pipeline.config import check, load
 
-ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/early_stage.md").read_text()
 
 # After the page's own lines: what they made is what the text says of it.
@@ -69,20 +65,8 @@ def test_the_page_works_as_written_on_a_smaller_log(tmp_path):
         # The first is `make demo CONFIG=early_stage`, and takes minutes.
         blocks("sh")[3],
     ]
-    done = subprocess.run(
-        ["bash", "-ec", "".join(lines)],
-        cwd=tmp_path,
-        env={
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "claims hold" in done.stdout
-    assert "new against old" in done.stdout and (tmp_path / "recall.png").exists()
-    assert "2,000 vectors written to vectors.parquet" in done.stdout
-    assert "soft recall" in done.stdout and "Pushed to" in done.stdout
+    said = followed(["bash", "-ec", "".join(lines)], tmp_path)
+    assert "claims hold" in said
+    assert "new against old" in said and (tmp_path / "recall.png").exists()
+    assert "2,000 vectors written to vectors.parquet" in said
+    assert "soft recall" in said and "Pushed to" in said

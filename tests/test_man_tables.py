@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
+from differences import differing
 from scipy import stats
 
 from benchmarks import man_arms as arms
@@ -75,14 +76,6 @@ def test_the_printed_gains_are_those_of_the_printed_levels_but_for_one_misprint(
 
 def plain(data, model):
     return json.loads(arms.experiment(data, model, 3, arms.FULL).to_json())
-
-
-def differing(first, second, path=""):
-    if isinstance(first, dict) and isinstance(second, dict):
-        keys = sorted({*first, *second})
-        found = [differing(first.get(k), second.get(k), f"{path}.{k}" if path else k) for k in keys]
-        return [name for names in found for name in names]
-    return [] if first == second else [path]
 
 
 @pytest.mark.parametrize("data", arms.DATA_SETS.values(), ids=arms.DATA_SETS)

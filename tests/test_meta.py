@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 import worlds
+from kills import Kill
 
 from tfmtl import registry
 from tfmtl.errors import SpecError
@@ -238,19 +239,6 @@ class Spy(keras.callbacks.Callback):
         model = getattr(self.model, "model", self.model)
         self.ends.append({v.ref(): v.numpy() for v in variables_of(model)})
         self.tables.append(len(model.trained_tables))
-
-
-class Kill(keras.callbacks.Callback):
-    """Ends the run as a kill would, after so many steps."""
-
-    def __init__(self, after):
-        super().__init__()
-        self.left = after
-
-    def on_train_batch_begin(self, batch, logs=None):
-        if self.left == 0:
-            raise KeyboardInterrupt
-        self.left -= 1
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,13 @@
 """The page on meta-training and cold starts, followed to the letter."""
 
-import os
 import re
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from pages import ROOT, followed
 
 from pipeline.config import check, load
 
-ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/meta.md").read_text()
 SIZE, SMALLER = "--impressions 60000", "--impressions 16000"
 
@@ -29,17 +26,6 @@ print("claims hold")
 
 def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.M | re.S)
-
-
-def run(command, folder):
-    return subprocess.run(
-        command,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_every_block_of_the_page_is_known_to_these_tests():
@@ -62,9 +48,7 @@ def test_the_pages_declaration_is_a_sound_configuration(tmp_path):
 @pytest.mark.timeout(900)
 def test_the_page_works_as_written_on_a_smaller_log(tmp_path):
     (command,) = blocks("sh")
-    made = run([sys.executable, *command.replace(SIZE, SMALLER).split()[1:]], tmp_path)
-    assert made.returncode == 0, made.stderr[-3000:]
+    followed([sys.executable, *command.replace(SIZE, SMALLER).split()[1:]], tmp_path)
     (tmp_path / "page.py").write_text("\n".join([*blocks("python"), CLAIMS]))
-    done = run([sys.executable, "page.py"], tmp_path)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "claims hold" in done.stdout and (tmp_path / "cold_start.png").exists()
+    said = followed([sys.executable, "page.py"], tmp_path)
+    assert "claims hold" in said and (tmp_path / "cold_start.png").exists()

@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 import tf_keras as keras
+from kills import Kill
 from worlds import PROBLEM, SMALL, experiment, packed
 
 from tfmtl.errors import DataError, SpecError
@@ -16,19 +17,6 @@ _, DATA = packed()
 
 def settings(**changes):
     return experiment(backbone={"name": "mmoe", **SMALL["mmoe"]}, **changes)
-
-
-class Kill(keras.callbacks.Callback):
-    """Ends the run as a kill would, after so many steps."""
-
-    def __init__(self, after):
-        super().__init__()
-        self.left = after
-
-    def on_train_batch_begin(self, batch, logs=None):
-        if self.left == 0:
-            raise KeyboardInterrupt
-        self.left -= 1
 
 
 def weights(trained):
