@@ -35,18 +35,19 @@ import tf_keras as keras
 from benchmarks import funnels
 from pipeline.configs import census_income
 from tfmtl.automtl.architecture import Architecture
-from tfmtl.automtl.declare import AutoMTL
 from tfmtl.automtl.derive import first_of
-from tfmtl.experiment import ExperimentConfig, Model, Training
-from tfmtl.metrics import auc
-from tfmtl.model import MultiTaskModel
+from tfmtl.automtl.search import search
+from tfmtl.declare.experiment import ExperimentConfig, Model, Training
+from tfmtl.declare.problem import ProblemSpec, binary
+from tfmtl.declare.search import AutoMTL
+from tfmtl.declare.split import whole
+from tfmtl.declare.tasks import Task
+from tfmtl.features.prepare import Prepared, prepare
+from tfmtl.metrics.tasks import auc
+from tfmtl.model.multitask import MultiTaskModel
 from tfmtl.operations.candidates import HIDDEN, INTERACTIONS, POOLINGS, Candidate
-from tfmtl.partition import whole
-from tfmtl.preparation import Prepared, prepare
-from tfmtl.problem import ProblemSpec, binary
-from tfmtl.tasks import Task
-from tfmtl.training.fit import best_metrics, train
-from tfmtl.training.search import search
+from tfmtl.run import train
+from tfmtl.training.epochs import best_metrics
 
 TOWER_UNITS = (64,)
 

@@ -18,15 +18,16 @@ from absl import logging
 
 from benchmarks.clock import Clock
 from pipeline.configs.early_stage import EXPERIMENT
-from tfmtl import early_stage
-from tfmtl.bootstrap import Ratio, paired_intervals
-from tfmtl.cost import Cost, cost_of, request_macs
-from tfmtl.metrics import log_loss
-from tfmtl.model import MultiTaskModel
-from tfmtl.preparation import Prepared, prepare
-from tfmtl.problem import ProblemSpec, Task, binary
-from tfmtl.recall import divergence_at, recall_at
-from tfmtl.replay import ReplayLog
+from tfmtl.declare import early_stage
+from tfmtl.declare.problem import ProblemSpec, Task, binary
+from tfmtl.features.prepare import Prepared, prepare
+from tfmtl.metrics.bootstrap import Ratio, paired_intervals
+from tfmtl.metrics.tasks import log_loss
+from tfmtl.model.multitask import MultiTaskModel
+from tfmtl.replay.log import ReplayLog
+from tfmtl.replay.recall import divergence_at, recall_at
+from tfmtl.run import train
+from tfmtl.serving.cost import Cost, cost_of, request_macs
 from tfmtl.simulator.constants import Constants, Funnel, funnel_constants
 from tfmtl.simulator.early_stage import consolidated_log
 from tfmtl.simulator.funnel import EarlyStage, final_stage, logging_policy
@@ -34,7 +35,6 @@ from tfmtl.simulator.model_stage import Predict, model_stage, predictor
 from tfmtl.simulator.online import OnlineTest, run_online
 from tfmtl.simulator.retrieval import Candidates, retrieve
 from tfmtl.simulator.world import World, draw_world
-from tfmtl.training import train
 
 TRAIN_DAYS, DAYS = 9, 12  # Training, validation on the next, test and A/B on the ones after.
 SHOWN, AUCTION, ALL = ("R1", "R2"), ("R1", "R2", "R3"), ("R1", "R2", "R3", "R4")

@@ -34,15 +34,15 @@ import pyarrow.compute as pc
 import tf_keras as keras
 
 from benchmarks.funnels import CENSUS, SIMULATED, DataSet, Sizes, measures
-from tfmtl.boosting import train_boosters
+from tfmtl.boosting.boosters import train_boosters
 from tfmtl.data.hashing import hash_text, share
-from tfmtl.experiment import ExperimentConfig, Model, Training
-from tfmtl.features.declare import Categorical, Feature, Numerical
-from tfmtl.meta import Meta
-from tfmtl.partition import whole
-from tfmtl.preparation import Prepared, prepare
-from tfmtl.problem import ProblemSpec, binary, numerical
-from tfmtl.training import train
+from tfmtl.declare.experiment import ExperimentConfig, Model, Training
+from tfmtl.declare.features import Categorical, Feature, Numerical
+from tfmtl.declare.meta import Meta
+from tfmtl.declare.problem import ProblemSpec, binary, numerical
+from tfmtl.declare.split import whole
+from tfmtl.features.prepare import Prepared, prepare
+from tfmtl.run import train
 
 FULL = Sizes(impressions=150_000, epochs=15)
 QUICK = Sizes(impressions=16_000, epochs=1)

@@ -19,14 +19,14 @@ import tf_keras as keras
 
 from benchmarks.contract import Result, main
 from benchmarks.turns import in_turns
-from tfmtl.experiment import Model, Training
-from tfmtl.features.layout import LABELS, WEIGHTS
-from tfmtl.meta import INNER_PARAMS, Meta
-from tfmtl.model import MultiTaskModel
-from tfmtl.problem import ProblemSpec, binary, categorical
-from tfmtl.training.fit import compile_model
-from tfmtl.training.meta import MetaLearner
-from tfmtl.training.meta_tasks import OBJECTIVES, QUERY, SUPPORT
+from tfmtl.declare.experiment import Model, Training
+from tfmtl.declare.layout import LABELS, WEIGHTS
+from tfmtl.declare.meta import INNER_PARAMS, Meta
+from tfmtl.declare.problem import ProblemSpec, binary, categorical
+from tfmtl.meta.tasks import OBJECTIVES, QUERY, SUPPORT
+from tfmtl.meta.train import MetaLearner
+from tfmtl.model.multitask import MultiTaskModel
+from tfmtl.training.epochs import compile_model
 
 ROWS, FIELDS, IDS, DIM = 2_048, 16, 1_000_000, 16
 COUNTS = (1, 4)

@@ -31,22 +31,22 @@ import pyarrow.compute as pc
 import tf_keras as keras
 
 from benchmarks.clock import Clock
-from tfmtl.experiment import ExperimentConfig, Model, Training
+from tfmtl.declare.experiment import ExperimentConfig, Model, Training
+from tfmtl.declare.mtms import MTMS
+from tfmtl.declare.problem import ProblemSpec, binary, categorical
+from tfmtl.declare.split import whole
 from tfmtl.features.fit import Preprocessor
-from tfmtl.inputs import ArrayRows
-from tfmtl.metrics import auc, calibration, mae, normalized_entropy
-from tfmtl.mtms.declare import MTMS
+from tfmtl.features.rows import ArrayRows
+from tfmtl.metrics.tasks import auc, calibration, mae, normalized_entropy
 from tfmtl.mtms.model import MTMSModel
+from tfmtl.mtms.slot import train_slot
 from tfmtl.mtms.store import scene_folder
-from tfmtl.partition import whole
-from tfmtl.problem import ProblemSpec, binary, categorical
 from tfmtl.simulator.constants import EVENTS, Constants, Scene
 from tfmtl.simulator.feed_test import Arm as Ranking
 from tfmtl.simulator.feed_test import feed_test
 from tfmtl.simulator.impressions import impression_log
 from tfmtl.simulator.online import OnlineTest
 from tfmtl.simulator.world import World, draw_world
-from tfmtl.training.alternating import train_slot
 
 FEED, SEARCH = "feed", "search"
 WINDOW = 3

@@ -23,12 +23,12 @@ import pyarrow as pa
 import tf_keras as keras
 
 from benchmarks.funnels import CENSUS, SIMULATED, DataSet, Sizes, by_day, measures, simulated_log
-from tfmtl.experiment import ExperimentConfig, Model, Training, Tuning
-from tfmtl.partition import whole
-from tfmtl.preparation import Prepared, prepare
-from tfmtl.problem import ProblemSpec, binary
-from tfmtl.training import train
-from tfmtl.training.tune import ExperimentTuner
+from tfmtl.declare.experiment import ExperimentConfig, Model, Training, Tuning
+from tfmtl.declare.problem import ProblemSpec, binary
+from tfmtl.declare.split import whole
+from tfmtl.features.prepare import Prepared, prepare
+from tfmtl.run import train
+from tfmtl.tuning.tune import ExperimentTuner
 
 NOISE = 0.2
 TUNING_SEED = 1_000

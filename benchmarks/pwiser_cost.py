@@ -20,12 +20,12 @@ import tf_keras as keras
 
 from benchmarks.contract import Result, main
 from benchmarks.turns import timed
-from tfmtl.experiment import Model, Training
-from tfmtl.features.layout import LABELS, WEIGHTS
-from tfmtl.model import MultiTaskModel
-from tfmtl.pairwise import METHODS, pwiser
-from tfmtl.problem import ProblemSpec, binary, categorical, numerical
-from tfmtl.training.fit import compile_model
+from tfmtl.declare.experiment import Model, Training
+from tfmtl.declare.layout import LABELS, WEIGHTS
+from tfmtl.declare.problem import ProblemSpec, binary, categorical, numerical
+from tfmtl.losses.pairwise import METHODS, pwiser
+from tfmtl.model.multitask import MultiTaskModel
+from tfmtl.training.epochs import compile_model
 
 ROWS, FIELDS, NUMBERS, IDS = 2_048, 16, 63, 200_000
 CLICKS, CONVERSIONS = 0.02, 0.0006

@@ -29,19 +29,19 @@ import numpy as np
 
 from benchmarks.contract import Result, main
 from benchmarks.turns import peak_memory
-from tfmtl.experiment import ExperimentConfig, Model, Training
+from tfmtl.declare.experiment import ExperimentConfig, Model, Training
+from tfmtl.declare.mtms import EVERY, MTMS
+from tfmtl.declare.problem import ProblemSpec, binary, categorical
+from tfmtl.declare.split import whole
 from tfmtl.features.fit import Preprocessor
-from tfmtl.inputs import ArrayRows
-from tfmtl.model import MultiTaskModel
-from tfmtl.mtms.declare import EVERY, MTMS
-from tfmtl.partition import whole
-from tfmtl.problem import ProblemSpec, binary, categorical
+from tfmtl.features.rows import ArrayRows
+from tfmtl.model.multitask import MultiTaskModel
+from tfmtl.mtms.passes import settle, train_passes
+from tfmtl.mtms.slot import train_slot
 from tfmtl.simulator.constants import Constants
 from tfmtl.simulator.impressions import impression_log
 from tfmtl.simulator.scenes import many_scenes
 from tfmtl.simulator.world import draw_world
-from tfmtl.training.alternating import train_slot
-from tfmtl.training.passes import settle, train_passes
 
 COUNTS, QUICK_COUNTS = (2, 10, 50), (2, 4)
 ROWS, QUICK_ROWS = 6_000, 1_500

@@ -26,15 +26,15 @@ import tf_keras as keras
 
 from benchmarks.contract import Result, main
 from benchmarks.turns import peak_memory, timed
-from tfmtl.automtl.declare import AutoMTL
+from tfmtl.automtl.bilevel import Bilevel, Schedule, supernet_model
 from tfmtl.automtl.derive import sample
-from tfmtl.experiment import ExperimentConfig, Model, Training
-from tfmtl.features.layout import LABELS, WEIGHTS
-from tfmtl.model import MultiTaskModel
-from tfmtl.partition import by_hash
-from tfmtl.problem import ProblemSpec, binary, categorical, numerical
-from tfmtl.training.bilevel import Bilevel, Schedule, supernet_model
-from tfmtl.training.fit import compile_model
+from tfmtl.declare.experiment import ExperimentConfig, Model, Training
+from tfmtl.declare.layout import LABELS, WEIGHTS
+from tfmtl.declare.problem import ProblemSpec, binary, categorical, numerical
+from tfmtl.declare.search import AutoMTL
+from tfmtl.declare.split import by_hash
+from tfmtl.model.multitask import MultiTaskModel
+from tfmtl.training.epochs import compile_model
 
 ROWS, DIM, FIELDS, VALUES, NUMBERS, IDS = 2_048, 64, 8, 3, 18, 20_000
 PAIRS, QUICK_PAIRS = 20, 4

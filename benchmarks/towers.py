@@ -31,19 +31,19 @@ import tensorflow as tf
 
 from benchmarks.contract import Result, main
 from pipeline.config import load
-from tfmtl.cost import Cost, cost_of, request_macs
 from tfmtl.data.readers import open_table
 from tfmtl.data.splits import assign
 from tfmtl.data.table import read_table
-from tfmtl.experiment import ExperimentConfig
-from tfmtl.metrics import auc, normalized_entropy
-from tfmtl.model import MultiTaskModel
-from tfmtl.partition import SPLITS, Split
-from tfmtl.preparation import Prepared, prepare
-from tfmtl.problem import Column, ProblemSpec
-from tfmtl.serving import export
-from tfmtl.tower_serving import traced
-from tfmtl.training import train
+from tfmtl.declare.experiment import ExperimentConfig
+from tfmtl.declare.problem import Column, ProblemSpec
+from tfmtl.declare.split import SPLITS, Split
+from tfmtl.features.prepare import Prepared, prepare
+from tfmtl.metrics.tasks import auc, normalized_entropy
+from tfmtl.model.multitask import MultiTaskModel
+from tfmtl.run import train
+from tfmtl.serving.cost import Cost, cost_of, request_macs
+from tfmtl.serving.export import export
+from tfmtl.serving.towers import traced
 
 REQUESTS, QUICK_REQUESTS = 20_000, 3_000
 ADS = 1_000

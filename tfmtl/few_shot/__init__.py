@@ -4,6 +4,5 @@
 - `resamples`: metrics over all groups, with intervals by groups.
 - `report`: `ColdStart`, what was found.
 - `picture`: the report drawn.
-
-`tfmtl.training.cold_start` adapts the models.
+- `cold_start`: adapts and judges the models; `adapt`: one adaptation.
 """

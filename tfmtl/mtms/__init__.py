@@ -10,6 +10,6 @@ stay as they are. What is served is the fine-tuned networks and the tables.
 - `store`: a component's tables and networks on disk, and how they are carried into the next slot.
 - `frozen`: the look-up in all components' tables, fused into one search and one gather.
 - `model`: `MTMSModel`, what is served.
-
-`tfmtl.training.alternating` trains a slot.
+- `slot`: `train_slot`, which trains one slot; `slot_parts`, `embedding_update`, `fine_tuning` and
+  `passes` are its steps.
 """

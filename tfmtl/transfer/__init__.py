@@ -6,6 +6,5 @@
 - `intervals`: of a gain, over seeds or over rows.
 - `runs`: one training's outcome on disk.
 - `picture`: the report drawn.
-
-`tfmtl.training.transfer` trains what is compared.
+- `negative_transfer`: trains what is compared.
 """
