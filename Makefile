@@ -6,7 +6,7 @@ REPLAY ?=
 ENVIRONMENT := $(or $(UV_PROJECT_ENVIRONMENT),.venv)
 PY := $(ENVIRONMENT)/bin/python
 # Every command of benchmarks/; `reproduce` wants a paper's name, so it runs by hand.
-BENCHMARKS ?= $(filter-out reproduce,$(patsubst benchmarks/%.py,%,$(shell grep -l __main__ benchmarks/*.py 2>/dev/null)))
+BENCHMARKS ?= $(filter-out reproduce,$(subst /,.,$(patsubst benchmarks/%.py,%,$(shell grep -rl __main__ --include=*.py benchmarks 2>/dev/null))))
 
 # Any Python from 3.8 can run the set-up. `python3` may be a pyenv shim that leads nowhere.
 FIND_PYTHON = for python in python3 /usr/bin/python3 /usr/local/bin/python3 python \

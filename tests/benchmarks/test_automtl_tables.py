@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from benchmarks import automtl_arms as arms
-from benchmarks import automtl_cells as cells
 from benchmarks import funnels, reproduce
 from benchmarks.paper import Further, Measured
+from benchmarks.papers.automtl import arms as arms
+from benchmarks.papers.automtl import cells as cells
 from tests.doubles.differences import differing
 from tfmtl.automtl.derive import derive, sample
 from tfmtl.automtl.found import Found
