@@ -65,7 +65,7 @@ def graph(root=ROOT, packages=PACKAGES, late=True):
 
 
 def room(module):
-    """The room of a module: `tfmtl.mtms.slot` is of `mtms`, `components.evaluator` of `components`."""
+    """The room of a module: `mtms` of `tfmtl.mtms.slot`, `components` of `components.evaluator`."""
     parts = module.split(".")
     if parts[0] != "tfmtl":
         return parts[0]
@@ -164,8 +164,8 @@ def drawn():
     lines += ["```", ""]
     count = sum(len(others) for others in between.values())
     lines += [
-        f"{len(between)} rooms, {count} imports between rooms, no circle. An arrow leads from a room "
-        "to one that imports it. Left out are what a longer way already shows, and the ground: "
+        f"{len(between)} rooms, {count} imports between rooms, no circle. An arrow leads from a "
+        "room to one that imports it. Left out are what a longer way already shows, and the ground: "
         + ", ".join(f"`{name}`" for name in sorted(ground - {"_version"}))
         + ".",
         "",

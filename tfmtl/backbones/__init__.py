@@ -1,7 +1,7 @@
 """Backbones, one file per paper: fields to one representation per task.
 
-In go fields `[batch, fields, dim]`; out comes `{task: [batch, width]}`. Importing this package registers
-them all. Towers, logits and losses belong to `model` and `losses`.
+In go fields `[batch, fields, dim]`; out comes `{task: [batch, width]}`. Importing this package
+registers them all. Towers, logits and losses belong to `model` and `losses`.
 """
 
 from tfmtl.backbones.aitm import AITM
