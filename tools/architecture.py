@@ -165,9 +165,8 @@ def drawn():
     count = sum(len(others) for others in between.values())
     lines += [
         f"{len(between)} rooms, {count} imports between rooms, no circle. An arrow leads from a "
-        "room to one that imports it. Left out are what a longer way already shows, and the ground: "
-        + ", ".join(f"`{name}`" for name in sorted(ground - {"_version"}))
-        + ".",
+        "room to one that imports it. Left out are what a longer way already shows, and the "
+        "ground: " + ", ".join(f"`{name}`" for name in sorted(ground - {"_version"})) + ".",
         "",
         "| room | what it is for | imports |",
         "|---|---|---|",

@@ -1,7 +1,7 @@
 """The search for a network (AutoMTL): interactions, experts, and which task reads which expert.
 
-In go an experiment with `search=AutoMTL(…)` and packed rows; out comes an `Architecture`, plain data
-from which the backbone `automtl` rebuilds the network. The candidates themselves are layers of
+In go an experiment with `search=AutoMTL(…)` and packed rows; out comes an `Architecture`, plain
+data from which the backbone `automtl` rebuilds the network. The candidates themselves are layers of
 `operations`; searches over settings belong to `tuning`.
 
 - `search`: the entrance; `bilevel` its loop, `random_search` the baseline.
