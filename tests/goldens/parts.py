@@ -242,7 +242,7 @@ def balancer(record: Record, config: dict[str, Any]) -> None:
     """A balancer by itself, and in five steps of a small model, two epochs behind it."""
     kinds = [task.kind for task in THREE.tasks]
     part = registry.build("balancer", config, THREE.task_names, kinds)
-    record.weights(part.trainable_weights)
+    record.weights(part.trainable_weights, "own")
     values = tf.constant(record.given("losses", lambda rng: rng.uniform(0.1, 2.0, 3)))
     for key, observed in (("whole", [True] * 3), ("part", [True, False, True])):
         with tf.GradientTape() as tape:
@@ -272,7 +272,7 @@ def _steps(record, config):
             model(batch)
             trained = model.trained_tables + model.dense_variables
             of_balancer = {v.ref() for v in model.balancer.weights}
-            record.weights([v for v in trained if v.ref() not in of_balancer])
+            record.weights([v for v in trained if v.ref() not in of_balancer], "model")
         report = model.train_step(batch)
         record.forward(f"steps/{step}/losses", [report[name] for name in sorted(report)])
         record.forward(f"steps/{step}/weights_now", model.balancer.weights_now())

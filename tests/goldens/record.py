@@ -37,19 +37,19 @@ class Record:
                 draw(np.random.default_rng(zlib.crc32(f"{self.name}/{full}".encode())))
             )
             value = value.astype(np.float32) if value.dtype == np.float64 else value
-        self.arrays[full] = value
+        self._note(full, value)
         return value
 
     def normal(self, key: str, *shape: int) -> tf.Tensor:
         """Given numbers of a standard normal distribution."""
         return tf.constant(self.given(key, lambda rng: rng.normal(size=shape)))
 
-    def weights(self, variables: Sequence[tf.Variable]) -> None:
+    def weights(self, variables: Sequence[tf.Variable], under: str = "weights") -> None:
         """Gives variables their values: normal, moving variances positive."""
         for place, variable in enumerate(variables):
             name = variable.name.split("/")[-1].removesuffix(":0")
             value = self.given(
-                f"weights/{place:02d}", lambda rng, v=variable, n=name: _weight(rng, n, v.shape)
+                f"{under}/{place:02d}", lambda rng, v=variable, n=name: _weight(rng, n, v.shape)
             )
             if value.shape != tuple(variable.shape):
                 raise AssertionError(
@@ -60,12 +60,12 @@ class Record:
 
     def forward(self, key: str, value: Any) -> None:
         """Notes a value."""
-        self.arrays[f"{FORWARD}/{key}"] = np.asarray(value)
+        self._note(f"{FORWARD}/{key}", np.asarray(value))
 
     def gradient(self, key: str, value: Any) -> None:
         """Notes a gradient, a sparse one as the dense one it stands for; none is noted as none."""
         if value is not None:
-            self.arrays[f"{GRADIENTS}/{key}"] = np.asarray(tf.convert_to_tensor(value))
+            self._note(f"{GRADIENTS}/{key}", np.asarray(tf.convert_to_tensor(value)))
 
     def layer(
         self,
@@ -109,6 +109,11 @@ class Record:
             self.gradient(f"weights/{places[variable.ref()]:02d}", gradient)
         for key, gradient in zip(sources, by_input, strict=True):
             self.gradient(f"inputs/{key}", gradient)
+
+    def _note(self, key: str, value: np.ndarray) -> None:
+        if key in self.arrays:
+            raise ValueError(f"{self.name}: {key} is noted twice; give it another name.")
+        self.arrays[key] = value
 
 
 def _named(structure: Any) -> dict[str, tf.Tensor]:
