@@ -9,11 +9,12 @@ from .record import Arrays
 
 FOLDER = Path(__file__).parent
 
-RTOL, ATOL = 1e-5, 1e-6
+RTOL, ATOL = 1e-5, 1e-5
 """How far a number may be from the golden's: `ATOL · largest + RTOL · |golden|`.
 
-`largest` is the largest magnitude in the golden's array, 1 at least. Both stacks, TensorFlow 2.16
-and 2.21, are within it.
+`largest` is the largest magnitude in the golden's array, 1 at least. TensorFlow 2.16 and 2.21 on
+one machine differ by a hundredth of it, and other kernels (without oneDNN) by a quarter: gradients
+below a batch normalisation are small sums of large numbers.
 """
 
 

@@ -185,6 +185,21 @@ def _columns(record, slot):
 
 def search(record: Record) -> None:
     """`tfmtl.search`, one step an epoch, so that the history is that of the steps."""
+    found = _searched(record)
+    for name in ("loss", "ctr/loss@imp", "like/loss@imp", "val_loss"):
+        record.forward(name, np.float32([epoch[name] for epoch in found.history]))
+    choices = [list(epoch["selection"].values()) for epoch in found.history]
+    record.forward("selection", np.float32(choices))
+
+
+def random_search(record: Record) -> None:
+    """`tfmtl.search` by networks drawn at random."""
+    found = _searched(record, algorithm="random", trials=2)
+    for name in sorted(name for name in found.history[0] if name.endswith("loss")):
+        record.forward(name, np.float32([trial[name] for trial in found.history]))
+
+
+def _searched(record, **settings):
     space = tfmtl.AutoMTL(
         num_experts=2,
         num_blocks=1,
@@ -198,6 +213,7 @@ def search(record: Record) -> None:
         interactions=(("skip", {"name": "skip"}), ("cross", {"name": "cross", "layers": 1})),
         poolings=(("sum", {"name": "sum"}), ("linear", {"name": "linear"})),
         hidden=(("skip", {"name": "skip"}), ("gate", {"name": "gate"})),
+        **settings,
     )
     config = experiment(
         LIKES,
@@ -206,16 +222,14 @@ def search(record: Record) -> None:
         search=space,
     )
     found = tfmtl.search(config, packed(record, LIKES), verbose=0)
-    numbers = [
-        name
-        for name, value in found.history[0].items()
-        if isinstance(value, float) and "loss" in name and "log_loss" not in name
-    ]
-    for name in sorted(numbers):
-        record.forward(name.replace("/", "_"), np.float32([epoch[name] for epoch in found.history]))
-    of_task = [list(epoch["selection"].values()) for epoch in found.history]
-    record.forward("selection", np.float32(of_task))
     record.forward("architecture", np.frombuffer(found.architecture.line.encode(), np.uint8))
+    return found
 
 
-TRAINERS = {"train": ordinary, "meta": meta, "mtms_slot": mtms_slot, "search": search}
+TRAINERS = {
+    "meta": meta,
+    "mtms_slot": mtms_slot,
+    "random_search": random_search,
+    "search": search,
+    "train": ordinary,
+}
