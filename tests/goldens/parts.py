@@ -143,8 +143,9 @@ def term(record: Record, config: dict[str, Any]) -> None:
         clicks = record.given(f"{step}/clicks", lambda rng: rng.random(rows) < 0.6)
         bought = record.given(f"{step}/bought", lambda rng: rng.random(rows) < 0.5) & clicks
         weight = record.given(f"{step}/weights", lambda rng: rng.uniform(0.5, 2.0, rows))
+        known = record.given(f"{step}/known", lambda rng: rng.random(rows) < 0.7)
         labels = np.stack([clicks, bought, bought], axis=1).astype(np.float32)
-        weights = np.stack([weight, weight * clicks, weight], axis=1)
+        weights = np.stack([weight, weight * clicks * known, weight * known], axis=1)
         predictions = {
             task: tf.constant(record.given(f"{step}/p_{task}", lambda rng: rng.random(rows)))
             for task in TASKS
@@ -207,6 +208,7 @@ def _column(rng, name, config, rows):
         hard = (rng.random(rows) < 0.5).astype(np.float32)
         return np.where(rng.random(rows) < 0.7, hard, rng.random(rows))
     drawn = rng.normal(size=rows) * np.resize([0.05, 1.0, 8.0], rows)
+    drawn[-2:] = 20.0
     if name == "log_prob":
         return -np.abs(drawn) - 1e-3
     return np.abs(drawn) if name == "losses" else drawn

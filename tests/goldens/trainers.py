@@ -118,7 +118,9 @@ def ordinary(record: Record) -> None:
 
 def meta(record: Record) -> None:
     """`tfmtl.train` in two stages."""
-    settings = tfmtl.Meta(tasks_per_step=2, task_rows=8, finetune_epochs=1, finetune_rate=0.05)
+    settings = tfmtl.Meta(
+        tasks_per_step=2, task_rows=8, inner_rate=0.5, finetune_epochs=1, finetune_rate=0.05
+    )
     _trained(record, experiment(PROBLEM, meta=settings), PROBLEM)
 
 
