@@ -1,5 +1,6 @@
 """TensorFlow Transform behind the encodings: statistics fitted by Beam, at any size."""
 
+import hashlib
 import re
 
 import tensorflow as tf
@@ -98,5 +99,12 @@ class TransformGraph(tf.Module):
 
 
 def vocabulary_file(name: str) -> str:
-    """File name of a fitted vocabulary, as in `TFTransformOutput.vocabulary_size_by_name`."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+    """File name of a fitted vocabulary, as in `TFTransformOutput.vocabulary_size_by_name`.
+
+    Names that differ give files that differ: where characters had to be replaced, a digest of the
+    name follows.
+    """
+    safe = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+    if safe == name:
+        return name
+    return f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"

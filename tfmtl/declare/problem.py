@@ -34,6 +34,7 @@ from tfmtl.declare.features import (
     numerical,
     target_encoding,
 )
+from tfmtl.declare.names import check_column_names
 from tfmtl.declare.tasks import Task, binary, regression
 from tfmtl.errors import SpecError, did_you_mean
 
@@ -95,6 +96,7 @@ class ProblemSpec:
         if self.drop_if is not None:
             object.__setattr__(self, "drop_if", tuple(self.drop_if))
         _check_names(self)
+        check_column_names(self.feature_columns())
         _check_labels(self)
         _check_heads(self)
         _check_encodings(self)

@@ -3,6 +3,7 @@
 import dataclasses
 
 from tfmtl.declare.features import Column
+from tfmtl.declare.names import check_task_name
 from tfmtl.errors import SpecError, did_you_mean
 
 LOSSES = ("squared", "huber", "pseudo_huber", "log_cosh")
@@ -35,11 +36,7 @@ class Task:
     alpha: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.name.isidentifier():
-            raise SpecError(
-                f"task {self.name!r}: a name becomes a metric's and a signature's name, so it "
-                "needs to be letters, digits and underscores."
-            )
+        check_task_name(self.name)
 
     def columns(self) -> tuple[Column, ...]:
         """Raw columns the task reads. A space's own label is read by the task that owns it."""

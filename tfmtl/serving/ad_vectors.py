@@ -147,10 +147,12 @@ def _ad_tower(model):
 
 
 def _columns(signature) -> dict[str, Column]:
-    _, named = signature.structured_input_signature
+    # Imported here for the same reason.
+    from tfmtl.serving.signature_names import named_inputs
+
     return {
         name: Column(name=name, dtype=spec.dtype.name, max_values=int(spec.shape.rank == 2))
-        for name, spec in sorted(named.items())
+        for name, spec in sorted(named_inputs(signature).items())
     }
 
 

@@ -25,7 +25,8 @@ from tfmtl.declare.total_value import TotalValue
 from tfmtl.errors import DataError
 from tfmtl.features.raw import ABSENT, dense_columns, example_spec
 from tfmtl.model.multitask import MultiTaskModel
-from tfmtl.serving.towers import column_specs, tower_signatures, traced
+from tfmtl.serving.signature_names import argument_names, rename_inputs
+from tfmtl.serving.towers import tower_signatures, traced, traced_columns
 
 Transform = Callable[[Mapping[str, tf.Tensor]], Mapping[str, tf.Tensor]]
 
@@ -54,15 +55,17 @@ class ServingModel(tf.Module):
         # served would be saved along.
         self.parts = model.served_parts()
         # Made when asked for: an attribute would be saved with the model, signature or not.
-        self._of_towers = functools.partial(tower_signatures, model, transform, value)
+        self.names = argument_names(self.columns)
+        self._of_towers = functools.partial(
+            tower_signatures, model, transform, value, names=self.names
+        )
 
     def signatures(self) -> dict[str, Callable]:
         """The concrete functions to save, by signature name."""
         examples = tf.TensorSpec([None], tf.string, "examples")
-        named = column_specs(self.columns)
         return {
             "serving_default": traced(self._from_examples, examples),
-            "predict": traced(self._from_columns, **named),
+            "predict": traced_columns(self._from_columns, self.columns, self.names),
             "transform_features": traced(self._packed_examples, examples),
             **self._of_towers(),
         }
@@ -70,7 +73,7 @@ class ServingModel(tf.Module):
     def _from_examples(self, examples):
         return self._predict(self._parse(examples))
 
-    def _from_columns(self, **columns):
+    def _from_columns(self, columns):
         return self._predict(dense_columns(self.columns, columns))
 
     def _packed_examples(self, examples):
@@ -112,6 +115,7 @@ def export(
     """
     serving = ServingModel(model, transform, value)
     tf.saved_model.save(serving, path, signatures=serving.signatures())
+    rename_inputs(path, serving.names)
     folder = os.path.join(path, "assets.extra")
     tf.io.gfile.makedirs(folder)
     if warmup:

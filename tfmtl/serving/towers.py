@@ -23,12 +23,17 @@ from tfmtl.declare.total_value import ACTIONS, TotalValue
 from tfmtl.errors import SpecError
 from tfmtl.features.raw import DTYPES, dense_columns
 from tfmtl.model.multitask import MultiTaskModel, Packed
+from tfmtl.serving.signature_names import argument_names
 
 TOTAL_VALUE = "total_value"
 
 
 def tower_signatures(
-    model: MultiTaskModel, transform: Any, value: TotalValue | None = None
+    model: MultiTaskModel,
+    transform: Any,
+    value: TotalValue | None = None,
+    *,
+    names: Mapping[str, str] | None = None,
 ) -> dict[str, Callable]:
     """The towers' concrete functions by signature name; none for a model without towers.
 
@@ -37,6 +42,7 @@ def tower_signatures(
         transform: See `tfmtl.serving.export.Transform`. It also has a `problem`, and encodes that
             problem's features and no others, as `Preprocessor` and the pipeline's do.
         value: How `rank` makes one value of predictions.
+        names: Argument name by raw column; those of `argument_names` if not given.
 
     Raises:
         SpecError: The value is made of what the model does not serve.
@@ -49,8 +55,9 @@ def tower_signatures(
             raise SpecError(
                 f"a task is called {TOTAL_VALUE!r}, as is what `rank` returns; rename the task."
             )
+    names = names or argument_names(model.problem.feature_columns())
     towers = {
-        f"{tower}_tower": _tower(model, transform, tower, sides)
+        f"{tower}_tower": _tower(model, transform, tower, sides, names)
         for tower, sides in model.backbone.tower_sides.items()
     }
     return {**towers, "rank": _rank(model, value)}
@@ -71,9 +78,7 @@ def join_vectors(model: MultiTaskModel, user: tf.Tensor, ads: tf.Tensor) -> dict
 def column_specs(columns: Mapping[str, Column]) -> dict[str, tf.TensorSpec]:
     """What raw columns are as named inputs: `[n]`, or `[n, values]` for lists."""
     return {
-        name: tf.TensorSpec(
-            [None, None] if column.max_values else [None], DTYPES[column.dtype], name
-        )
+        name: tf.TensorSpec([None, None] if column.max_values else [None], DTYPES[column.dtype])
         for name, column in columns.items()
     }
 
@@ -84,18 +89,37 @@ def traced(function: Callable, *specs: tf.TensorSpec, **named: tf.TensorSpec) ->
     return tf.function(function, autograph=False).get_concrete_function(*specs, **named)
 
 
-def _tower(model, transform, tower, sides):
+def traced_columns(
+    function: Callable, columns: Mapping[str, Column], names: Mapping[str, str]
+) -> Any:
+    """The concrete function of raw columns, under argument names that TensorFlow keeps.
+
+    Args:
+        function: Maps raw columns by name to tensors.
+        columns: The columns.
+        names: Argument name by column, see `tfmtl.serving.signature_names`.
+    """
+    specs = column_specs(columns)
+    named = {names[c]: tf.TensorSpec(s.shape, s.dtype, names[c]) for c, s in specs.items()}
+
+    def of_arguments(**arguments: tf.Tensor) -> Any:
+        return function({column: arguments[names[column]] for column in columns})
+
+    return traced(of_arguments, **named)
+
+
+def _tower(model, transform, tower, sides, names):
     problem = _of_sides(model.problem, sides)
     columns = problem.feature_columns()
     # Tables and assets stay the one transform's; only what is encoded with them is narrower.
     narrow = copy.copy(transform)
     narrow.problem = problem
 
-    def vector(**raw):
+    def vector(raw):
         packed = narrow(dense_columns(columns, raw))
         return {"vector": tf.identity(tower_vector(model, tower, packed), name="vector")}
 
-    return traced(vector, **column_specs(columns))
+    return traced_columns(vector, columns, names)
 
 
 def _of_sides(problem: ProblemSpec, sides: Sequence[str]) -> ProblemSpec:
