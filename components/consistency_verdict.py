@@ -8,13 +8,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfmtl.declare.experiment import Replay
-from tfmtl.errors import SpecError, did_you_mean
-from tfmtl.evaluation.blessing import ROUNDING, Bound, Reason, Verdict
+from tfmtl.evaluation.blessing import (
+    ROUNDING,
+    Bound,
+    Reason,
+    Verdict,
+    bound_of,
+    known_metric,
+)
 from tfmtl.metrics.bootstrap import Interval, PairedInterval
-from tfmtl.replay.report import Consistency
+from tfmtl.replay.report import Consistency, replay_metrics
 
-RECALLS = ("soft_recall", "hard_recall", "soft_recall_micro", "hard_recall_micro")
-ERRORS = ("tvd", "cqs_error", "value_regret")
 # The name of the reason where the other evaluator, which tells its own, said no.
 REFUSED = "blessing"
 
@@ -29,9 +33,17 @@ def bounds(replay: Replay, *, with_cqs: bool = True) -> tuple[Bound, ...]:
     Raises:
         SpecError: A bound names no metric, or is no number and no pair.
     """
-    metrics = [m for m in (*RECALLS, *ERRORS) if with_cqs or m != "cqs_error"]
-    known = [f"{metric}@{k}" for metric in metrics for k in sorted({replay.k, *replay.ks})]
-    return tuple(_bound(name, value, known) for name, value in replay.bounds.items())
+    known = {
+        f"{name}@{k}": metric
+        for name, metric in replay_metrics().items()
+        if with_cqs or name != "cqs_error"
+        for k in sorted({replay.k, *replay.ks})
+    }
+    field = "replay.bounds"
+    return tuple(
+        bound_of(known_metric(known, name, field=field), name, value, field=field)
+        for name, value in replay.bounds.items()
+    )
 
 
 def judge(
@@ -86,29 +98,6 @@ def _verdict(reasons: list[Reason], notes: list[str], checks: int) -> Verdict:
 
 def _reason(metric: str, value: float, sentence: str, **known: Any) -> Reason:
     return Reason(metric=metric, slice=(), value=value, sentence=sentence, **known)
-
-
-def _bound(name: str, value: Any, known: list[str]) -> Bound:
-    if name not in known:
-        raise SpecError(
-            f"replay.bounds: there is no metric {name!r}.{did_you_mean(name, known)} Metrics are "
-            f"{known}."
-        )
-    lower = upper = None
-    if isinstance(value, tuple | list) and len(value) == 2:
-        lower, upper = value
-    elif isinstance(value, int | float) and name.partition("@")[0] in RECALLS:
-        lower = value
-    elif isinstance(value, int | float):
-        upper = value
-    else:
-        raise SpecError(
-            f"replay.bounds[{name!r}] is {value!r}; a number would be right, or a pair of least "
-            "and most value, with None for an open side."
-        )
-    if lower is not None and upper is not None and lower > upper:
-        raise SpecError(f"replay.bounds[{name!r}]: {lower} lies above {upper}.")
-    return Bound(metric=name, lower=lower, upper=upper)
 
 
 def _breaks(bound: Bound, found: Interval) -> Reason | None:

@@ -119,7 +119,9 @@ class Executor(base_executor.BaseExecutor):
             baseline=baselines[0] if baselines else None,
             component=exec_properties.get("current_component_id", ""),
         )
-        logging.info("Metrics on %s:\n%s", "+".join(splits), format_table(candidate))
+        logging.info(
+            "Metrics on %s:\n%s", "+".join(splits), format_table(candidate, experiment.problem)
+        )
         log = logging.info if verdict.blessed else logging.warning
         log("%s", verdict.describe())
 

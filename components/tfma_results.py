@@ -24,23 +24,10 @@ from tfmtl.declare.problem import ProblemSpec
 from tfmtl.declare.tasks import Task
 from tfmtl.evaluation.blessing import Bound, Reason, Verdict, bounds
 from tfmtl.evaluation.evaluate import slicings
+from tfmtl.metrics.metric import Metric, metrics_of
 from tfmtl.metrics.sliced import SlicedMetrics, split_name
 
 CANDIDATE, BASELINE = "candidate", "baseline"
-# By our metric's name: TFMA's class and its arguments.
-TFMA_METRICS: dict[str, dict[str, tuple[str, dict[str, int]]]] = {
-    "binary": {
-        "auc": ("AUC", {"num_thresholds": 10_000}),
-        "log_loss": ("BinaryCrossEntropy", {}),
-        "calibration": ("Calibration", {}),
-    },
-    "regression": {
-        "mae": ("MeanAbsoluteError", {}),
-        "mse": ("MeanSquaredError", {}),
-        "rmse": ("RootMeanSquaredError", {}),
-        "calibration": ("Calibration", {}),
-    },
-}
 
 
 def eval_config(
@@ -91,15 +78,16 @@ def metric_key(
 
     Metrics that TFMA computes too are keyed as weighted by their sample space or not, as there.
     """
-    task, short, _ = split_name(name)
-    weighted = {
-        t.name: t.observed_if is not None for t in problem.tasks if short in TFMA_METRICS[t.kind]
-    }
+    name_of_task, short, _ = split_name(name)
+    weighted = None
+    for task in problem.tasks:
+        if task.name == name_of_task and any(m.name == short for m in _tfma_metrics(task)):
+            weighted = task.observed_if is not None
     key = MetricKey(
         name=name.partition("/")[2],
         model_name=model,
-        output_name=task,
-        example_weighted=weighted.get(task),
+        output_name=name_of_task,
+        example_weighted=weighted,
     )
     return key.make_diff_key() if diff else key
 
@@ -175,6 +163,11 @@ def validation_result(
     return result
 
 
+def _tfma_metrics(task: Task) -> list[Metric[...]]:
+    """The metrics of a task that TFMA computes too."""
+    return [metric for metric in metrics_of(task) if metric.tfma is not None]
+
+
 def _slicing_specs(problem: ProblemSpec, evaluation: Evaluation) -> list[config_pb2.SlicingSpec]:
     keys = [(), *slicings(problem, evaluation)]
     return [config_pb2.SlicingSpec(feature_keys=columns) for columns in keys]
@@ -193,11 +186,11 @@ def _metrics_spec(
         ),
     )
     space = problem.space_of(task)
-    for metric, (class_name, arguments) in TFMA_METRICS[task.kind].items():
-        name = f"{metric}@{space}"
+    for metric in _tfma_metrics(task):
+        name = f"{metric.name}@{space}"
         spec.metrics.add(
-            class_name=class_name,
-            config=json.dumps({"name": name, **arguments}),
+            class_name=metric.tfma,
+            config=json.dumps({"name": name, **metric.tfma_arguments}),
             per_slice_thresholds=thresholds.pop(name, []),
         )
     for name, rest in thresholds.items():

@@ -19,6 +19,7 @@ from components.evaluator import METRICS_FILE, VERDICT_FILE
 from pipeline.searched import lines_of
 from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.features.raw import dense_columns, example_spec
+from tfmtl.metrics.metric import metric_of
 from tfmtl.metrics.sliced import SlicedMetrics, format_table, slice_name
 from tfmtl.replay.report import Consistency
 from tfmtl.text import aligned
@@ -138,7 +139,7 @@ def report(outcome: Outcome, experiment: ExperimentConfig, command: str) -> str:
     """
     scene = experiment.problem.scene
     # Without a scene `columns` must still name something, or every slice is shown.
-    table = format_table(outcome.metrics, columns=(scene or "",))
+    table = format_table(outcome.metrics, experiment.problem, columns=(scene or "",))
     parts = ["", table, ""]
     if outcome.consistency is not None:
         parts += [*_recall_table(outcome.consistency, scene), ""]
@@ -147,15 +148,15 @@ def report(outcome: Outcome, experiment: ExperimentConfig, command: str) -> str:
 
 
 def _recall_table(consistency: Consistency, scene: str | None) -> Iterator[str]:
-    metrics = (("soft recall", "soft_recall"), ("hard recall", "hard_recall"), ("TVD", "tvd"))
-    lines = [["replayed requests", "K", *(heading for heading, _ in metrics)]]
+    metrics = [metric_of(name) for name in ("soft_recall", "hard_recall", "tvd")]
+    lines = [["replayed requests", "K", *(metric.heading for metric in metrics)]]
     for key, part in consistency.slices.items():
         everything = part.requests == consistency.overall.requests
         if key and (everything or [column for column, _ in key] != [scene]):
             continue
         name = f"{slice_name(key)} ({part.requests:,})"
         for k in consistency.ks:
-            cells = [format(part.metrics[f"{metric}@{k}"], ".4f") for _, metric in metrics]
+            cells = [format(part.metrics[f"{m.name}@{k}"], m.format) for m in metrics]
             lines.append([name, f"{k}", *cells])
             name = ""
     yield from aligned(lines)

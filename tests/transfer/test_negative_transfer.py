@@ -22,7 +22,9 @@ from tfmtl.declare.split import by_hash
 from tfmtl.errors import SpecError
 from tfmtl.features.rows import ArrayRows, PackedData
 from tfmtl.layers.gates import Gates, watched
+from tfmtl.metrics.auc import auc
 from tfmtl.metrics.bootstrap import Interval
+from tfmtl.metrics.residuals import mse
 from tfmtl.model.multitask import MultiTaskModel
 from tfmtl.transfer import runs as transfer_runs
 from tfmtl.transfer.gates import gate_entropy, gate_use
@@ -180,9 +182,9 @@ def test_a_verdict_needs_an_interval_without_zero(low, high, verdict):
 def test_a_smaller_error_is_a_gain_and_a_smaller_auc_a_loss():
     labels = np.array([0.0, 1.0] * 50)
     close, far = labels * 0.8 + 0.1, labels * 0.2 + 0.4
-    found = over_rows("regression", "mse", labels, far, close, samples=20)
+    found = over_rows(mse, labels, far, close, samples=20)
     assert (found.low, found.high) == pytest.approx((0.15, 0.15))
-    found = over_rows("binary", "auc", labels, close, 1 - close, samples=20)
+    found = over_rows(auc, labels, close, 1 - close, samples=20)
     assert found.value == -1.0
 
 
@@ -191,8 +193,8 @@ def test_the_interval_of_one_seed_draws_whole_requests():
     one, other = rng.normal(size=(2, 40))
     labels, groups = np.zeros(400), np.repeat(np.arange(40), 10)
     alone, together = np.repeat(one, 10), np.repeat(other, 10)
-    by_request = over_rows("regression", "mse", labels, alone, together, groups, samples=300)
-    by_row = over_rows("regression", "mse", labels, alone, together, samples=300)
+    by_request = over_rows(mse, labels, alone, together, groups, samples=300)
+    by_row = over_rows(mse, labels, alone, together, samples=300)
     # Ten equal rows say no more than one.
     ratio = (by_request.high - by_request.low) / (by_row.high - by_row.low)
     assert ratio == pytest.approx(math.sqrt(10), rel=0.25)

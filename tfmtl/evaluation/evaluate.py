@@ -6,7 +6,6 @@ bins loses 0.003 AUC at conversion rates. Slices are cut by one sort per slicing
 code runs per row.
 """
 
-import contextlib
 import math
 from collections.abc import Iterable, Iterator
 
@@ -18,8 +17,12 @@ from tfmtl.declare.experiment import Evaluation
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.declare.tasks import Task
 from tfmtl.evaluation.scored_rows import Predict, Rows, collect, slicings
+from tfmtl.metrics.auc import auc
+from tfmtl.metrics.checks import quietly
+from tfmtl.metrics.metric import metrics_of
+from tfmtl.metrics.predicted import Index
 from tfmtl.metrics.sliced import Slice, SlicedMetrics, format_table
-from tfmtl.metrics.tasks import auc, task_metrics
+from tfmtl.metrics.tasks import task_metrics
 
 __all__ = [
     "Predict",
@@ -60,12 +63,13 @@ def evaluate(
 def measure(rows: Rows, problem: ProblemSpec, evaluation: Evaluation) -> SlicedMetrics:
     """Metrics of collected rows, overall and per slice.
 
-    Per task `rows`, `positives` of a binary one, and what `tfmtl.metrics.tasks.task_metrics`
-    returns; for a conversion funnel also the diagnostic `cvrhead/auc@imp`, which is the conversion
-    head's AUC of conversions among all rows.
+    Per task the metrics of `tfmtl.metrics.metric.metrics_of`, with the counts of its rows; for a
+    conversion funnel also the diagnostic `cvrhead/auc@imp`, which is the conversion head's AUC of
+    conversions among all rows.
     """
     slices: dict[Slice, dict[str, float]] = {(): _measure(rows, problem, slice(None))}
-    with _quietly():
+    # A slice of one class is ordinary; its metrics are NaN, and a warning each would bury others.
+    with quietly():
         for columns in slicings(problem, evaluation):
             for key, index in _cut(rows, columns):
                 slices[key] = _measure(rows, problem, index)
@@ -100,57 +104,46 @@ def _cut(rows: Rows, columns: tuple[str, ...]) -> Iterator[tuple[Slice, np.ndarr
     return iter(cut)
 
 
-def _measure(rows: Rows, problem: ProblemSpec, index: np.ndarray | slice) -> dict[str, float]:
+def _measure(rows: Rows, problem: ProblemSpec, index: Index) -> dict[str, float]:
     metrics: dict[str, float] = {}
-    for k, task in enumerate(problem.tasks):
-        if task.name not in rows.predictions:
-            continue
-        observed = rows.observed[index, k]
-        labels = rows.labels[index, k][observed]
-        predictions = rows.predictions[task.name][index][observed]
-        groups = None if rows.groups is None else rows.groups[index][observed]
-        found = {"rows": float(len(labels))}
-        if task.kind == "binary":
-            found["positives"] = float(labels.sum(dtype=np.float64))
-        found |= _defined(task, problem.space_of(task), labels, predictions, groups)
-        metrics |= {problem.metric_name(task, metric): value for metric, value in found.items()}
+    for task in problem.tasks:
+        if task.name in rows.predictions:
+            values = _of_task(rows, problem, task, index)
+            metrics |= {problem.metric_name(task, name): value for name, value in values.items()}
     return metrics | _conversion_head(rows, problem, index)
 
 
-def _defined(
-    task: Task, space: str, labels: np.ndarray, predictions: np.ndarray, groups: np.ndarray | None
-) -> dict[str, float]:
+def _of_task(rows: Rows, problem: ProblemSpec, task: Task, index: Index) -> dict[str, float]:
+    labels, predictions, groups = rows.rows_of(problem, task, index)
     broken = ~np.isfinite(predictions)
     if broken.any():
-        # Zeros only give the names: one broken prediction makes the whole model unfit.
         logging.warning("%d predictions of %s are not finite.", broken.sum(), task.name)
+        # One broken prediction leaves the task without metrics; the counts of rows remain.
         predictions = np.zeros_like(predictions)
-    found = task_metrics(task.kind, labels, predictions, groups=groups, task=task.name, space=space)
-    return dict.fromkeys(found, math.nan) if broken.any() else found
+    measured = metrics_of(task, counts=True)
+    values = task_metrics(
+        task.kind,
+        labels,
+        predictions,
+        groups=groups,
+        task=task.name,
+        space=problem.space_of(task),
+        metrics=measured,
+    )
+    if broken.any():
+        values |= {m.name: math.nan for m in measured if m.name in values and not m.counts}
+    return values
 
 
-def _conversion_head(
-    rows: Rows, problem: ProblemSpec, index: np.ndarray | slice
-) -> dict[str, float]:
+def _conversion_head(rows: Rows, problem: ProblemSpec, index: Index) -> dict[str, float]:
     funnel = problem.funnel()
     if funnel is None or funnel[1] not in rows.predictions:
         return {}
     _, cvr, ctcvr = funnel
-    k = problem.task_names.index(ctcvr)
     name = f"{cvr}head/auc@{problem.space}"
+    k = problem.task_names.index(ctcvr)
     observed = rows.observed[index, k]
     predictions = rows.predictions[cvr][index][observed]
     if np.isnan(predictions).any():
         return {name: math.nan}
     return {name: auc(rows.labels[index, k][observed], predictions, name=name)}
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    # A slice of one class is ordinary; its metrics are NaN, and a warning each would bury others.
-    level = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)

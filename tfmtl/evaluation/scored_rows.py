@@ -7,20 +7,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from tfmtl.declare.experiment import Evaluation
 from tfmtl.declare.features import Column
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import DataError, SpecError, did_you_mean
 from tfmtl.features import raw
+from tfmtl.metrics.predicted import Predicted
 from tfmtl.metrics.sliced import MISSING
 
 Predict = Callable[[tf.Tensor], Mapping[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Rows:
-    """What a model said of every row, next to what happened. `N` rows, `K` tasks.
+class Rows(Predicted):
+    """Predictions of `N` rows next to their labels, and the slices that the rows are in.
 
     Args:
         labels: float32 `[N, K]`, in the order of the problem's tasks.
@@ -31,11 +33,7 @@ class Rows:
         values: Values by slice column.
     """
 
-    labels: np.ndarray
-    observed: np.ndarray
-    predictions: Mapping[str, np.ndarray]
-    groups: np.ndarray | None
-    codes: Mapping[str, np.ndarray]
+    codes: Mapping[str, NDArray[np.int32]]
     values: Mapping[str, tuple[str | int | float, ...]]
 
 

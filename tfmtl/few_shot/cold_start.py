@@ -15,6 +15,7 @@ from tfmtl.few_shot.adapt import FewShot
 from tfmtl.few_shot.draws import Draw, draws_of
 from tfmtl.few_shot.report import ColdStart, Shots
 from tfmtl.few_shot.resamples import counts_of, interval_of, resampled_metrics
+from tfmtl.metrics.metric import metrics_of
 from tfmtl.model.multitask import MultiTaskModel
 
 MODEL = "model"
@@ -92,7 +93,7 @@ def cold_start(
     if PSEUDO in rows.tensors:
         weights = np.where(rows.tensors[PSEUDO].numpy()[query] > 0, 0.0, weights)
     counts = counts_of(len(drawn), samples=samples, seed=seed)
-    found: dict[tuple[str, str, int], NDArray[np.float64]] = {}
+    values: dict[tuple[str, str, int], NDArray[np.float64]] = {}
     with tqdm(
         total=len(named) * len(every) * len(chosen), unit=" adaptations", disable=not verbose
     ) as bar:
@@ -110,13 +111,14 @@ def cold_start(
                         group[seen],
                         counts,
                         part[seen],
+                        metrics=[m for m in metrics_of(task) if not m.standard],
                     )
-                    for bare, values in measured.items():
-                        found[name, problem.metric_name(task, bare), k] = values
+                    for metric, of_resamples in measured.items():
+                        values[name, problem.metric_name(task, metric), k] = of_resamples
     return ColdStart(
         models=tuple(named),
         ks=chosen,
-        shots=_shots(found, next(iter(named)), level),
+        shots=_shots(values, next(iter(named)), level),
         groups=len(drawn),
         rows=len(query),
         left_out=left_out,
@@ -153,20 +155,20 @@ def _predictions(
 
 
 def _shots(
-    found: Mapping[tuple[str, str, int], NDArray[np.float64]], first: str, level: float
+    values: Mapping[tuple[str, str, int], NDArray[np.float64]], first: str, level: float
 ) -> tuple[Shots, ...]:
     shots = []
-    curves = list(dict.fromkeys(key[:2] for key in found))
-    for name, metric, k in sorted(found, key=lambda key: curves.index(key[:2])):
-        values = found[name, metric, k]
-        against = None if name == first else values - found[first, metric, k]
+    curves = list(dict.fromkeys(key[:2] for key in values))
+    for name, metric, k in sorted(values, key=lambda key: curves.index(key[:2])):
+        of_model = values[name, metric, k]
+        against = None if name == first else of_model - values[first, metric, k]
         shots.append(
             Shots(
                 model=name,
                 k=k,
                 metric=metric,
-                value=interval_of(values, level),
-                change=interval_of(values - found[name, metric, 0], level),
+                value=interval_of(of_model, level),
+                change=interval_of(of_model - values[name, metric, 0], level),
                 difference=None if against is None else interval_of(against, level),
             )
         )

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from tfmtl.errors import DataError
-from tfmtl.few_shot.report import ColdStart, told
+from tfmtl.few_shot.report import ColdStart, shown_metrics
 
 
 def draw_cold_start(
@@ -18,8 +18,8 @@ def draw_cold_start(
     Args:
         report: What `cold_start` found.
         path: Where the figure is written, as its ending says; nowhere without it.
-        metrics: Full names, in order; by default the tasks' AUCs, log losses and calibrations,
-            or errors and biases.
+        metrics: Full names, in order; by default those that the report's text shows: the tasks'
+            AUCs, log losses and calibrations, or errors and biases, and what a task asks for.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -31,7 +31,7 @@ def draw_cold_start(
     # Loaded here: who only measures needs no plotting library.
     from matplotlib.figure import Figure
 
-    drawn = told(report.metrics) if metrics is None else list(metrics)
+    drawn = shown_metrics(report.metrics) if metrics is None else list(metrics)
     if not drawn:
         raise DataError(f"there is no metric to draw; the report has {list(report.metrics)}.")
     columns = min(len(drawn), 4)

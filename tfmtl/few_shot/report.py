@@ -5,13 +5,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tfmtl import registry
 from tfmtl.errors import SpecError, did_you_mean
 from tfmtl.metrics.bootstrap import Interval
+from tfmtl.metrics.sliced import split_name
 from tfmtl.plain import finite
 from tfmtl.text import aligned
-
-TOLD = ("auc", "group_auc", "log_loss", "calibration", "rmse", "bias")
-"""Metrics that text and picture show; `to_frame` has all."""
 
 NAMED = 8
 """Groups that the text names of those left out."""
@@ -126,7 +125,7 @@ class ColdStart:
     def __str__(self) -> str:
         lines = []
         several = len(self.models) > 1
-        for metric in told(self.metrics):
+        for metric in shown_metrics(self.metrics):
             heading = [metric, "k", f"value [{self.level:.0%}]", "against k=0"]
             rows = [[*heading, f"against {self.models[0]}"] if several else heading]
             for model in self.models:
@@ -162,9 +161,18 @@ class ColdStart:
         )
 
 
-def told(metrics: Sequence[str]) -> list[str]:
-    """Those of some metrics that text and picture show."""
-    return [name for name in metrics if name.split("/")[-1].split("@")[0] in TOLD]
+def shown_metrics(names: Sequence[str]) -> list[str]:
+    """Those of some metrics, by full name, that text and picture show; `to_frame` has all.
+
+    A metric that is not registered is one that a task asked for by object: it is shown.
+    """
+    declared = registry.parts("metric")
+    bare = {name: split_name(name)[1] for name in names}
+    return [
+        name
+        for name in names
+        if bare[name] not in declared or "cold_start" in declared[bare[name]].shown
+    ]
 
 
 _INTERVALS = ("value", "change", "difference")

@@ -102,7 +102,7 @@ def intervals(
     """As `bootstrap`, for the `m` columns of `[R, m]` at once, on the same resamples."""
     draws = resampled(ratios, samples=samples, seed=seed)
     draws[:, _too_few(ratios)] = np.nan
-    return [_interval(v, d, level) for v, d in zip(ratios.value, draws.T, strict=True)]
+    return [percentile_interval(v, d, level) for v, d in zip(ratios.value, draws.T, strict=True)]
 
 
 def paired_bootstrap(
@@ -151,8 +151,8 @@ def paired_intervals(
     relative, relative_draws = _divide(value_b - value_a, value_a), _divide(b - a, a)
     return [
         PairedInterval(
-            difference=_interval(value_b[i] - value_a[i], b[:, i] - a[:, i], level),
-            relative=_interval(relative[i], relative_draws[:, i], level),
+            difference=percentile_interval(value_b[i] - value_a[i], b[:, i] - a[:, i], level),
+            relative=percentile_interval(relative[i], relative_draws[:, i], level),
         )
         for i in range(m)
     ]
@@ -211,7 +211,20 @@ def _too_few(ratios: Ratio) -> NDArray[np.bool_]:
     return np.count_nonzero(ratios.denominator, axis=0) < 2
 
 
-def _interval(value: float, draws: NDArray[np.float64], level: float) -> Interval:
+def percentile_interval(value: float, draws: NDArray[np.float64], level: float = 0.95) -> Interval:
+    """The percentile interval of a statistic from its values on resamples.
+
+    Args:
+        value: On all units.
+        draws: `[samples]`, on each resample; NaN, where it was not defined, is left out.
+        level: Share of resamples inside.
+
+    Returns:
+        The interval, without ends (NaN) where no resample is defined.
+
+    Raises:
+        ValueError: The level is not between 0 and 1.
+    """
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, such as 0.95; got {level}.")
     defined = draws[~np.isnan(draws)]

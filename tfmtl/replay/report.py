@@ -8,23 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tfmtl import registry
 from tfmtl.metrics.bootstrap import Interval, PairedInterval, Ratio, intervals, paired_intervals
+from tfmtl.metrics.metric import Metric
 from tfmtl.metrics.sliced import Slice, slice_name
 from tfmtl.plain import finite
 from tfmtl.replay.columns import item, sorted_codes
 from tfmtl.replay.log import ReplayLog
 from tfmtl.replay.recall import Ranking, cqs_error_at, divergence_at, rank, recall_at
 from tfmtl.text import aligned
-
-# Metric, heading and how it is written, in the table's order.
-COLUMNS = (
-    ("soft_recall", "soft recall", ".4f"),
-    ("hard_recall", "hard recall", ".4f"),
-    ("soft_recall_micro", "soft recall, micro", ".4f"),
-    ("tvd", "TVD", ".4f"),
-    ("cqs_error", "CQS error", ".4f"),
-    ("value_regret", "value regret", ".4g"),
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -222,17 +214,27 @@ def format_consistency(report: Consistency, *, columns: Sequence[str] = ()) -> s
         report: What to show.
         columns: Shows the slices by these columns only; none shows all.
     """
-    shown = [c for c in COLUMNS if f"{c[0]}@{report.ks[0]}" in report.overall.metrics]
-    lines = [["slice", "K", "requests", *(heading for _, heading, _ in shown), "whole", "skipped"]]
+    shown = [m for m in table_metrics() if f"{m.name}@{report.ks[0]}" in report.overall.metrics]
+    lines = [["slice", "K", "requests", *(m.heading for m in shown), "whole", "skipped"]]
     for key, part in report.slices.items():
         if key and columns and tuple(c for c, _ in key) != tuple(columns):
             continue
         for k in report.ks:
-            cells = [format(part.metrics[f"{name}@{k}"], spec) for name, _, spec in shown]
+            cells = [format(part.metrics[f"{m.name}@{k}"], m.format) for m in shown]
             first = [slice_name(key), f"{k}", f"{part.requests:,}"]
             lines.append([*first, *cells, f"{part.whole[k]:,}", f"{part.skipped[k]:,}"])
     also = [f"{name} {value:.4g}" for name, value in report.also.items()]
     return "\n".join([*aligned(lines), *also])
+
+
+def replay_metrics() -> dict[str, Metric[...]]:
+    """The metrics of a replay log by bare name, in the order of the table."""
+    return {n: m for n, m in registry.parts("metric").items() if "replay" in m.kinds}
+
+
+def table_metrics() -> list[Metric[...]]:
+    """Those of them that the table shows."""
+    return [metric for metric in replay_metrics().values() if "replay" in metric.shown]
 
 
 def _slices(

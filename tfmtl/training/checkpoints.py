@@ -12,10 +12,10 @@ import tensorflow as tf
 from absl import logging
 
 from tfmtl.declare.experiment import ExperimentConfig
+from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import SpecError
+from tfmtl.metrics.metric import metric_of
 from tfmtl.model.multitask import MultiTaskModel
-
-LOWER_IS_BETTER = ("loss", "log_loss", "ne", "mae", "mse", "rmse", "ece", "tvd")
 
 
 class Run:
@@ -43,7 +43,7 @@ class Run:
         self.model, self.folder, self.keep_best = model, folder, keep_best
         # Keras orders them by what is trainable, which is not the same for ever.
         self.variables = list(model.variables)
-        self.lower = lower_is_better(monitor or experiment.training.monitor)
+        self.lower = lower_is_better(monitor or experiment.training.monitor, experiment.problem)
         self.best: list[np.ndarray] = []
         self.state: dict[str, Any] = {
             "epoch": 0,
@@ -174,11 +174,27 @@ def forget(checkpoint_dir: str) -> None:
     shutil.rmtree(checkpoint_dir, ignore_errors=True)
 
 
-def lower_is_better(monitor: str) -> bool:
-    """Whether a metric, by its full name or a bare one, is a loss or an error."""
-    return bare(monitor) in LOWER_IS_BETTER
+def lower_is_better(monitor: str, problem: ProblemSpec | None = None) -> bool:
+    """Whether of two values of a monitored metric the lower one is better.
 
+    Args:
+        monitor: Full or bare name.
+        problem: Knows the metrics of your own that are not registered.
 
-def bare(monitor: str) -> str:
-    """A metric's name without its task and space."""
-    return monitor.split("/")[-1].split("@")[0]
+    Raises:
+        SpecError: No metric has that name, or it is best at a value, neither high nor low.
+    """
+    try:
+        metric = metric_of(monitor, problem)
+    except SpecError as error:
+        raise SpecError(
+            f"training.monitor={monitor!r}: {error} Declare the direction of a metric of your own: "
+            "tfmtl.register('metric', 'profit')(tfmtl.Metric(name='profit', best='high'))."
+        ) from None
+    if not metric.directed:
+        raise SpecError(
+            f"training.monitor={monitor!r}: a {metric.name} is best at {metric.best:g}, neither "
+            f"high nor low; monitor {monitor.replace(metric.name, 'log_loss')!r} or "
+            f"{monitor.replace(metric.name, 'mse')!r}, which a bad {metric.name} raises."
+        )
+    return metric.lower_is_better

@@ -11,6 +11,7 @@ from keras_tuner import oracles
 from keras_tuner.errors import FatalError
 
 from tfmtl.declare.experiment import ExperimentConfig
+from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import DataError, SpecError
 from tfmtl.features.rows import PackedData
 from tfmtl.run import train
@@ -55,9 +56,10 @@ class ExperimentTuner(keras_tuner.engine.base_tuner.BaseTuner):
             raise SpecError(f"experiment {experiment.name!r} declares no tuning=Tuning(...).")
         self.experiment, self.verbose, self.validate = experiment, verbose, validate
         tuning = experiment.tuning
+        best = direction(experiment.training.monitor, experiment.problem)
         super().__init__(
             ORACLES[tuning.algorithm](
-                objective=keras_tuner.Objective("monitor", direction(experiment.training.monitor)),
+                objective=keras_tuner.Objective("monitor", best),
                 max_trials=tuning.trials,
                 hyperparameters=search_space(tuning.space),
                 seed=experiment.training.seed,
@@ -124,11 +126,18 @@ def search_space(space: Mapping[str, Any]) -> keras_tuner.HyperParameters:
     return parameters
 
 
-def direction(monitor: str) -> str:
+def direction(monitor: str, problem: ProblemSpec | None = None) -> str:
     """`min` for a loss or an error, `max` for an AUC.
+
+    Args:
+        monitor: Full or bare name.
+        problem: Knows the metrics of your own that are not registered.
+
+    Raises:
+        SpecError: No metric has that name, or it is best at a value, neither high nor low.
 
     Example:
         >>> direction("cvr/auc@click"), direction("ctr/log_loss@imp")
         ('max', 'min')
     """
-    return "min" if lower_is_better(monitor) else "max"
+    return "min" if lower_is_better(monitor, problem) else "max"
