@@ -5,6 +5,6 @@ its sample space (`cvr/auc@click`). What the numbers decide belongs to `evaluati
 package registers the metrics; it loads no TensorFlow.
 """
 
-from tfmtl.metrics import auc, counts, elsewhere, probabilities, residuals
+from tfmtl.metrics import auc, brier, counts, elsewhere, pr_auc, probabilities, residuals
 
-__all__ = ["auc", "counts", "elsewhere", "probabilities", "residuals"]
+__all__ = ["auc", "brier", "counts", "elsewhere", "pr_auc", "probabilities", "residuals"]
