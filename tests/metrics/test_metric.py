@@ -13,9 +13,9 @@ from tfmtl.errors import SpecError
 from tfmtl.evaluation.blessing import bless, bounds
 from tfmtl.evaluation.evaluate import Rows, format_table, measure
 from tfmtl.metrics.metric import Metric, metric, metric_of, metrics_of
+from tfmtl.metrics.monitor import lower_is_better
 from tfmtl.metrics.sliced import SlicedMetrics
 from tfmtl.metrics.tasks import auc, task_metrics
-from tfmtl.training.checkpoints import lower_is_better
 
 PROBLEM = ProblemSpec(
     features=(numerical("price"),),

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import tensorflow as tf
 from absl import logging
+from numpy.typing import NDArray
 
 from tfmtl.declare.experiment import Evaluation
 from tfmtl.declare.problem import ProblemSpec
@@ -76,25 +77,25 @@ def measure(rows: Rows, problem: ProblemSpec, evaluation: Evaluation) -> SlicedM
     return SlicedMetrics(slices=slices)
 
 
-def _cut(rows: Rows, columns: tuple[str, ...]) -> Iterator[tuple[Slice, np.ndarray]]:
+def _cut(rows: Rows, columns: tuple[str, ...]) -> Iterator[tuple[Slice, NDArray[np.int64]]]:
     joint = np.zeros(len(rows.labels), np.int64)
     for column in columns:
         joint = joint * len(rows.values[column]) + rows.codes[column]
-    found, codes, counts = np.unique(joint, return_inverse=True, return_counts=True)
+    joint_codes, codes, counts = np.unique(joint, return_inverse=True, return_counts=True)
     order = np.argsort(codes, kind="stable")
     ends = np.cumsum(counts)
-    keep = np.arange(len(found))
-    if len(found) > MAX_SLICES:
+    keep = np.arange(len(joint_codes))
+    if len(joint_codes) > MAX_SLICES:
         logging.warning(
             "Slicing by %s gives %d slices; the %d largest are kept.",
             "+".join(columns),
-            len(found),
+            len(joint_codes),
             MAX_SLICES,
         )
         keep = np.sort(np.argsort(-counts, kind="stable")[:MAX_SLICES])
     cut = []
     for i in keep:
-        code, parts = int(found[i]), []
+        code, parts = int(joint_codes[i]), []
         for column in reversed(columns):
             code, value = divmod(code, len(rows.values[column]))
             parts.append((column, rows.values[column][value]))

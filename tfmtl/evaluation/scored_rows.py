@@ -61,8 +61,8 @@ def collect(
     sliced = tuple(dict.fromkeys(c for columns in slicings(problem, evaluation) for c in columns))
     coders: dict[str, dict[str | int | float, int]] = {name: {} for name in sliced}
     labels, observed, groups = [], [], []
-    predictions: dict[str, list[np.ndarray]] = {}
-    codes: dict[str, list[np.ndarray]] = {name: [] for name in sliced}
+    predictions: dict[str, list[NDArray[np.float32]]] = {}
+    codes: dict[str, list[NDArray[np.int32]]] = {name: [] for name in sliced}
     parse = None
     for batch in dataset:
         if parse is None:
@@ -150,7 +150,6 @@ def _parser(
 ) -> Callable[[tf.Tensor], dict[str, Any]]:
     spec = raw.example_spec(columns)
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def parse(serialised: tf.Tensor) -> dict[str, Any]:
         values = raw.dense_columns(columns, tf.io.parse_example(serialised, spec))
         labels, weights = raw.task_labels(problem, values)
@@ -160,7 +159,9 @@ def _parser(
             parts["groups"] = _group_ids(values[group])
         return parts
 
-    return parse
+    signature = [tf.TensorSpec([None], tf.string)]
+    traced: Callable[[tf.Tensor], dict[str, Any]] = tf.function(parse, input_signature=signature)
+    return traced
 
 
 def _group_ids(values: tf.Tensor) -> tf.Tensor:
@@ -173,20 +174,20 @@ def _group_ids(values: tf.Tensor) -> tf.Tensor:
     return tf.where(missing, raw.NO_INTEGER, ids)
 
 
-def _apart(groups: np.ndarray) -> np.ndarray:
+def _apart(groups: NDArray[np.int64]) -> NDArray[np.int64]:
     # Rows without an id are no group together; each becomes its own, which GAUC then skips.
     missing = groups == raw.NO_INTEGER
     groups[missing] = raw.NO_INTEGER + 1 + np.arange(missing.sum())
     return groups
 
 
-def _encode(values: np.ndarray, coder: dict[str | int | float, int]) -> np.ndarray:
+def _encode(values: NDArray[Any], coder: dict[str | int | float, int]) -> NDArray[np.int32]:
     codes, uniques = pd.factorize(values)
     known = [coder.setdefault(_plain(value), len(coder)) for value in uniques]
     if (codes < 0).any():
         # NaN has code -1, which as an index is the last.
         known.append(coder.setdefault(MISSING, len(coder)))
-    return np.array(known, np.int32)[codes]
+    return np.asarray(np.array(known, np.int32)[codes])
 
 
 def _plain(value: Any) -> str | int | float:

@@ -64,7 +64,7 @@ def draws_of(
     return found, left_out
 
 
-def _drawn(name: str, rows: NDArray, most: int, seed: list[int]) -> Draw:
+def _drawn(name: str, rows: NDArray[np.int64], most: int, seed: list[int]) -> Draw:
     key = hashlib.blake2b(name.encode(), digest_size=8).digest()
     order = np.random.default_rng([*seed, int.from_bytes(key, "big")]).permutation(rows)
     return Draw(name, order[:most].astype(np.int32), np.sort(order[most:]).astype(np.int32))

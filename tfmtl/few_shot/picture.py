@@ -2,14 +2,18 @@
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tfmtl.errors import DataError
 from tfmtl.few_shot.report import ColdStart, shown_metrics
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 def draw_cold_start(
     report: ColdStart, path: str | None = None, *, metrics: Sequence[str] | None = None
-):
+) -> "Figure":
     """A figure with an axis for each metric: its value by rows adapted to, a line for each model.
 
     Bands are the intervals of the values. Models are compared on the same rows, so that two
@@ -42,14 +46,14 @@ def draw_cold_start(
     for at, metric in enumerate(drawn):
         axis = figure.add_subplot(rows, columns, at + 1)
         for model in report.models:
-            found = [shots.value for shots in report.curve(metric, model)]
+            curve = [shots.value for shots in report.curve(metric, model)]
             (line,) = axis.plot(
-                places, [i.value for i in found], marker="o", markersize=3, label=model
+                places, [i.value for i in curve], marker="o", markersize=3, label=model
             )
             axis.fill_between(
                 places,
-                [i.low for i in found],
-                [i.high for i in found],
+                [i.low for i in curve],
+                [i.high for i in curve],
                 color=line.get_color(),
                 alpha=0.15,
                 linewidth=0,

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tfmtl import registry
 from tfmtl.errors import SpecError, did_you_mean
@@ -11,6 +11,9 @@ from tfmtl.metrics.bootstrap import Interval
 from tfmtl.metrics.sliced import split_name
 from tfmtl.plain import finite
 from tfmtl.text import aligned
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NAMED = 8
 """Groups that the text names of those left out."""
@@ -93,7 +96,7 @@ class ColdStart:
                 )
         return tuple(s for s in self.shots if (s.model, s.metric) == (model, metric))
 
-    def to_frame(self):
+    def to_frame(self) -> "pd.DataFrame":
         """A pandas frame, a row for each model, metric and `k`, intervals as three columns."""
         import pandas as pd
 
@@ -110,7 +113,8 @@ class ColdStart:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data from which `from_json` makes an equal report; undefined values are null."""
-        return finite(dataclasses.asdict(self))
+        defined: dict[str, Any] = finite(dataclasses.asdict(self))
+        return defined
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> "ColdStart":

@@ -208,7 +208,7 @@ def _columns(statistic: Ratio | ArrayLike) -> Ratio:
 
 
 def _too_few(ratios: Ratio) -> NDArray[np.bool_]:
-    return np.count_nonzero(ratios.denominator, axis=0) < 2
+    return np.asarray(np.count_nonzero(ratios.denominator, axis=0) < 2)
 
 
 def percentile_interval(value: float, draws: NDArray[np.float64], level: float = 0.95) -> Interval:

@@ -1,9 +1,11 @@
 """A model's predictions of packed rows, and every task's exact metrics over them."""
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from tfmtl.declare.layout import GROUP, LABELS, PSEUDO, WEIGHTS
 from tfmtl.declare.problem import ProblemSpec
@@ -29,7 +31,7 @@ def predict_packed(
     Raises:
         DataError: There are no rows, or they have no labels.
     """
-    parts: dict[str, list[np.ndarray]] = {}
+    parts: dict[str, list[NDArray[Any]]] = {}
     tasks: list[str] = []
     for packed in batches:
         outputs = predict(packed)

@@ -70,7 +70,7 @@ class ReplayLog:
     final_pctr: ArrayLike | None = None
     slices: Mapping[str, ArrayLike] = dataclasses.field(default_factory=dict)
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    requests: NDArray = dataclasses.field(init=False)
+    requests: NDArray[Any] = dataclasses.field(init=False)
     sizes: Ints = dataclasses.field(init=False)
     order: Ints = dataclasses.field(init=False)
     codes: Ints = dataclasses.field(init=False)
@@ -164,7 +164,7 @@ class ReplayLog:
         """0-based ranks inside the requests by falling value, of values that are `sorted`."""
         return positions(self.codes, values, np.arange(len(self)))
 
-    def slice_values(self, name: str) -> NDArray:
+    def slice_values(self, name: str) -> NDArray[Any]:
         """`[R]`, each request's value of a slice column.
 
         Raises:
@@ -176,7 +176,7 @@ class ReplayLog:
                 f"{did_you_mean(name, self.slices)}"
             )
         firsts = np.cumsum(self.sizes) - self.sizes
-        values = np.asarray(self.slices[name])[self.order[firsts]].astype(object)
+        values: NDArray[Any] = np.asarray(self.slices[name])[self.order[firsts]].astype(object)
         values[pd.isna(values)] = MISSING
         return values
 

@@ -19,6 +19,7 @@ Rules for what the paper leaves open (our choice):
 
 import dataclasses
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -45,7 +46,7 @@ class Recall:
     """
 
     ks: tuple[int, ...]
-    requests: NDArray
+    requests: NDArray[Any]
     overlap: Ints
     depth: Ints
     picked: Floats

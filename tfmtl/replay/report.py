@@ -72,7 +72,8 @@ class Consistency:
             {"slice": [list(part) for part in key], **dataclasses.asdict(part)}
             for key, part in self.slices.items()
         ]
-        return finite(plain)
+        defined: dict[str, Any] = finite(plain)
+        return defined
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> "Consistency":
@@ -239,7 +240,7 @@ def table_metrics() -> list[Metric[...]]:
 
 def _slices(
     log: ReplayLog, slices: Iterable[str | Sequence[str]] | None
-) -> Iterator[tuple[Slice, NDArray]]:
+) -> Iterator[tuple[Slice, NDArray[np.int64]]]:
     yield (), np.arange(len(log.requests))
     for columns in log.slices if slices is None else slices:
         columns = (columns,) if isinstance(columns, str) else tuple(columns)

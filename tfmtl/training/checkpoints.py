@@ -12,9 +12,8 @@ import tensorflow as tf
 from absl import logging
 
 from tfmtl.declare.experiment import ExperimentConfig
-from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import SpecError
-from tfmtl.metrics.metric import metric_of
+from tfmtl.metrics.monitor import lower_is_better
 from tfmtl.model.multitask import MultiTaskModel
 
 
@@ -172,29 +171,3 @@ def check_same(former: Mapping[str, Any], ours: Mapping[str, Any], folder: str) 
 def forget(checkpoint_dir: str) -> None:
     """Removes a finished run's checkpoints."""
     shutil.rmtree(checkpoint_dir, ignore_errors=True)
-
-
-def lower_is_better(monitor: str, problem: ProblemSpec | None = None) -> bool:
-    """Whether of two values of a monitored metric the lower one is better.
-
-    Args:
-        monitor: Full or bare name.
-        problem: Knows the metrics of your own that are not registered.
-
-    Raises:
-        SpecError: No metric has that name, or it is best at a value, neither high nor low.
-    """
-    try:
-        metric = metric_of(monitor, problem)
-    except SpecError as error:
-        raise SpecError(
-            f"training.monitor={monitor!r}: {error} Declare the direction of a metric of your own: "
-            "tfmtl.register('metric', 'profit')(tfmtl.Metric(name='profit', best='high'))."
-        ) from None
-    if not metric.directed:
-        raise SpecError(
-            f"training.monitor={monitor!r}: a {metric.name} is best at {metric.best:g}, neither "
-            f"high nor low; monitor {monitor.replace(metric.name, 'log_loss')!r} or "
-            f"{monitor.replace(metric.name, 'mse')!r}, which a bad {metric.name} raises."
-        )
-    return metric.lower_is_better

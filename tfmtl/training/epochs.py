@@ -12,8 +12,9 @@ from tfmtl.declare.experiment import ExperimentConfig, Training
 from tfmtl.errors import DataError, SpecError, did_you_mean
 from tfmtl.features.rows import READ_ROWS, PackedData, label_moments
 from tfmtl.metrics.checks import quietly
+from tfmtl.metrics.monitor import lower_is_better
 from tfmtl.model.multitask import MultiTaskModel
-from tfmtl.training.checkpoints import Run, lower_is_better
+from tfmtl.training.checkpoints import Run
 
 OPTIMIZERS = {
     "adam": keras.optimizers.Adam,

@@ -58,8 +58,8 @@ def gate_entropy(weights: ArrayLike) -> NDArray[np.float64]:
         [0.693, 0.0]
     """
     w = np.asarray(weights, np.float64)
-    # 0 log 0 is 0: an expert without weight tells nothing.
-    return -np.sum(w * np.log(np.where(w > 0, w, 1.0)), axis=-1) + 0.0
+    # 0 log 0 is 0: an expert without weight adds no entropy. `+ 0.0` makes a zero of -0.0.
+    return np.asarray(-np.sum(w * np.log(np.where(w > 0, w, 1.0)), axis=-1) + 0.0)
 
 
 def gate_use(model: MultiTaskModel, batches: Iterable[Packed]) -> tuple[GateUse, ...]:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -136,7 +137,7 @@ def negative_transfer(
     )
 
 
-def _backbone(experiment):
+def _backbone(experiment: ExperimentConfig) -> Any:
     return registry.get("backbone", experiment.model.backbone.get("name", ""))
 
 
@@ -175,7 +176,7 @@ def _measuring(
     return dataclasses.replace(experiment, problem=problem)
 
 
-def _seeds(experiment, seeds) -> tuple[int, ...]:
+def _seeds(experiment: ExperimentConfig, seeds: Sequence[int] | int) -> tuple[int, ...]:
     first = experiment.training.seed
     chosen = tuple(range(first, first + seeds)) if isinstance(seeds, int) else tuple(seeds)
     if not chosen or len(set(chosen)) < len(chosen):

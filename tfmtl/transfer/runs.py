@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.features.rows import READ_ROWS, PackedData, Rows, numpy_batches
@@ -47,7 +48,7 @@ class Outcome:
     """
 
     metrics: Mapping[str, float]
-    predictions: dict[str, np.ndarray]
+    predictions: dict[str, NDArray[Any]]
     log: list[dict[str, float]]
     gates: tuple[GateUse, ...]
 
@@ -114,7 +115,15 @@ def digest_of(*splits: Rows) -> str:
     return digest.hexdigest()
 
 
-def _trained(experiment, data, test_rows, watch, gates, folder, verbose) -> Outcome:
+def _trained(
+    experiment: ExperimentConfig,
+    data: PackedData,
+    test_rows: Rows,
+    watch: Watch | None,
+    gates: bool,
+    folder: str | None,
+    verbose: int,
+) -> Outcome:
     logs = []
     if watch is not None:
         # In a seeded order: rows of a log lie by day or request, and a few would be of one kind.

@@ -1,11 +1,12 @@
 """Single-task twins: an experiment with one of its tasks alone, on the same rows."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import tensorflow as tf
 
 from tfmtl.declare.experiment import Evaluation, ExperimentConfig
-from tfmtl.declare.features import TargetEncoding
+from tfmtl.declare.features import Feature, TargetEncoding
 from tfmtl.declare.layout import LABELS, PSEUDO, WEIGHTS, has_pseudo
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.features.rows import Rows
@@ -85,14 +86,14 @@ class TaskRows:
         """How many rows there are."""
         return self.rows.count()
 
-    def _narrow(self, packed):
-        found = dict(packed)
+    def _narrow(self, packed: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        narrowed = dict(packed)
         for name in (LABELS, WEIGHTS, PSEUDO):
             if name in packed:
-                found[name] = tf.gather(packed[name], self.columns, axis=1)
+                narrowed[name] = tf.gather(packed[name], self.columns, axis=1)
         if not self.pseudo:
-            found.pop(PSEUDO, None)
-        return found
+            narrowed.pop(PSEUDO, None)
+        return narrowed
 
 
 def _alone(problem: ProblemSpec, task: str) -> ProblemSpec:
@@ -111,8 +112,8 @@ def _alone(problem: ProblemSpec, task: str) -> ProblemSpec:
     )
 
 
-def _encoded(feature, task):
-    # The packed rows hold the encodings; whose labels made them is past, and may not be declared.
+def _encoded(feature: Feature, task: str) -> Feature:
+    # The packed rows hold the encoded values already. The task whose labels made them may be gone.
     return (
         dataclasses.replace(feature, task=task) if isinstance(feature, TargetEncoding) else feature
     )

@@ -14,8 +14,9 @@ from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import DataError, SpecError
 from tfmtl.features.rows import PackedData
+from tfmtl.metrics.monitor import lower_is_better
 from tfmtl.run import train
-from tfmtl.training.checkpoints import forget, lower_is_better
+from tfmtl.training.checkpoints import forget
 from tfmtl.training.epochs import Validate, best_metrics
 from tfmtl.tuning.space import check_tuning, choices, trial_experiment
 
