@@ -215,9 +215,10 @@ def bound_of(metric: Metric[...], name: str, value: Any, *, field: str = "bounds
     elif isinstance(value, int | float) and metric.directed:
         lower, upper = (None, value) if metric.lower_is_better else (value, None)
     else:
+        also = "; a number would be right too" if metric.directed else ""
         raise SpecError(
             f"{field}[{name!r}] is {value!r}; {metric.name} needs a pair of least and most "
-            "value, such as (0.8, 1.25), with None for an open side."
+            f"value, such as (0.8, 1.25), with None for an open side{also}."
         )
     if lower is not None and upper is not None and lower > upper:
         raise SpecError(f"{field}[{name!r}]: {lower} lies above {upper}.")
