@@ -1,6 +1,6 @@
 """Whether an early stage's consistency with the final one lets a model be blessed.
 
-Bounds and the fall are judged by the values themselves; their intervals stand in the sentences.
+Bounds and the fall are judged by the values themselves; the sentences give their intervals too.
 """
 
 import math
@@ -19,7 +19,7 @@ from tfmtl.evaluation.blessing import (
 from tfmtl.metrics.bootstrap import Interval, PairedInterval
 from tfmtl.replay.report import Consistency, replay_metrics
 
-# The name of the reason where the other evaluator, which tells its own, said no.
+# Name of the reason that the RankingEvaluator, which gives its own reasons, refused the model.
 REFUSED = "blessing"
 
 
@@ -60,7 +60,7 @@ def judge(
         candidate: Of the model; `None` where its total values are not finite.
         difference: The model minus the last blessed one, on the same requests.
         replay: Bounds and margin.
-        refused: Whether another evaluator has said no already.
+        refused: Whether another evaluator has refused the model already.
         without_baseline: The note that says why `difference` is `None`.
     """
     reasons, notes, checks = [], [], 0
@@ -100,16 +100,16 @@ def _reason(metric: str, value: float, sentence: str, **known: Any) -> Reason:
     return Reason(metric=metric, slice=(), value=value, sentence=sentence, **known)
 
 
-def _breaks(bound: Bound, found: Interval) -> Reason | None:
-    if bound.holds(found.value):
+def _breaks(bound: Bound, interval: Interval) -> Reason | None:
+    if bound.holds(interval.value):
         return None
-    if math.isnan(found.value):
+    if math.isnan(interval.value):
         sentence = f"{bound.metric} is undefined, so its bound cannot hold"
     else:
-        below = bound.lower is not None and found.value < bound.lower
+        below = bound.lower is not None and interval.value < bound.lower
         side, limit = ("below", bound.lower) if below else ("above", bound.upper)
-        sentence = f"{bound.metric} is {found:.4f}, {side} its bound {limit:.4f}"
-    return _reason(bound.metric, found.value, sentence, bound=bound)
+        sentence = f"{bound.metric} is {interval:.4f}, {side} its bound {limit:.4f}"
+    return _reason(bound.metric, interval.value, sentence, bound=bound)
 
 
 def _falls(metric: str, candidate: Consistency, difference: Interval, most: float) -> Reason | None:

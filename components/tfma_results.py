@@ -54,7 +54,7 @@ def eval_config(
                 signature_name="serving_default",
                 is_baseline=name == BASELINE,
                 label_keys={t.name: t.label for t in problem.served},
-                # One column is all TFMA can take; whether a row has a label at all comes first.
+                # TFMA takes one column: first the one that says whether a row has a label at all.
                 example_weight_keys={
                     t.name: t.labelled_if or t.observed_if
                     for t in problem.served
@@ -180,7 +180,7 @@ def _metrics_spec(
     spec = config_pb2.MetricsSpec(
         model_names=models,
         output_names=[task.name],
-        # Said both ways: with neither, TFMA drops a task that has no weight where another has.
+        # Both are given: else TFMA drops the tasks without a weight where another task has one.
         example_weights=config_pb2.ExampleWeightOptions(
             weighted=task.observed_if is not None, unweighted=task.observed_if is None
         ),
@@ -204,7 +204,7 @@ def _thresholds(
     everywhere, in_slices = bounds(problem, evaluation)
     specs = _slicing_specs(problem, evaluation)
     auc = problem.metric_name(task, "auc")
-    found: dict[str, list[config_pb2.PerSliceMetricThreshold]] = {}
+    thresholds: dict[str, list[config_pb2.PerSliceMetricThreshold]] = {}
     for slicing, declared, fall in (
         (specs[:1], everywhere, evaluation.max_fall),
         (specs[1:], in_slices, evaluation.max_slice_fall),
@@ -219,10 +219,10 @@ def _thresholds(
                 threshold.value_threshold.CopyFrom(_value_threshold(values[name]))
             if margin and name == auc:
                 threshold.change_threshold.CopyFrom(_change_threshold(fall))
-            found.setdefault(name.partition("/")[2], []).append(
+            thresholds.setdefault(name.partition("/")[2], []).append(
                 config_pb2.PerSliceMetricThreshold(slicing_specs=slicing, threshold=threshold)
             )
-    return found
+    return thresholds
 
 
 def _value_threshold(bound: Bound) -> config_pb2.GenericValueThreshold:
@@ -261,14 +261,14 @@ def _metrics(
 ) -> Iterator[metrics_for_slice_pb2.MetricsForSlice]:
     for key, values in candidate.slices.items():
         if baseline is None:
-            found = {metric_key(problem, n): v for n, v in values.items()}
+            keyed = {metric_key(problem, n): v for n, v in values.items()}
         else:
-            found = {metric_key(problem, n, model=CANDIDATE): v for n, v in values.items()}
+            keyed = {metric_key(problem, n, model=CANDIDATE): v for n, v in values.items()}
             for name, before in baseline.slices.get(key, {}).items():
-                found[metric_key(problem, name, model=BASELINE)] = before
+                keyed[metric_key(problem, name, model=BASELINE)] = before
                 change = values.get(name, math.nan) - before
-                found[metric_key(problem, name, model=CANDIDATE, diff=True)] = change
-        yield tfma_writer.convert_slice_metrics_to_proto((key, found), None)
+                keyed[metric_key(problem, name, model=CANDIDATE, diff=True)] = change
+        yield tfma_writer.convert_slice_metrics_to_proto((key, keyed), None)
 
 
 def _write_records(path: str, messages: Iterable[Any]) -> None:

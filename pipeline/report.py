@@ -1,4 +1,4 @@
-"""What a run tells at its end: metrics, blessing, where the model is, and what to do next."""
+"""What a run prints at its end: metrics, blessing, where the model is, and what to do next."""
 
 import dataclasses
 import glob
@@ -39,7 +39,7 @@ class Outcome:
         model: Folder of the trained SavedModel.
         pushed: Folder of the pushed SavedModel; `None` where the model was not blessed.
         anomalies: Columns that ExampleValidator finds anomalous, by split.
-        searched: What a search found, in words.
+        searched: The results of a search, in words.
         request: A request to the served model, as a JSON file.
         consistency: Recall on the replay log, where there is one and total values are finite.
         replayed: Folder with it; `None` without a replay log.
@@ -92,8 +92,8 @@ def outcome_of(
     if "Tuner" in executions:
         folder = output("Tuner", "best_hyperparameters").uri
         with open(os.path.join(folder, "best_hyperparameters.txt"), encoding="utf-8") as file:
-            found = json.load(file)["values"]
-        searched = lines_of(found, os.path.dirname(metadata_path))
+            values = json.load(file)["values"]
+        searched = lines_of(values, os.path.dirname(metadata_path))
     return Outcome(
         metrics=metrics,
         verdict=verdict,
@@ -114,11 +114,11 @@ def outcome_of(
 
 def both(ranking: dict, consistency: dict) -> dict:
     """The verdicts of RankingEvaluator and ConsistencyEvaluator as one."""
-    own = [reason for reason in consistency["reasons"] if reason["metric"] != REFUSED]
-    repeated = len(consistency["reasons"]) - len(own)
+    new = [reason for reason in consistency["reasons"] if reason["metric"] != REFUSED]
+    repeated = len(consistency["reasons"]) - len(new)
     return {
         "blessed": ranking["blessed"] and consistency["blessed"],
-        "reasons": [*ranking["reasons"], *own],
+        "reasons": [*ranking["reasons"], *new],
         "notes": [*dict.fromkeys([*ranking["notes"], *consistency["notes"]])],
         "checks": ranking["checks"] + consistency["checks"] - repeated,
     }
@@ -284,11 +284,11 @@ def newest_version(folder: str) -> str | None:
 def _anomalies(uri: str) -> dict[str, list[str]]:
     from tensorflow_metadata.proto.v0 import anomalies_pb2
 
-    found = {}
+    anomalies = {}
     for folder in sorted(glob.glob(os.path.join(uri, "Split-*"))):
         message = anomalies_pb2.Anomalies()
         with open(os.path.join(folder, "SchemaDiff.pb"), "rb") as file:
             message.ParseFromString(file.read())
         if message.anomaly_info:
-            found[os.path.basename(folder).split("-", 1)[1]] = sorted(message.anomaly_info)
-    return found
+            anomalies[os.path.basename(folder).split("-", 1)[1]] = sorted(message.anomaly_info)
+    return anomalies

@@ -350,7 +350,7 @@ def test_what_cannot_be_measured_is_refused():
     def call(models=model, rows=rows, groups=groups, meta=None, **more):
         return cold_start(models, rows, groups, meta=Meta() if meta is None else meta, **more)
 
-    with pytest.raises(DataError, match=r"one key a row, shape \(60,\); got shape \(59,\)"):
+    with pytest.raises(DataError, match=r"one key per row, shape \(60,\); got shape \(59,\)"):
         call(groups=groups[1:])
     with pytest.raises(DataError, match="largest of 3 groups has 20 rows. Lower ks"):
         call(ks=(0, 50))

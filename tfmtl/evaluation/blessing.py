@@ -1,11 +1,10 @@
 """Whether a model may be pushed: absolute bounds, and no fall against the last blessed model.
 
-Every task holds a bound, overall: what `Evaluation.bounds` declares for it, else that it is no
-worse than knowing nothing (our choice): AUC of at least 0.5 for a binary task, R² of at least 0
-for a regression, which the labels' mean has. In slices only what `slice_bounds` declares is
-bounded. `max_fall` and `max_slice_fall` compare the AUC of
-binary tasks alone: an AUC's fall means the same for every task, an error's rise is in the
-label's unit, so a regression is held by its bound.
+Every task has a bound overall: the one that `Evaluation.bounds` declares for it, or else the value
+of knowing nothing (our choice): AUC of at least 0.5 for a binary task, and R² of at least 0 for a
+regression, which is that of predicting the mean. In slices only `slice_bounds` apply. `max_fall`
+and `max_slice_fall` compare the AUC of binary tasks alone: a fall of AUC means the same for every
+task. A rise of an error is in the label's unit, so a regression is judged by its bound alone.
 
 A slice decides on a task where it has `min_slice_rows` rows of the task's own space. TensorFlow
 Model Analysis can validate sliced metrics too, but cannot say that: its least slice size counts
@@ -23,7 +22,7 @@ from tfmtl.errors import SpecError, did_you_mean
 from tfmtl.metrics.metric import Metric, metrics_of
 from tfmtl.metrics.sliced import Slice, SlicedMetrics, slice_name, split_name
 
-# 0.625 - 0.620 is 0.0050000000000000044, which is no fall by more than 0.005.
+# In floating point 0.625 - 0.620 is 0.0050000000000000044, and not a fall by more than 0.005.
 ROUNDING = 1e-9
 
 
@@ -71,7 +70,7 @@ class Verdict:
 
     Args:
         blessed: Whether it may be pushed.
-        reasons: What speaks against it; none where it is blessed.
+        reasons: Why it is not; empty where it is blessed.
         notes: What was not compared, in sentences.
         checks: How many bounds and falls were checked.
         skipped: How many were not, for lack of rows or of both classes.
@@ -247,7 +246,7 @@ def _too_few(
 
 
 def _one_class(problem: ProblemSpec, metrics: Mapping[str, float], metric: str) -> bool:
-    # Where the labels leave AUC undefined, no model can have fallen.
+    # Where the labels leave AUC undefined, no model can fall.
     task = split_name(metric)[0]
     rows = metrics[problem.metric_name(task, "rows")]
     positives = metrics[problem.metric_name(task, "positives")]

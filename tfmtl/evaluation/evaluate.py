@@ -1,6 +1,6 @@
 """Metrics of every task in its own space, overall and per slice, exact and vectorised.
 
-Predictions and labels of all rows stay in memory as float32 (9 bytes a row and task), so that
+Predictions and labels of all rows stay in memory as float32 (9 bytes per row and task), so that
 AUC is an exact rank statistic in every slice: a histogram of the probabilities with 10,000
 bins loses 0.003 AUC at conversion rates. Slices are cut by one sort per slicing; no Python
 code runs per row.
@@ -37,7 +37,7 @@ __all__ = [
     "slicings",
 ]
 
-# More slices than anyone reads; a column with more values was probably an id.
+# Nobody reads more slices than this; a column with more values is probably an id.
 MAX_SLICES = 1000
 
 
@@ -100,7 +100,7 @@ def _cut(rows: Rows, columns: tuple[str, ...]) -> Iterator[tuple[Slice, NDArray[
             code, value = divmod(code, len(rows.values[column]))
             parts.append((column, rows.values[column][value]))
         cut.append((tuple(reversed(parts)), order[ends[i] - counts[i] : ends[i]]))
-    # Numbers before text, each ascending: the order of the data is nobody's order.
+    # Numbers before text, each ascending: the order of the data has no meaning.
     cut.sort(key=lambda item: [(isinstance(v, str), v) for _, v in item[0]])
     return iter(cut)
 

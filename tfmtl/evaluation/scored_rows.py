@@ -1,4 +1,4 @@
-"""What a model says of every row of a data set, next to what happened."""
+"""A model's predictions of every row of a data set, next to the labels."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
@@ -80,7 +80,7 @@ def collect(
             if len(output) != len(labels[-1]):
                 raise DataError(
                     f"the model returned {len(output)} values of {name!r} for "
-                    f"{len(labels[-1])} rows; one value a row would be right."
+                    f"{len(labels[-1])} rows; one value per row would be right."
                 )
             predictions.setdefault(name, []).append(output)
     if not labels:
@@ -124,7 +124,7 @@ def _columns(problem: ProblemSpec, sliced: Iterable[str], batch: tf.Tensor) -> d
         if column.max_values:
             raise SpecError(
                 f"column {name!r} holds lists of up to {column.max_values} values; slices and "
-                "groups need one value a row."
+                "groups need one value per row."
             )
         columns[name] = column
     return columns
@@ -175,7 +175,7 @@ def _group_ids(values: tf.Tensor) -> tf.Tensor:
 
 
 def _apart(groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    # Rows without an id are no group together; each becomes its own, which GAUC then skips.
+    # Rows without an id do not belong together. Each becomes a group of one, which GAUC leaves out.
     missing = groups == raw.NO_INTEGER
     groups[missing] = raw.NO_INTEGER + 1 + np.arange(missing.sum())
     return groups
@@ -185,7 +185,7 @@ def _encode(values: NDArray[Any], coder: dict[str | int | float, int]) -> NDArra
     codes, uniques = pd.factorize(values)
     known = [coder.setdefault(_plain(value), len(coder)) for value in uniques]
     if (codes < 0).any():
-        # NaN has code -1, which as an index is the last.
+        # `factorize` gives NaN the code -1, which indexes the last value of `known`.
         known.append(coder.setdefault(MISSING, len(coder)))
     return np.asarray(np.array(known, np.int32)[codes])
 

@@ -1,8 +1,8 @@
-"""What a model is worth on groups it never saw, such as new advertisers, after k rows of each.
+"""Quality of a model on groups it never saw, such as new advertisers, after k rows of each.
 
 - `draws`: which rows of a group adapt the model, and which judge it.
 - `resamples`: metrics over all groups, with intervals by groups.
-- `report`: `ColdStart`, what was found.
+- `report`: `ColdStart`, the results.
 - `picture`: the report drawn.
 - `cold_start`: adapts and judges the models; `adapt`: one adaptation.
 """

@@ -19,7 +19,7 @@ from tfmtl.metrics.metric import metrics_of
 from tfmtl.model.multitask import MultiTaskModel
 
 MODEL = "model"
-"""What a model is called that is given without a name."""
+"""Name of a model that is given without one."""
 
 
 def cold_start(
@@ -74,7 +74,7 @@ def cold_start(
     Raises:
         SpecError: What is given is no model, models are of different problems, or a setting is
             out of range.
-        DataError: Rows are not in memory or lack labels, `groups` is not one key a row, or no
+        DataError: Rows are not in memory or lack labels, `groups` is not one key per row, or no
             group has rows enough.
         FloatingPointError: An adapted model's predictions are not finite.
     """
@@ -149,8 +149,8 @@ def _predictions(
             parts[k].append(predictions)
             bar.update()
     return {
-        k: {task: np.concatenate([p[task] for p in found]) for task in found[0]}
-        for k, found in parts.items()
+        k: {task: np.concatenate([p[task] for p in of_draws]) for task in of_draws[0]}
+        for k, of_draws in parts.items()
     }
 
 
@@ -207,7 +207,7 @@ def _settings(named: Mapping[str, Any], meta: Meta | Mapping[str, Meta]) -> dict
     for name in named:
         if not isinstance(given.get(name), Meta):
             raise SpecError(
-                f"meta= says of model {name!r} {given.get(name)!r}; a Meta, such as "
+                f"meta= has {given.get(name)!r} for model {name!r}; a Meta, such as "
                 "Meta(inner_rate=0.05), would be right."
             )
     return {name: given[name] for name in named}
@@ -233,5 +233,5 @@ def _check_rows(rows: ArrayRows, groups: ArrayLike) -> None:
     shape = np.asarray(groups).shape
     if shape != (rows.count(),):
         raise DataError(
-            f"groups must be one key a row, shape {(rows.count(),)}; got shape {shape}."
+            f"groups must be one key per row, shape {(rows.count(),)}; got shape {shape}."
         )

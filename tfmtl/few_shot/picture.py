@@ -17,11 +17,11 @@ def draw_cold_start(
     """A figure with an axis for each metric: its value by rows adapted to, a line for each model.
 
     Bands are the intervals of the values. Models are compared on the same rows, so that two
-    whose bands overlap may well differ: the report's `difference` says.
+    whose bands overlap may well differ; see the report's `difference`.
 
     Args:
-        report: What `cold_start` found.
-        path: Where the figure is written, as its ending says; nowhere without it.
+        report: The report of `cold_start`.
+        path: Where the figure is written, in the format of its ending; nowhere without it.
         metrics: Full names, in order; by default those that the report's text shows: the tasks'
             AUCs, log losses and calibrations, or errors and biases, and what a task asks for.
 

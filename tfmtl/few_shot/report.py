@@ -1,4 +1,4 @@
-"""What was found on groups that a model never saw: its metrics by how many rows it adapted to."""
+"""Metrics on groups that a model never saw, by how many rows of each it adapted to."""
 
 import dataclasses
 import math
@@ -42,7 +42,7 @@ class Shots:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ColdStart:
-    """What `cold_start` found. Intervals are over groups: rows of one are not independent.
+    """The results of `cold_start`. Intervals are over groups: rows of one are not independent.
 
     Args:
         models: Names, the first the one that others are compared with.

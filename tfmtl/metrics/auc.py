@@ -1,7 +1,7 @@
 """The area under the ROC curve: exact, by group, with its standard error, and streaming.
 
-All of it counts pairs of a positive and a negative (Mann and Whitney, 1947), a tie as half
-won. Thresholds on the probability, as in `keras.metrics.AUC`, lose nearly all pairs where
+Everything here counts pairs of a positive and a negative (Mann and Whitney, 1947); a tie counts
+as half won. Thresholds on the probability, as in `keras.metrics.AUC`, lose nearly all pairs where
 positives are rare, because all predictions then lie between the same two thresholds.
 """
 
@@ -100,7 +100,7 @@ def group_auc(
     y, s, w = checked(labels, scores, weights)
     keys = np.asarray(groups)
     if keys.shape != y.shape:
-        raise ValueError(f"groups must be one key a row, {y.shape}; got {keys.shape}.")
+        raise ValueError(f"groups must be one key per row, {y.shape}; got {keys.shape}.")
     distinct, codes = np.unique(keys, return_inverse=True)
     count = len(distinct)
     ties = count_ties(y, s, w, codes)
@@ -174,7 +174,7 @@ def auc_standard_error(labels: ArrayLike, scores: ArrayLike, *, name: str = "auc
 
 
 class LogitHistogram:
-    """AUC from counts in equal bins of the logit, for data that pass by in parts.
+    """AUC from counts in equal bins of the logit, for data that arrive in parts.
 
     Two rows of one bin count as tied, so the value is off by at most half the share of pairs
     that fall into one bin. `error_bound` is that share, known from the counts themselves:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# Draws held at a time: 16 MB as integers, and as much again for counts.
+# Draws in memory at a time: 16 MB as integers, and as much again for counts.
 CELLS = 2_000_000
 
 
@@ -78,15 +78,15 @@ def bootstrap(
     """The percentile interval of a mean or of a ratio of sums.
 
     Args:
-        statistic: A value a unit, `[R]`, whose mean is wanted (NaN leaves a unit out), or a
+        statistic: One value per unit, `[R]`, whose mean is wanted (NaN leaves a unit out), or a
             `Ratio` of two `[R]`.
         samples: Number of resamples.
         seed: Of the resamples.
         level: Share of resamples inside.
 
     Returns:
-        The interval. Its ends are NaN where fewer than two units count: resamples of one say
-        nothing. Resamples in which the ratio is undefined are left out.
+        The interval. Its ends are NaN where fewer than two units count, since resamples of a single
+        unit do not vary. Resamples in which the ratio is undefined are left out.
 
     Example:
         >>> bootstrap([1.0] * 9 + [0.0], seed=0)
@@ -115,7 +115,7 @@ def paired_bootstrap(
 ) -> PairedInterval:
     """Intervals of the difference of two arms that met the same units.
 
-    Both arms are resampled together, so what makes a unit hard for both cancels.
+    Both arms are resampled together, so that the difficulty of a unit cancels.
 
     Args:
         first: The arm compared with, as in `bootstrap`.
@@ -201,7 +201,7 @@ def _columns(statistic: Ratio | ArrayLike) -> Ratio:
     parts = [np.asarray(part, np.float64) for part in ratio]
     if parts[0].ndim != 1 or parts[0].shape != parts[1].shape:
         raise ValueError(
-            f"a statistic is one value a unit, [R]; got shapes {parts[0].shape} and "
+            f"a statistic is one value per unit, [R]; got shapes {parts[0].shape} and "
             f"{parts[1].shape}."
         )
     return Ratio(parts[0][:, None], parts[1][:, None])

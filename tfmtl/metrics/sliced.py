@@ -1,4 +1,4 @@
-"""Metrics by slice and full name: kept as JSON, printed as one table."""
+"""Metrics by slice and full name, as JSON and as one table of text."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from tfmtl.metrics.metric import Metric, metrics_of
 from tfmtl.text import aligned
 
 MISSING = "(missing)"
-"""What a slice is called whose rows have no value."""
+"""Name of the slice of rows that have no value."""
 Slice = tuple[tuple[str, str | int | float], ...]
 
 

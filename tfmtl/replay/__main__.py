@@ -1,4 +1,4 @@
-"""`python -m tfmtl.replay`: measures scores that stand in files on a replay log."""
+"""`python -m tfmtl.replay`: measures the scores in files on a replay log."""
 
 import argparse
 import dataclasses
@@ -30,7 +30,7 @@ from tfmtl.text import aligned
 
 HELP = """\
 Measures early stages on replayed requests, whose retrieved ads were all ranked by the final
-stage. For each K, the number of ads a request passes on:
+stage. For each K, the number of ads per request that reach the final stage:
 
   soft recall   final value of the K ads picked, over that of the best K; mean over requests
   hard recall   share of the best K ads that were picked; mean over requests

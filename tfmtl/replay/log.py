@@ -5,7 +5,7 @@ the final stage values every ad that was retrieved (Wang et al., AdKDD 2023, §3
 no early stage: it is written once, and any number of early stages are measured on it
 (`tfmtl.replay.recall`, `tfmtl.replay.report`).
 
-`python -m tfmtl.replay --help` measures scores that stand in a file.
+`python -m tfmtl.replay` measures the scores in a file.
 """
 
 import dataclasses
@@ -26,11 +26,11 @@ Ints: TypeAlias = NDArray[np.int64]
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class ReplayLog:
-    """What the final stage said of every ad of every replayed request. `n` rows, `R` requests.
+    """The final stage's values of every ad of every replayed request. `n` rows, `R` requests.
 
-    A row is one ad of one request. Requests differ in their number of ads, and the rows of one
-    may stand anywhere: inside, they are sorted by request and ad, so that no result depends on
-    the order of rows.
+    A row is one ad of one request. Requests differ in their number of ads, and the rows of one need
+    not be adjacent: the log sorts them by request and ad, so that no result depends on the order of
+    rows.
 
     Args:
         request: `[n]`, the request of each row: numbers or text.
@@ -152,7 +152,7 @@ class ReplayLog:
         numbers = as_numbers(values, name)
         if numbers.shape != self.order.shape:
             raise DataError(
-                f"{name} must be one value a row of the log, {self.order.shape}; got "
+                f"{name} must be one value per row of the log, {self.order.shape}; got "
                 f"{numbers.shape}."
             )
         missing = np.isnan(numbers)
@@ -191,7 +191,7 @@ class ReplayLog:
             if values is not None
         }
         if len(set(shapes.values())) > 1 or len(np.shape(self.request)) != 1:
-            raise DataError(f"a replay log's columns have one value a row each; got {shapes}.")
+            raise DataError(f"a replay log's columns have one value per row each; got {shapes}.")
         if not len(np.asarray(self.request)):
             raise DataError("the replay log holds no rows.")
 

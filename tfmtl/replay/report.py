@@ -47,7 +47,7 @@ class Consistency:
         ks: The Ks, rising.
         slices: What was measured, by slice; `()` is all requests.
         also: Numbers measured elsewhere that belong beside these, by full name: the normalized
-            entropy of impressions (`ctr/ne@imp`), or cost a request.
+            entropy of impressions (`ctr/ne@imp`), or cost per request.
         samples: Resamples of requests behind the intervals.
         seed: Of the resamples.
         level: Share of resamples inside an interval.
@@ -152,16 +152,16 @@ def consistency_report(
     measured: dict[Slice, SliceConsistency] = {}
     for key, chosen in _slices(log, slices):
         parts = Ratio(numerator[chosen], denominator[chosen])
-        # Where no request of a slice has K ads, its picked set says nothing of the early stage.
+        # Where no request of a slice has K ads, every early stage picks the same set.
         void = of_sets & (log.sizes[chosen].max() < depths)
         parts.numerator[:, void] = parts.denominator[:, void] = 0.0
-        found = intervals(parts, samples=samples, seed=seed, level=level)
+        measured_intervals = intervals(parts, samples=samples, seed=seed, level=level)
         measured[key] = SliceConsistency(
             requests=len(chosen),
             rows=int(log.sizes[chosen].sum()),
             whole=_counts(recall.ks, whole[chosen]),
             skipped=_counts(recall.ks, recall.golden[chosen] <= 0),
-            metrics=dict(zip(names, found, strict=True)),
+            metrics=dict(zip(names, measured_intervals, strict=True)),
         )
     return Consistency(
         ks=recall.ks,

@@ -1,7 +1,7 @@
 """Does sharing help a task, or hurt it: gains over single-task twins, gradients and gates.
 
-- `report`: `TransferReport`, what was found.
-- `twins`: a task's model of its own, with the same sizes, seed and rows.
+- `report`: `TransferReport`, the results.
+- `twins`: the single-task model of a task, with the same sizes, seed and rows.
 - `gates`: how evenly tasks use experts.
 - `intervals`: of a gain, over seeds or over rows.
 - `runs`: one training's outcome on disk.

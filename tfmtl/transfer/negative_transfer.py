@@ -39,7 +39,7 @@ def negative_transfer(
     directory: str | None = None,
     verbose: int = 1,
 ) -> TransferReport:
-    """Compares a multi-task model with one single-task twin a served task, seed by seed.
+    """Compares a multi-task model with one single-task twin per served task, seed by seed.
 
         report = tfmtl.negative_transfer(experiment, prepared.data, prepared.test, seeds=5)
         print(report)
@@ -67,7 +67,7 @@ def negative_transfer(
         directory: Where results are kept, training by training, in a folder for each experiment,
             seed and rows: what is there is not trained again, and a training that was killed
             goes on from its last checkpoint. Nothing is kept without it.
-        verbose: 1 shows a bar over the trainings, 2 a line an epoch too, 0 nothing.
+        verbose: 1 shows a bar over the trainings, 2 also a line per epoch, 0 nothing.
 
     Raises:
         SpecError: Fewer than two tasks are trained, a metric is not known, or `seeds` has none or
@@ -86,7 +86,7 @@ def negative_transfer(
         watch = Watch(every=log_every or max(steps // 4, 1), rows=log_rows)
     together: list[Outcome] = []
     alone: dict[str, list[Outcome]] = {name: [] for name in compared}
-    # A twin's rows follow from these and its problem: they are read once, not once a training.
+    # The rows of every twin follow from these and its problem, so one digest serves all trainings.
     digest = "" if directory is None else digest_of(data.train, data.validation, test_rows)
     run = functools.partial(
         outcome_of,

@@ -20,12 +20,12 @@ COLOURS = {HELPED: "tab:green", HURT: "tab:red"}
 def draw_transfer(report: TransferReport) -> "Figure":
     """A figure of the gains with their intervals, and of what else the report has.
 
-    Axes stand in this order: gains, an axis for each metric, since metrics have units; cosines of
-    every two tasks over the epochs; a heat map of expert use for each place with gates. What the
-    report lacks has no axes.
+    The axes, in this order: gains, one axis per metric, since metrics have units; cosines of every
+    two tasks over the epochs; a heat map of expert use per layer of gates. What the report lacks
+    has no axes.
 
     Args:
-        report: What `negative_transfer` found.
+        report: The report of `negative_transfer`.
 
     Returns:
         A `matplotlib.figure.Figure`.

@@ -1,4 +1,4 @@
-"""Does sharing help? What each task gains over a model of its own, and signs of why.
+"""Whether sharing helps: what each task gains over its single-task model, and signs of why.
 
 A task that is worse together than alone suffers negative transfer. Beside the gain stand the
 cosines of the tasks' gradients on what they share, below 0 where one's step undoes another's, and
@@ -58,7 +58,7 @@ class TaskTransfer:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cosines:
-    """How the tasks' gradients lie to each other on shared variables, in training.
+    """Cosines between the tasks' gradients on shared variables, in training.
 
     Args:
         tasks: The trained tasks, unserved ones among them.
@@ -82,7 +82,7 @@ class Cosines:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TransferReport:
-    """What `negative_transfer` found.
+    """The results of `negative_transfer`.
 
     Args:
         seeds: Seeds trained with.

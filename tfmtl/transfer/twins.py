@@ -24,7 +24,7 @@ def twin_of(experiment: ExperimentConfig, task: str) -> ExperimentConfig:
       a post-click conversion rate learns from clicks alone, and is measured as `cvr/auc@click`.
     - A product has a head of its own (`ctcvr_direct`): there is nothing to multiply.
     - Balancer `fixed` at weight 1, and no loss terms: both are about several tasks.
-    - Labels that teach the task's own logit (`head=`) stay; they are no other task.
+    - Labels that teach the task's own logit (`head=`) stay, since they have no prediction apart.
     - The epoch is chosen by the experiment's `monitor` where the task has it, and by its own AUC
       (`mean_auc`) or, of a regression, loss where not.
 
@@ -38,9 +38,9 @@ def twin_of(experiment: ExperimentConfig, task: str) -> ExperimentConfig:
     problem = _alone(experiment.problem, task)
     monitor = experiment.training.monitor
     binary = problem.task(task).kind == "binary"
-    own = "mean_auc" if binary else "loss"
-    if monitor not in (own, "loss") and not monitor.startswith(f"{task}/"):
-        monitor = own
+    default = "mean_auc" if binary else "loss"
+    if monitor not in (default, "loss") and not monitor.startswith(f"{task}/"):
+        monitor = default
     names, weights = problem.task_names, experiment.model.balancer.get("task_weights") or {}
     kept = {name: weights[name] for name in names if name in weights}
     balancer = {"name": "fixed", **({"task_weights": kept} if kept and len(names) > 1 else {})}
@@ -100,7 +100,7 @@ def _alone(problem: ProblemSpec, task: str) -> ProblemSpec:
     name = problem.task(task).name
     tasks = tuple(t for t in problem.tasks if t.name == name or (t.head == name and t.trained))
     labels = {t.label for t in tasks}
-    # A space that was another task's label still says which rows count, by the rows' weights.
+    # The label of another task may be this task's space: the packed weights still hold it.
     spaces = [t.observed_if for t in tasks if t.observed_if and t.observed_if not in labels]
     kept = [i for i in problem.indicators if i not in labels]
     return dataclasses.replace(
