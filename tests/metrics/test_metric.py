@@ -8,6 +8,7 @@ import pytest
 import tfmtl
 from tests.doubles import own_metrics
 from tests.doubles.own_metrics import top_rate
+from tfmtl import registry
 from tfmtl.declare.problem import ProblemSpec, binary, numerical, regression
 from tfmtl.errors import SpecError
 from tfmtl.evaluation.blessing import bless, bounds
@@ -223,10 +224,11 @@ def test_a_declared_function_is_still_called_as_before():
         metric_of("loss")([0.0], [0.0])
 
 
-def test_a_metric_without_a_function_gives_its_direction_and_cannot_be_registered_twice():
-    tfmtl.register("metric", "test_metric_profit")(Metric(name="test_metric_profit", best="low"))
-    assert lower_is_better("test_metric_profit")
+def test_a_metric_without_a_function_gives_its_direction_and_cannot_be_registered_twice(
+    monkeypatch,
+):
+    monkeypatch.setattr(registry, "_PARTS", {"metric": registry.parts("metric")})
+    tfmtl.register("metric", "profit")(Metric(name="profit", best="low"))
+    assert lower_is_better("profit")
     with pytest.raises(SpecError, match="already registered"):
-        tfmtl.register("metric", "test_metric_profit")(
-            Metric(name="test_metric_profit", best="high")
-        )
+        tfmtl.register("metric", "profit")(Metric(name="profit", best="high"))

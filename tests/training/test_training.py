@@ -11,6 +11,7 @@ import tfmtl
 from tests.doubles.kills import Kill
 from tests.doubles.own_metrics import top_rate
 from tests.doubles.worlds import PROBLEM, SMALL, experiment, packed
+from tfmtl import registry
 from tfmtl.errors import DataError, SpecError
 from tfmtl.features.rows import ArrayRows, PackedData
 from tfmtl.run import train
@@ -199,14 +200,12 @@ def test_a_validation_metric_of_no_known_direction_is_refused_before_training():
         train(settings(monitor="cost"), DATA, verbose=0, validate=validate)
 
 
-def test_a_validation_metric_is_minimised_where_it_was_declared_so():
-    tfmtl.register("metric", "test_training_cost")(
-        tfmtl.Metric(name="test_training_cost", best="low")
-    )
+def test_a_validation_metric_is_minimised_where_it_was_declared_so(monkeypatch):
+    parts = {**registry._PARTS, "metric": registry.parts("metric")}
+    monkeypatch.setattr(registry, "_PARTS", parts)
+    tfmtl.register("metric", "cost")(tfmtl.Metric(name="cost", best="low"))
     costs = iter([9.0, 3.0, 1.0, 2.0])
-    config = settings(monitor="test_training_cost", epochs=3, patience=3)
-    trained = train(
-        config, DATA, verbose=0, validate=lambda model: {"test_training_cost": next(costs)}
-    )
+    config = settings(monitor="cost", epochs=3, patience=3)
+    trained = train(config, DATA, verbose=0, validate=lambda model: {"cost": next(costs)})
     # The first call is the check before training.
     assert trained.best_epoch == 1
