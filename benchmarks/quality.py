@@ -51,7 +51,7 @@ class Scores:
 
     predictions: dict[str, np.ndarray]
     labels: np.ndarray
-    weights: np.ndarray
+    observed: np.ndarray
 
 
 def read_split(name: str, folder: str):
@@ -83,7 +83,7 @@ def train_and_test(
     trained = train(experiment, prepared.data, verbose=0)
     metrics = trained.model.evaluate(prepared.test.batches(1 << 14))
     rows = trained.model.predict_rows(prepared.test.batches(1 << 14))
-    return metrics, Scores(rows.predictions, rows.labels, rows.weights)
+    return metrics, Scores(rows.predictions, rows.labels, rows.observed)
 
 
 def run(options: argparse.Namespace) -> Iterator[Result]:
@@ -167,7 +167,7 @@ def _simulated(options: argparse.Namespace) -> Iterator[Result]:
     for index, task in enumerate(problem.tasks):
         if task.kind != "binary":
             continue
-        seen = scores.weights[:, index] > 0
+        seen = scores.observed[:, index]
         labels, predicted = scores.labels[seen, index], scores.predictions[task.name][seen]
         best = truth[task.name][seen]
         attained, attainable = auc(labels, predicted), auc(labels, best)

@@ -1,6 +1,6 @@
 """Judges an early stage's model by its recall on replayed requests, beside the RankingEvaluator.
 
-A metric of impressions says little of an early stage, which ranks ads that mostly are never
+A metric of impressions tells little about an early stage, which ranks ads that mostly are never
 shown (Wang et al., AdKDD 2023, §3.3). Here every row of the replay log is scored by the model
 as it is served, and the ads it would pass on are held against those the final stage values most.
 """
@@ -83,7 +83,7 @@ class Executor(base_executor.BaseExecutor):
         declared, _ = parts_of(experiment)
         model = artifact_utils.get_single_instance(input_dict["model"])
         baselines = input_dict.get("baseline_model") or []
-        said = input_dict.get("ranking_blessing") or []
+        blessings = input_dict.get("ranking_blessing") or []
         folder = artifact_utils.get_single_uri(input_dict["replay"])
         log, table = read_replay(folder, experiment)
         logging.info("%s", log)
@@ -103,7 +103,7 @@ class Executor(base_executor.BaseExecutor):
             candidate,
             difference,
             declared,
-            refused=any(not model_utils.is_model_blessed(blessing) for blessing in said),
+            refused=any(not model_utils.is_model_blessed(blessing) for blessing in blessings),
             without_baseline=why_not,
         )
         _write(output_dict["evaluation"], candidate, before, difference, verdict)
@@ -116,8 +116,8 @@ class Executor(base_executor.BaseExecutor):
         )
         if candidate is not None:
             logging.info("%s", format_consistency(candidate))
-        tell = logging.info if verdict.blessed else logging.warning
-        tell("%s", verdict.describe())
+        log_verdict = logging.info if verdict.blessed else logging.warning
+        log_verdict("%s", verdict.describe())
 
 
 class ConsistencyEvaluator(base_component.BaseComponent):
@@ -166,7 +166,7 @@ class ConsistencyEvaluator(base_component.BaseComponent):
 
 
 class Scores(NamedTuple):
-    """What a model says of a log's rows.
+    """A model's scores of a log's rows.
 
     Args:
         value: `[n]`, total values.
@@ -209,7 +209,7 @@ def _score(
                     )
                 parts[task].append(np.reshape(outputs[task].numpy(), -1))
             progress.update(len(batch))
-    predictions = {t: np.concatenate(found).astype(np.float64) for t, found in parts.items()}
+    predictions = {t: np.concatenate(batches).astype(np.float64) for t, batches in parts.items()}
     columns = {
         name: column(table, name, "the replay log")
         for name in (value.bid, value.objective, value.rate)

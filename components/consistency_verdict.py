@@ -1,6 +1,6 @@
 """Whether an early stage's consistency with the final one lets a model be blessed.
 
-Bounds and the fall are judged by the values themselves; their intervals stand in the sentences.
+Bounds and the fall are judged by the values themselves; the sentences give their intervals too.
 """
 
 import math
@@ -8,14 +8,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfmtl.declare.experiment import Replay
-from tfmtl.errors import SpecError, did_you_mean
-from tfmtl.evaluation.blessing import ROUNDING, Bound, Reason, Verdict
+from tfmtl.evaluation.blessing import (
+    ROUNDING,
+    Bound,
+    Reason,
+    Verdict,
+    bound_of,
+    known_metric,
+)
 from tfmtl.metrics.bootstrap import Interval, PairedInterval
-from tfmtl.replay.report import Consistency
+from tfmtl.replay.report import Consistency, replay_metrics
 
-RECALLS = ("soft_recall", "hard_recall", "soft_recall_micro", "hard_recall_micro")
-ERRORS = ("tvd", "cqs_error", "value_regret")
-# The name of the reason where the other evaluator, which tells its own, said no.
+# Name of the reason that the RankingEvaluator, which gives its own reasons, refused the model.
 REFUSED = "blessing"
 
 
@@ -29,9 +33,17 @@ def bounds(replay: Replay, *, with_cqs: bool = True) -> tuple[Bound, ...]:
     Raises:
         SpecError: A bound names no metric, or is no number and no pair.
     """
-    metrics = [m for m in (*RECALLS, *ERRORS) if with_cqs or m != "cqs_error"]
-    known = [f"{metric}@{k}" for metric in metrics for k in sorted({replay.k, *replay.ks})]
-    return tuple(_bound(name, value, known) for name, value in replay.bounds.items())
+    known = {
+        f"{name}@{k}": metric
+        for name, metric in replay_metrics().items()
+        if with_cqs or name != "cqs_error"
+        for k in sorted({replay.k, *replay.ks})
+    }
+    field = "replay.bounds"
+    return tuple(
+        bound_of(known_metric(known, name, field=field), name, value, field=field)
+        for name, value in replay.bounds.items()
+    )
 
 
 def judge(
@@ -48,7 +60,7 @@ def judge(
         candidate: Of the model; `None` where its total values are not finite.
         difference: The model minus the last blessed one, on the same requests.
         replay: Bounds and margin.
-        refused: Whether another evaluator has said no already.
+        refused: Whether another evaluator has refused the model already.
         without_baseline: The note that says why `difference` is `None`.
     """
     reasons, notes, checks = [], [], 0
@@ -88,39 +100,16 @@ def _reason(metric: str, value: float, sentence: str, **known: Any) -> Reason:
     return Reason(metric=metric, slice=(), value=value, sentence=sentence, **known)
 
 
-def _bound(name: str, value: Any, known: list[str]) -> Bound:
-    if name not in known:
-        raise SpecError(
-            f"replay.bounds: there is no metric {name!r}.{did_you_mean(name, known)} Metrics are "
-            f"{known}."
-        )
-    lower = upper = None
-    if isinstance(value, tuple | list) and len(value) == 2:
-        lower, upper = value
-    elif isinstance(value, int | float) and name.partition("@")[0] in RECALLS:
-        lower = value
-    elif isinstance(value, int | float):
-        upper = value
-    else:
-        raise SpecError(
-            f"replay.bounds[{name!r}] is {value!r}; a number would be right, or a pair of least "
-            "and most value, with None for an open side."
-        )
-    if lower is not None and upper is not None and lower > upper:
-        raise SpecError(f"replay.bounds[{name!r}]: {lower} lies above {upper}.")
-    return Bound(metric=name, lower=lower, upper=upper)
-
-
-def _breaks(bound: Bound, found: Interval) -> Reason | None:
-    if bound.holds(found.value):
+def _breaks(bound: Bound, interval: Interval) -> Reason | None:
+    if bound.holds(interval.value):
         return None
-    if math.isnan(found.value):
+    if math.isnan(interval.value):
         sentence = f"{bound.metric} is undefined, so its bound cannot hold"
     else:
-        below = bound.lower is not None and found.value < bound.lower
+        below = bound.lower is not None and interval.value < bound.lower
         side, limit = ("below", bound.lower) if below else ("above", bound.upper)
-        sentence = f"{bound.metric} is {found:.4f}, {side} its bound {limit:.4f}"
-    return _reason(bound.metric, found.value, sentence, bound=bound)
+        sentence = f"{bound.metric} is {interval:.4f}, {side} its bound {limit:.4f}"
+    return _reason(bound.metric, interval.value, sentence, bound=bound)
 
 
 def _falls(metric: str, candidate: Consistency, difference: Interval, most: float) -> Reason | None:

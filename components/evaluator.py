@@ -2,7 +2,7 @@
 
 This is our own component because TensorFlow Model Analysis (TFMA) is not exact where ranking
 needs it and slow: its AUC has 10,000 thresholds on the probability and loses 0.003 at
-conversion rates, and it spends Python code on each example (about 1,100 rows a second and
+conversion rates, and it spends Python code on each example (about 1,100 rows per second and
 core). Everything around stays as TFX knows it: the configuration is a TFMA `EvalConfig`
 (`components.tfma_results`), `tfma.load_eval_result` and `tfma.load_validation_result` open the
 results, and the artifacts are the standard ModelEvaluation and ModelBlessing, which Pusher and
@@ -119,7 +119,9 @@ class Executor(base_executor.BaseExecutor):
             baseline=baselines[0] if baselines else None,
             component=exec_properties.get("current_component_id", ""),
         )
-        logging.info("Metrics on %s:\n%s", "+".join(splits), format_table(candidate))
+        logging.info(
+            "Metrics on %s:\n%s", "+".join(splits), format_table(candidate, experiment.problem)
+        )
         log = logging.info if verdict.blessed else logging.warning
         log("%s", verdict.describe())
 

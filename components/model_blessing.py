@@ -18,7 +18,7 @@ def mark(
     baseline: types.Artifact | None,
     component: str,
 ) -> None:
-    """Says whether a model is blessed, in the artifact's properties and folder.
+    """Writes whether a model is blessed into the artifact's properties and folder.
 
     Args:
         blessing: The artifact.

@@ -22,10 +22,10 @@ def request_cost(path: str, predict: Predict, examples: str, *, ads: int) -> dic
 
     Args:
         path: A SavedModel. The one that `tfmtl.serving.export` wrote keeps the experiment beside
-            it, from which multiply-adds are counted; of others the time alone is known.
+            it, from which multiply-adds are counted; of other models the time alone is known.
         predict: Its `serving_default` signature.
         examples: TFRecords to score.
-        ads: Ads a request.
+        ads: Ads per request.
 
     Returns:
         `ms_per_request_by_pairs`, the median time of `serving_default`, which makes a user's
@@ -42,8 +42,8 @@ def request_cost(path: str, predict: Predict, examples: str, *, ads: int) -> dic
         for value in outputs.values():
             value.numpy()
         seconds.append(time.perf_counter() - start)
-    found = {"ms_per_request_by_pairs": 1e3 * float(np.median(seconds[WARM_UP:]))}
-    return found | _multiply_adds(os.path.join(path, "assets.extra", "experiment.json"), ads)
+    timed = {"ms_per_request_by_pairs": 1e3 * float(np.median(seconds[WARM_UP:]))}
+    return timed | _multiply_adds(os.path.join(path, "assets.extra", "experiment.json"), ads)
 
 
 def _multiply_adds(experiment: str, ads: int) -> dict[str, float]:
@@ -56,7 +56,7 @@ def _multiply_adds(experiment: str, ads: int) -> dict[str, float]:
     from tfmtl.serving.cost import cost_of, request_macs
 
     declared = ExperimentConfig.from_json(io_utils.read_string_file(experiment))
-    # Look-ups are free, so a vocabulary's size does not matter.
+    # Look-ups cost no multiply-adds, so a vocabulary's size does not matter.
     rows = {
         f.name: fixed_table_rows(f) or FIRST + 1 for f in declared.problem.features if has_ids(f)
     }
@@ -65,7 +65,7 @@ def _multiply_adds(experiment: str, ads: int) -> dict[str, float]:
     except NotImplementedError as error:
         logging.warning("Multiply-adds are not counted: %s", error)
         return {}
-    found = {"macs_per_request": request_macs([cost], ads=ads)}
+    counted = {"macs_per_request": request_macs([cost], ads=ads)}
     if cost.ad:
-        found["macs_per_request_cached"] = request_macs([cost], ads=ads, cached=1.0)
-    return found
+        counted["macs_per_request_cached"] = request_macs([cost], ads=ads, cached=1.0)
+    return counted

@@ -42,7 +42,7 @@ class _OfRequests(metric_types.Metric, abc.ABC):
     """A ratio of sums over requests.
 
     Args:
-        k: Ads a request that pass to the final stage.
+        k: Ads per request that pass to the final stage.
         ad_key: Feature with the ad, by which equal values rank, numbers as numbers and text as
             text.
         name: Of the metric; `soft_recall@20` by default.
@@ -79,7 +79,7 @@ class _OfRequests(metric_types.Metric, abc.ABC):
             raise ValueError(
                 f"{name} is a metric of requests; MetricsSpec(query_key='request_id') names them."
             )
-        found = []
+        computations = []
         for model_name in model_names or [""]:
             for output_name in output_names or [""]:
                 key = metric_types.MetricKey(
@@ -90,12 +90,12 @@ class _OfRequests(metric_types.Metric, abc.ABC):
                 )
                 read = metric_types.CombinedFeaturePreprocessor(feature_keys=[query_key, ad_key])
                 combiner = _Combiner(type(self), key, eval_config, k, ad_key)
-                found.append(
+                computations.append(
                     metric_types.MetricComputation(
                         keys=[key], preprocessors=[read], combiner=combiner
                     )
                 )
-        return found
+        return computations
 
 
 class HardRecall(_OfRequests):
@@ -127,7 +127,7 @@ class SoftRecall(_OfRequests):
 
 
 class TotalValueDivergence(_OfRequests):
-    """`Σ|final − early| / Σ|final|` over the `k` ads a request that the early stage picked."""
+    """`Σ|final − early| / Σ|final|` over the `k` ads per request that the early stage picked."""
 
     short_name = "tvd"
 
@@ -181,7 +181,7 @@ class _Combiner(beam.CombineFn):
         if not len(early) == len(final) == len(ad):
             raise ValueError(
                 f"{self._key.name}: a request has {len(final)} labels, {len(early)} predictions "
-                f"and {len(ad)} values of {self._ad_key!r}; one each an ad is right."
+                f"and {len(ad)} values of {self._ad_key!r}; one of each per ad is right."
             )
         above, below = self._metric.of_request(early, final, ad, self._k)
         # TFMA gives an array of one number.

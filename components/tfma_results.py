@@ -24,23 +24,10 @@ from tfmtl.declare.problem import ProblemSpec
 from tfmtl.declare.tasks import Task
 from tfmtl.evaluation.blessing import Bound, Reason, Verdict, bounds
 from tfmtl.evaluation.evaluate import slicings
+from tfmtl.metrics.metric import Metric, metrics_of
 from tfmtl.metrics.sliced import SlicedMetrics, split_name
 
 CANDIDATE, BASELINE = "candidate", "baseline"
-# By our metric's name: TFMA's class and its arguments.
-TFMA_METRICS: dict[str, dict[str, tuple[str, dict[str, int]]]] = {
-    "binary": {
-        "auc": ("AUC", {"num_thresholds": 10_000}),
-        "log_loss": ("BinaryCrossEntropy", {}),
-        "calibration": ("Calibration", {}),
-    },
-    "regression": {
-        "mae": ("MeanAbsoluteError", {}),
-        "mse": ("MeanSquaredError", {}),
-        "rmse": ("RootMeanSquaredError", {}),
-        "calibration": ("Calibration", {}),
-    },
-}
 
 
 def eval_config(
@@ -67,7 +54,7 @@ def eval_config(
                 signature_name="serving_default",
                 is_baseline=name == BASELINE,
                 label_keys={t.name: t.label for t in problem.served},
-                # One column is all TFMA can take; whether a row has a label at all comes first.
+                # TFMA takes one column: first the one that says whether a row has a label at all.
                 example_weight_keys={
                     t.name: t.labelled_if or t.observed_if
                     for t in problem.served
@@ -91,15 +78,16 @@ def metric_key(
 
     Metrics that TFMA computes too are keyed as weighted by their sample space or not, as there.
     """
-    task, short, _ = split_name(name)
-    weighted = {
-        t.name: t.observed_if is not None for t in problem.tasks if short in TFMA_METRICS[t.kind]
-    }
+    name_of_task, short, _ = split_name(name)
+    weighted = None
+    for task in problem.tasks:
+        if task.name == name_of_task and any(m.name == short for m in _tfma_metrics(task)):
+            weighted = task.observed_if is not None
     key = MetricKey(
         name=name.partition("/")[2],
         model_name=model,
-        output_name=task,
-        example_weighted=weighted.get(task),
+        output_name=name_of_task,
+        example_weighted=weighted,
     )
     return key.make_diff_key() if diff else key
 
@@ -175,6 +163,11 @@ def validation_result(
     return result
 
 
+def _tfma_metrics(task: Task) -> list[Metric[...]]:
+    """The metrics of a task that TFMA computes too."""
+    return [metric for metric in metrics_of(task) if metric.tfma is not None]
+
+
 def _slicing_specs(problem: ProblemSpec, evaluation: Evaluation) -> list[config_pb2.SlicingSpec]:
     keys = [(), *slicings(problem, evaluation)]
     return [config_pb2.SlicingSpec(feature_keys=columns) for columns in keys]
@@ -187,17 +180,17 @@ def _metrics_spec(
     spec = config_pb2.MetricsSpec(
         model_names=models,
         output_names=[task.name],
-        # Said both ways: with neither, TFMA drops a task that has no weight where another has.
+        # Both are given: else TFMA drops the tasks without a weight where another task has one.
         example_weights=config_pb2.ExampleWeightOptions(
             weighted=task.observed_if is not None, unweighted=task.observed_if is None
         ),
     )
     space = problem.space_of(task)
-    for metric, (class_name, arguments) in TFMA_METRICS[task.kind].items():
-        name = f"{metric}@{space}"
+    for metric in _tfma_metrics(task):
+        name = f"{metric.name}@{space}"
         spec.metrics.add(
-            class_name=class_name,
-            config=json.dumps({"name": name, **arguments}),
+            class_name=metric.tfma,
+            config=json.dumps({"name": name, **metric.tfma_arguments}),
             per_slice_thresholds=thresholds.pop(name, []),
         )
     for name, rest in thresholds.items():
@@ -211,7 +204,7 @@ def _thresholds(
     everywhere, in_slices = bounds(problem, evaluation)
     specs = _slicing_specs(problem, evaluation)
     auc = problem.metric_name(task, "auc")
-    found: dict[str, list[config_pb2.PerSliceMetricThreshold]] = {}
+    thresholds: dict[str, list[config_pb2.PerSliceMetricThreshold]] = {}
     for slicing, declared, fall in (
         (specs[:1], everywhere, evaluation.max_fall),
         (specs[1:], in_slices, evaluation.max_slice_fall),
@@ -226,10 +219,10 @@ def _thresholds(
                 threshold.value_threshold.CopyFrom(_value_threshold(values[name]))
             if margin and name == auc:
                 threshold.change_threshold.CopyFrom(_change_threshold(fall))
-            found.setdefault(name.partition("/")[2], []).append(
+            thresholds.setdefault(name.partition("/")[2], []).append(
                 config_pb2.PerSliceMetricThreshold(slicing_specs=slicing, threshold=threshold)
             )
-    return found
+    return thresholds
 
 
 def _value_threshold(bound: Bound) -> config_pb2.GenericValueThreshold:
@@ -268,14 +261,14 @@ def _metrics(
 ) -> Iterator[metrics_for_slice_pb2.MetricsForSlice]:
     for key, values in candidate.slices.items():
         if baseline is None:
-            found = {metric_key(problem, n): v for n, v in values.items()}
+            keyed = {metric_key(problem, n): v for n, v in values.items()}
         else:
-            found = {metric_key(problem, n, model=CANDIDATE): v for n, v in values.items()}
+            keyed = {metric_key(problem, n, model=CANDIDATE): v for n, v in values.items()}
             for name, before in baseline.slices.get(key, {}).items():
-                found[metric_key(problem, name, model=BASELINE)] = before
+                keyed[metric_key(problem, name, model=BASELINE)] = before
                 change = values.get(name, math.nan) - before
-                found[metric_key(problem, name, model=CANDIDATE, diff=True)] = change
-        yield tfma_writer.convert_slice_metrics_to_proto((key, found), None)
+                keyed[metric_key(problem, name, model=CANDIDATE, diff=True)] = change
+        yield tfma_writer.convert_slice_metrics_to_proto((key, keyed), None)
 
 
 def _write_records(path: str, messages: Iterable[Any]) -> None:

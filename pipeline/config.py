@@ -27,6 +27,7 @@ from tfmtl import registry
 from tfmtl.data.readers import Source
 from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.errors import SpecError, did_you_mean
+from tfmtl.metrics.monitor import lower_is_better
 from tfmtl.metrics.sliced import split_name
 from tfmtl.tuning.space import check_tuning
 
@@ -178,7 +179,8 @@ def check_monitor(experiment: ExperimentConfig) -> None:
     """Refuses a `training.monitor` that is no metric of the problem.
 
     Raises:
-        SpecError: The task is unknown, or measured on another space.
+        SpecError: The task or the metric is unknown, the task is measured on another space, or
+            the metric is best neither high nor low.
     """
     monitor, problem = experiment.training.monitor, experiment.problem
     task, metric, _ = split_name(monitor)
@@ -193,6 +195,7 @@ def check_monitor(experiment: ExperimentConfig) -> None:
             f"training.monitor={monitor!r}: the rows of task {task!r} are "
             f"{problem.space_of(task)!r}, so it is {problem.metric_name(task, metric)!r}."
         )
+    lower_is_better(monitor, problem)
 
 
 def _import_file(path: str) -> ModuleType:

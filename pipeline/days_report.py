@@ -10,14 +10,12 @@ from typing import Any
 from pipeline.report import serving_commands
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.declare.tasks import Task
+from tfmtl.metrics.metric import metric_of
 from tfmtl.metrics.sliced import Slice, SlicedMetrics
 from tfmtl.text import aligned
 
 CURVES_FILE = "days.png"
-COLUMNS = {
-    "binary": (("AUC", "auc", ".4f"), ("cal.", "calibration", ".3f")),
-    "regression": (("R2", "r2", ".4f"), ("MAE", "mae", ".4g")),
-}
+COLUMNS = {"binary": ("auc", "calibration"), "regression": ("r2", "mae")}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,7 +60,8 @@ def table(days: Sequence[DoneDay], problem: ProblemSpec) -> str:
     head = ["day"]
     for task in tasks:
         name = f"{task.name}@{problem.space_of(task)}"
-        head += [f"{name} {COLUMNS[task.kind][0][0]}", *(c[0] for c in COLUMNS[task.kind][1:])]
+        first, *others = (metric_of(column).heading for column in COLUMNS[task.kind])
+        head += [f"{name} {first}", *others]
     if narrow is not None:
         head += [f"in {value}" for value in _values(scenes)]
     lines = [[*head, "blessed", "pushed", "seconds"]]
@@ -70,8 +69,8 @@ def table(days: Sequence[DoneDay], problem: ProblemSpec) -> str:
         cells = [day.name]
         for task in tasks:
             cells += [
-                _cell(day, (), problem.metric_name(task, metric), spec)
-                for _, metric, spec in COLUMNS[task.kind]
+                _cell(day, (), problem.metric_name(task, column), metric_of(column).format)
+                for column in COLUMNS[task.kind]
             ]
         if narrow is not None:
             name = problem.metric_name(narrow, "auc")

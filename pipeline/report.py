@@ -1,4 +1,4 @@
-"""What a run tells at its end: metrics, blessing, where the model is, and what to do next."""
+"""What a run prints at its end: metrics, blessing, where the model is, and what to do next."""
 
 import dataclasses
 import glob
@@ -19,6 +19,7 @@ from components.evaluator import METRICS_FILE, VERDICT_FILE
 from pipeline.searched import lines_of
 from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.features.raw import dense_columns, example_spec
+from tfmtl.metrics.metric import metric_of
 from tfmtl.metrics.sliced import SlicedMetrics, format_table, slice_name
 from tfmtl.replay.report import Consistency
 from tfmtl.text import aligned
@@ -38,7 +39,7 @@ class Outcome:
         model: Folder of the trained SavedModel.
         pushed: Folder of the pushed SavedModel; `None` where the model was not blessed.
         anomalies: Columns that ExampleValidator finds anomalous, by split.
-        searched: What a search found, in words.
+        searched: The results of a search, in words.
         request: A request to the served model, as a JSON file.
         consistency: Recall on the replay log, where there is one and total values are finite.
         replayed: Folder with it; `None` without a replay log.
@@ -91,8 +92,8 @@ def outcome_of(
     if "Tuner" in executions:
         folder = output("Tuner", "best_hyperparameters").uri
         with open(os.path.join(folder, "best_hyperparameters.txt"), encoding="utf-8") as file:
-            found = json.load(file)["values"]
-        searched = lines_of(found, os.path.dirname(metadata_path))
+            values = json.load(file)["values"]
+        searched = lines_of(values, os.path.dirname(metadata_path))
     return Outcome(
         metrics=metrics,
         verdict=verdict,
@@ -113,11 +114,11 @@ def outcome_of(
 
 def both(ranking: dict, consistency: dict) -> dict:
     """The verdicts of RankingEvaluator and ConsistencyEvaluator as one."""
-    own = [reason for reason in consistency["reasons"] if reason["metric"] != REFUSED]
-    repeated = len(consistency["reasons"]) - len(own)
+    new = [reason for reason in consistency["reasons"] if reason["metric"] != REFUSED]
+    repeated = len(consistency["reasons"]) - len(new)
     return {
         "blessed": ranking["blessed"] and consistency["blessed"],
-        "reasons": [*ranking["reasons"], *own],
+        "reasons": [*ranking["reasons"], *new],
         "notes": [*dict.fromkeys([*ranking["notes"], *consistency["notes"]])],
         "checks": ranking["checks"] + consistency["checks"] - repeated,
     }
@@ -138,7 +139,7 @@ def report(outcome: Outcome, experiment: ExperimentConfig, command: str) -> str:
     """
     scene = experiment.problem.scene
     # Without a scene `columns` must still name something, or every slice is shown.
-    table = format_table(outcome.metrics, columns=(scene or "",))
+    table = format_table(outcome.metrics, experiment.problem, columns=(scene or "",))
     parts = ["", table, ""]
     if outcome.consistency is not None:
         parts += [*_recall_table(outcome.consistency, scene), ""]
@@ -147,15 +148,15 @@ def report(outcome: Outcome, experiment: ExperimentConfig, command: str) -> str:
 
 
 def _recall_table(consistency: Consistency, scene: str | None) -> Iterator[str]:
-    metrics = (("soft recall", "soft_recall"), ("hard recall", "hard_recall"), ("TVD", "tvd"))
-    lines = [["replayed requests", "K", *(heading for heading, _ in metrics)]]
+    metrics = [metric_of(name) for name in ("soft_recall", "hard_recall", "tvd")]
+    lines = [["replayed requests", "K", *(metric.heading for metric in metrics)]]
     for key, part in consistency.slices.items():
         everything = part.requests == consistency.overall.requests
         if key and (everything or [column for column, _ in key] != [scene]):
             continue
         name = f"{slice_name(key)} ({part.requests:,})"
         for k in consistency.ks:
-            cells = [format(part.metrics[f"{metric}@{k}"], ".4f") for _, metric in metrics]
+            cells = [format(part.metrics[f"{m.name}@{k}"], m.format) for m in metrics]
             lines.append([name, f"{k}", *cells])
             name = ""
     yield from aligned(lines)
@@ -283,11 +284,11 @@ def newest_version(folder: str) -> str | None:
 def _anomalies(uri: str) -> dict[str, list[str]]:
     from tensorflow_metadata.proto.v0 import anomalies_pb2
 
-    found = {}
+    anomalies = {}
     for folder in sorted(glob.glob(os.path.join(uri, "Split-*"))):
         message = anomalies_pb2.Anomalies()
         with open(os.path.join(folder, "SchemaDiff.pb"), "rb") as file:
             message.ParseFromString(file.read())
         if message.anomaly_info:
-            found[os.path.basename(folder).split("-", 1)[1]] = sorted(message.anomaly_info)
-    return found
+            anomalies[os.path.basename(folder).split("-", 1)[1]] = sorted(message.anomaly_info)
+    return anomalies

@@ -39,6 +39,8 @@ from tfmtl.features.rows import ArrayRows as ArrayRows
 from tfmtl.few_shot.cold_start import cold_start as cold_start
 from tfmtl.few_shot.picture import draw_cold_start as draw_cold_start
 from tfmtl.few_shot.report import ColdStart as ColdStart
+from tfmtl.metrics.metric import Metric as Metric
+from tfmtl.metrics.metric import metric as metric
 from tfmtl.model.multitask import MultiTaskModel as MultiTaskModel
 from tfmtl.mtms.slot import load_slot as load_slot
 from tfmtl.mtms.slot import train_slot as train_slot

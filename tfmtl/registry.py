@@ -26,6 +26,7 @@ ROOMS: Mapping[str, str] = {
     "hidden": "tfmtl.operations",
     "balancer": "tfmtl.balancing",
     "term": "tfmtl.losses",
+    "metric": "tfmtl.metrics",
     "optimizer": "tfmtl.model.optimizers",
 }
 """Where the library's own parts of each kind register themselves."""
@@ -49,7 +50,7 @@ def register(kind: str, name: str) -> Callable[[T], T]:
 
     def add(part: T) -> T:
         known = _PARTS.setdefault(kind, {})
-        if name in known and _place(known[name]) != _place(part):
+        if name in known and not _same(known[name], part):
             raise SpecError(f"{kind} {name!r} is already registered as {known[name]!r}.")
         known[name] = part
         return part
@@ -61,6 +62,12 @@ def names(kind: str) -> tuple[str, ...]:
     """The registered names of a kind, sorted."""
     _load(kind)
     return tuple(sorted(_PARTS.get(kind, {})))
+
+
+def parts(kind: str) -> Mapping[str, Any]:
+    """The registered parts of a kind by name, in the order of their registration."""
+    _load(kind)
+    return dict(_PARTS.get(kind, {}))
 
 
 def get(kind: str, name: str) -> Any:
@@ -164,6 +171,11 @@ def _load(kind: str) -> None:
 
 def _listed(kind: str) -> list[str]:
     return list(names(kind))
+
+
+def _same(known: Any, part: Any) -> bool:
+    """Whether a part is the known one, or the same definition run again."""
+    return known is part or (_place(part) is not None and _place(known) == _place(part))
 
 
 def _place(part: Any) -> str | None:

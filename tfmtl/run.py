@@ -7,7 +7,8 @@ from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.errors import SpecError
 from tfmtl.features.rows import PackedData
 from tfmtl.meta.train import train_meta
-from tfmtl.training.checkpoints import Run, forget, lower_is_better
+from tfmtl.metrics.monitor import lower_is_better
+from tfmtl.training.checkpoints import Run, forget
 from tfmtl.training.epochs import (
     Trained,
     Validate,

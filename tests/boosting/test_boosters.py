@@ -207,7 +207,8 @@ def test_metrics_have_the_names_and_the_labels_of_a_model_s(boosters):
     preprocessor.fit(TABLES["train"])
     packed = {name: value.numpy() for name, value in preprocessor(TABLES["test"]).items()}
     labels, weights, groups = (packed[name] for name in (LABELS, WEIGHTS, GROUP))
-    theirs = Predicted(boosters.predict(TABLES["test"]), labels, weights, groups)
+    predictions = boosters.predict(TABLES["test"])
+    theirs = Predicted(labels=labels, observed=weights > 0, predictions=predictions, groups=groups)
     ours = boosters.evaluate(TABLES["test"])
     assert ours == pytest.approx(packed_metrics(SHOP, theirs), nan_ok=True)
     assert {"ctr/auc@imp", "ctr/gauc@imp", "cvr/auc@click", "ctcvr/ne@imp", "mean_auc"} <= set(ours)

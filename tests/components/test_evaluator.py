@@ -1,5 +1,6 @@
 """The Evaluator component: what it writes, and what TFX and TFMA make of it."""
 
+import dataclasses
 import json
 import math
 
@@ -404,6 +405,28 @@ def test_tfxs_own_evaluator_runs_the_same_configuration_and_agrees(world, tmp_pa
                 assert own[key][output][""][name]["doubleValue"] == close, (key, output, name)
         assert {"auc@imp", "log_loss@imp", "calibration@imp"} <= outputs_of["ctr"][""].keys()
         assert {"auc@click", "calibration@click"} <= outputs_of["cvr"][""].keys()
+
+
+def test_tfma_bounds_the_metrics_that_tasks_ask_for_by_its_own_class_where_it_has_one():
+    first, *others = PROBLEM.tasks
+    task = dataclasses.replace(first, metrics=("brier", "pr_auc"))
+    problem = dataclasses.replace(PROBLEM, tasks=(task, *others))
+    declared = {"ctr/brier@imp": 0.2, "ctr/pr_auc@imp": 0.3}
+    config = tfma_results.eval_config(problem, Evaluation(bounds=declared))
+    spec = next(spec for spec in config.metrics_specs if spec.output_names == ["ctr"])
+    classes = {json.loads(m.config)["name"]: m for m in spec.metrics}
+    assert {name: m.class_name for name, m in classes.items()} == {
+        "auc@imp": "AUC",
+        "log_loss@imp": "BinaryCrossEntropy",
+        "calibration@imp": "Calibration",
+        "mae@imp": "MeanAbsoluteError",
+        "brier@imp": "MeanSquaredError",
+    }
+    (threshold,) = classes["brier@imp"].per_slice_thresholds
+    value = threshold.threshold.value_threshold
+    assert value.upper_bound.value == 0.2 and not value.HasField("lower_bound")
+    (threshold,) = spec.per_slice_thresholds["pr_auc@imp"].thresholds
+    assert threshold.threshold.value_threshold.lower_bound.value == 0.3
 
 
 def test_undefined_metrics_reach_tfma_as_undefined(tmp_path):

@@ -1,5 +1,6 @@
 """Held-out groups: what adapting to k of their rows is worth on their other rows."""
 
+import dataclasses
 import itertools
 import json
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 import tfmtl
+from tests.doubles.own_metrics import top_rate
 from tests.doubles.worlds import PROBLEM as WHOLE
 from tests.doubles.worlds import experiment, packed
 from tfmtl.declare.experiment import Model
@@ -20,9 +22,11 @@ from tfmtl.few_shot import cold_start as module
 from tfmtl.few_shot.adapt import FewShot
 from tfmtl.few_shot.cold_start import cold_start
 from tfmtl.few_shot.draws import draws_of
-from tfmtl.few_shot.report import ColdStart
+from tfmtl.few_shot.report import ColdStart, shown_metrics
 from tfmtl.few_shot.resamples import counts_of, interval_of, resampled_metrics
+from tfmtl.metrics.brier import brier
 from tfmtl.metrics.packed import packed_metrics, predict_packed
+from tfmtl.metrics.pr_auc import pr_auc
 from tfmtl.metrics.tasks import group_auc, task_metrics
 from tfmtl.model.multitask import MultiTaskModel
 
@@ -48,14 +52,16 @@ def world(groups=12, rows=80, seed=0):
     return packed_rows, np.char.add("advertiser ", group.astype(str))
 
 
-def model_of(seed=0, **network):
+def model_of(seed=0, problem=None, **network):
     """Weights as they are drawn: nobody knows anything of the groups yet."""
     import tf_keras as keras
 
     keras.utils.set_random_seed(seed)
     network = {"backbone": {"name": "shared_bottom", "bottom_units": ()}, **network}
     model = MultiTaskModel.build_from(
-        PROBLEM, {"kind": 2 + FIRST}, Model(**{"dim": 2, "tower_units": (), "l2": 0.0, **network})
+        problem or PROBLEM,
+        {"kind": 2 + FIRST},
+        Model(**{"dim": 2, "tower_units": (), "l2": 0.0, **network}),
     )
     model({name: value[:2] for name, value in ArrayRows(world()[0]).tensors.items()})
     return model
@@ -256,6 +262,40 @@ def test_resamples_are_of_whole_groups(kind):
             assert values[at] == pytest.approx(plain[name], nan_ok=True), (name, at)
 
 
+def test_metrics_that_a_task_asks_for_are_resampled_by_whole_groups_and_shown():
+    rng = np.random.default_rng(3)
+    groups = np.array([0] * 5 + [1] * 9 + [2] * 7)
+    labels, predictions = rng.integers(0, 2, 21), rng.choice([0.2, 0.4, 0.9], 21)
+    counts = counts_of(3, samples=20, seed=1)
+    asked = [brier, pr_auc, top_rate]
+    values = resampled_metrics("binary", labels, predictions, groups, counts, metrics=asked)
+    for at, drawn in enumerate(counts):
+        rows = np.concatenate([np.flatnonzero(groups == g).repeat(int(drawn[g])) for g in range(3)])
+        for metric in asked:
+            plain = metric.measure(labels[rows], predictions[rows])
+            assert values[metric.name][at] == pytest.approx(plain, nan_ok=True)
+    names = [f"ctr/{name}@imp" for name in values]
+    assert shown_metrics(names) == [
+        f"ctr/{name}@imp"
+        for name in ("auc", "group_auc", "log_loss", "calibration", "brier", "pr_auc", "top_rate")
+    ]
+
+
+def test_a_cold_start_reports_what_its_tasks_ask_for():
+    problem = dataclasses.replace(
+        PROBLEM,
+        tasks=tuple(
+            dataclasses.replace(t, metrics=("brier",)) if t.kind == "binary" else t
+            for t in PROBLEM.tasks
+        ),
+    )
+    raw, groups = world(groups=3, rows=40)
+    report = cold_start(
+        model_of(problem=problem), ArrayRows(raw), groups, meta=Meta(), ks=(1,), **FAST
+    )
+    assert len(report.curve("ctr/brier@imp")) == 2 and "ctr/brier@imp" in str(report)
+
+
 def test_one_group_has_a_value_and_no_interval():
     counts = counts_of(3, samples=30, seed=0)
     labels, predictions = np.array([0, 1, 1]), np.array([0.3, 0.2, 0.8])
@@ -310,7 +350,7 @@ def test_what_cannot_be_measured_is_refused():
     def call(models=model, rows=rows, groups=groups, meta=None, **more):
         return cold_start(models, rows, groups, meta=Meta() if meta is None else meta, **more)
 
-    with pytest.raises(DataError, match=r"one key a row, shape \(60,\); got shape \(59,\)"):
+    with pytest.raises(DataError, match=r"one key per row, shape \(60,\); got shape \(59,\)"):
         call(groups=groups[1:])
     with pytest.raises(DataError, match="largest of 3 groups has 20 rows. Lower ks"):
         call(ks=(0, 50))

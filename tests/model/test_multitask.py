@@ -205,7 +205,7 @@ def test_exact_metrics_are_on_each_tasks_own_space():
     model = model_of()
     metrics = model.evaluate(DATA.validation.batches(100))
     rows = model.predict_rows(DATA.validation.batches(77))
-    clicked = rows.weights[:, 1] > 0
+    clicked = rows.observed[:, 1]
     p, y = rows.predictions["cvr"][clicked], rows.labels[clicked, 1]
     above = (p[y == 1][:, None] > p[y == 0]).mean() + 0.5 * (p[y == 1][:, None] == p[y == 0]).mean()
     assert metrics["cvr/auc@click"] == pytest.approx(above, abs=1e-9)

@@ -106,6 +106,8 @@ def test_the_data_of_a_file_lie_relative_to_the_file(tmp_path):
         ("training.monitor", "y/auc@imp2", "it is 'y/auc@imp'"),
         ("training.monitor", "z/auc@imp", "no task 'z'"),
         ("training.monitor", "auc", "'y/auc@imp'"),
+        ("training.monitor", "y/logloss@imp", "unknown metric 'logloss'.*mean 'log_loss'"),
+        ("training.monitor", "y/calibration@imp", "best at 1, neither high nor low"),
         ("tuning", Tuning(space={"training.rate": [1, 2]}), "Training has no field 'rate'"),
         ("tuning", Tuning(space={"model.backbone.name": ["mmoe", "mmo"]}), "Did you mean 'mmoe'"),
         ("search", AutoMTL(hidden=[("a", {"name": "mpl"})]), "unknown hidden 'mpl'.*mean 'mlp'"),

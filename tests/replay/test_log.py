@@ -114,7 +114,7 @@ def test_a_missing_id_names_its_column_and_row():
 def test_an_empty_log_and_uneven_columns_are_refused():
     with pytest.raises(DataError, match="holds no rows"):
         ReplayLog(request=[], ad=[], final_value=[])
-    with pytest.raises(DataError, match="one value a row"):
+    with pytest.raises(DataError, match="one value per row"):
         ReplayLog(request=[1, 1], ad=[1, 2], final_value=[1.0])
 
 
@@ -135,7 +135,7 @@ def test_a_request_without_a_slice_value_is_a_slice_of_its_own():
 
 def test_early_values_of_another_length_or_with_nan_are_refused():
     log = ReplayLog.from_table(rows())
-    with pytest.raises(DataError, match=r"one value a row of the log, \(5,\); got \(4,\)"):
+    with pytest.raises(DataError, match=r"one value per row of the log, \(5,\); got \(4,\)"):
         recall_at(log, np.zeros(4), 1)
     missing = r"early_value is missing in 1 of 5 rows, first in row 4 \(request 'b', ad 1\)"
     with pytest.raises(DataError, match=missing):

@@ -1,13 +1,17 @@
 """Training: repeatable, resumable, selected on validation."""
 
+import dataclasses
 import os
 
 import numpy as np
 import pytest
 import tf_keras as keras
 
+import tfmtl
 from tests.doubles.kills import Kill
+from tests.doubles.own_metrics import top_rate
 from tests.doubles.worlds import PROBLEM, SMALL, experiment, packed
+from tfmtl import registry
 from tfmtl.errors import DataError, SpecError
 from tfmtl.features.rows import ArrayRows, PackedData
 from tfmtl.run import train
@@ -166,3 +170,42 @@ def test_killed_between_best_weights_and_their_checkpoint_the_former_best_stands
     run.load_best()
     assert run.state["best_epoch"] == 0
     assert same(first, [v.numpy() for v in model.trainable_variables])
+
+
+def asking(metrics, **changes):
+    """The experiment, whose first task asks for metrics."""
+    config = settings(**changes)
+    first, *others = config.problem.tasks
+    tasks = (dataclasses.replace(first, metrics=metrics), *others)
+    return config.replace_path("problem", dataclasses.replace(config.problem, tasks=tasks))
+
+
+@pytest.mark.parametrize(
+    ("name", "best"), [("pr_auc", np.argmax), ("brier", np.argmin), ("top_rate", np.argmax)]
+)
+def test_a_metric_that_a_task_asks_for_is_monitored_in_its_own_direction(name, best):
+    monitor = f"ctr/{name}@imp"
+    metrics = ("pr_auc", "brier", top_rate)
+    config = asking(metrics, epochs=5, patience=5, monitor=monitor, learning_rate=0.05)
+    trained = train(config, DATA, verbose=0)
+    values = [epoch[f"val_{monitor}"] for epoch in trained.history]
+    assert len(set(values)) > 1 and trained.best_epoch == int(best(values))
+
+
+def test_a_validation_metric_of_no_known_direction_is_refused_before_training():
+    def validate(model):
+        return {"cost": 1.0}
+
+    with pytest.raises(SpecError, match=r"unknown metric 'cost'.*Metric\(name='cost'"):
+        train(settings(monitor="cost"), DATA, verbose=0, validate=validate)
+
+
+def test_a_validation_metric_is_minimised_where_it_was_declared_so(monkeypatch):
+    parts = {**registry._PARTS, "metric": registry.parts("metric")}
+    monkeypatch.setattr(registry, "_PARTS", parts)
+    tfmtl.register("metric", "cost")(tfmtl.Metric(name="cost", best="low"))
+    costs = iter([9.0, 3.0, 1.0, 2.0])
+    config = settings(monitor="cost", epochs=3, patience=3)
+    trained = train(config, DATA, verbose=0, validate=lambda model: {"cost": next(costs)})
+    # The first call is the check before training.
+    assert trained.best_epoch == 1

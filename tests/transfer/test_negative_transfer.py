@@ -12,6 +12,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 import tfmtl
+from tests.doubles.own_metrics import top_rate
 from tests.doubles.worlds import PROBLEM, SMALL, packed
 from tests.doubles.worlds import experiment as small_experiment
 from tfmtl.declare.experiment import ExperimentConfig, Model, Training
@@ -22,11 +23,14 @@ from tfmtl.declare.split import by_hash
 from tfmtl.errors import SpecError
 from tfmtl.features.rows import ArrayRows, PackedData
 from tfmtl.layers.gates import Gates, watched
+from tfmtl.metrics.auc import auc
 from tfmtl.metrics.bootstrap import Interval
+from tfmtl.metrics.brier import brier
+from tfmtl.metrics.residuals import mse
 from tfmtl.model.multitask import MultiTaskModel
 from tfmtl.transfer import runs as transfer_runs
 from tfmtl.transfer.gates import gate_entropy, gate_use
-from tfmtl.transfer.intervals import over_rows, over_seeds
+from tfmtl.transfer.intervals import gain_metric, over_rows, over_seeds
 from tfmtl.transfer.negative_transfer import negative_transfer
 from tfmtl.transfer.picture import draw_transfer
 from tfmtl.transfer.report import Cosines, TaskTransfer, TransferReport, epoch_cosines
@@ -180,10 +184,29 @@ def test_a_verdict_needs_an_interval_without_zero(low, high, verdict):
 def test_a_smaller_error_is_a_gain_and_a_smaller_auc_a_loss():
     labels = np.array([0.0, 1.0] * 50)
     close, far = labels * 0.8 + 0.1, labels * 0.2 + 0.4
-    found = over_rows("regression", "mse", labels, far, close, samples=20)
+    found = over_rows(mse, labels, far, close, samples=20)
     assert (found.low, found.high) == pytest.approx((0.15, 0.15))
-    found = over_rows("binary", "auc", labels, close, 1 - close, samples=20)
+    found = over_rows(auc, labels, close, 1 - close, samples=20)
     assert found.value == -1.0
+
+
+def test_a_gain_may_be_measured_by_any_metric_with_a_direction():
+    with pytest.raises(SpecError, match="Did you mean 'brier'"):
+        gain_metric("binary", "brir")
+    for kind, name in (("binary", "calibration"), ("regression", "auc"), ("binary", "rows")):
+        with pytest.raises(SpecError, match=f"the gain of a {kind} task is measured by"):
+            gain_metric(kind, name)
+    assert gain_metric("binary", "brier") is brier
+    assert gain_metric("binary", "tests.doubles.own_metrics:top_rate") is top_rate
+
+
+def test_a_gain_in_a_metric_that_the_tasks_did_not_ask_for_is_measured():
+    data, test = data_of([2, 3], [1, 3])
+    settings = experiment({"name": "single_task", "bottom_units": (4,)}, epochs=1)
+    report = negative_transfer(settings, data, test, seeds=1, samples=10, verbose=0, metric="brier")
+    for name, task in report.tasks.items():
+        assert task.metric == f"{name}/brier@imp"
+        assert task.gain.value == pytest.approx(task.alone[0] - task.together[0], abs=1e-12)
 
 
 def test_the_interval_of_one_seed_draws_whole_requests():
@@ -191,8 +214,8 @@ def test_the_interval_of_one_seed_draws_whole_requests():
     one, other = rng.normal(size=(2, 40))
     labels, groups = np.zeros(400), np.repeat(np.arange(40), 10)
     alone, together = np.repeat(one, 10), np.repeat(other, 10)
-    by_request = over_rows("regression", "mse", labels, alone, together, groups, samples=300)
-    by_row = over_rows("regression", "mse", labels, alone, together, samples=300)
+    by_request = over_rows(mse, labels, alone, together, groups, samples=300)
+    by_row = over_rows(mse, labels, alone, together, samples=300)
     # Ten equal rows say no more than one.
     ratio = (by_request.high - by_request.low) / (by_row.high - by_row.low)
     assert ratio == pytest.approx(math.sqrt(10), rel=0.25)

@@ -100,6 +100,9 @@ def test_a_trial_is_as_long_as_the_search_says():
 def test_losses_are_minimised_and_aucs_maximised():
     assert tune.direction("y/log_loss@row") == tune.direction("loss") == "min"
     assert tune.direction("y/auc@row") == tune.direction("mean_auc") == "max"
+    assert (tune.direction("y/brier@row"), tune.direction("y/pr_auc@row")) == ("min", "max")
+    with pytest.raises(SpecError, match="Did you mean 'log_loss'"):
+        tune.direction("y/logloss@row")
 
 
 @pytest.fixture(scope="module")

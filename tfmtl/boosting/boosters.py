@@ -107,18 +107,20 @@ class Boosters:
         if not rows.num_rows:
             raise DataError("there are no rows; nothing can be measured.")
         labels = np.zeros([rows.num_rows, len(self.problem.tasks)])
-        weights = np.zeros_like(labels)
+        seen = np.zeros(labels.shape, bool)
         for index, task in enumerate(self.problem.tasks):
             values = label_values(task, rows)
-            seen = observed(self.problem, task, rows, values)
-            labels[seen, index], weights[seen, index] = values[seen], 1.0
+            seen[:, index] = observed(self.problem, task, rows, values)
+            labels[seen[:, index], index] = values[seen[:, index]]
         group = self.problem.request_id or self.problem.user_id
         groups = None
         if group in rows.column_names:
             text = rows[group].combine_chunks().cast(pa.string()).fill_null("")
             groups = pc.dictionary_encode(text).indices.to_numpy()
-        found = Predicted(self.predict(rows), labels, weights, groups)
-        return packed_metrics(self.problem, found)
+        predicted = Predicted(
+            labels=labels, observed=seen, predictions=self.predict(rows), groups=groups
+        )
+        return packed_metrics(self.problem, predicted)
 
     def save(self, folder: str) -> None:
         """Writes a folder: LightGBM's own text files, `boosters.json` and `columns.npz`."""

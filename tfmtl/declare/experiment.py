@@ -72,7 +72,8 @@ class Training:
         embedding_optimizer: Registered row-wise optimizer for the tables.
         patience: Epochs without a better `monitor` before training stops.
         monitor: A validation metric (`cvr/auc@click`), `mean_auc` over the binary tasks, or
-            `loss` (regressions alone have no AUC).
+            `loss` (regressions alone have no AUC). It has a direction, which its declaration
+            gives: see `tfmtl.metric`.
         checkpoint_every: Steps between checkpoints; an epoch's end always makes one.
         seed: Decides initial weights, the order of rows and dropout.
     """
@@ -103,8 +104,8 @@ class Evaluation:
     Args:
         slices: Columns to slice by, besides the scene; two joined as `("scene", "segment")`.
         bounds: Least or most values that must hold, by metric name:
-            `{"ctr/auc@imp": 0.6, "ctr/calibration@imp": (0.8, 1.25)}`; a number is a lower
-            bound for AUC and GAUC and an upper bound for losses and errors.
+            `{"ctr/auc@imp": 0.6, "ctr/calibration@imp": (0.8, 1.25)}`; a number bounds a metric
+            from its worse side: AUC from below, losses and errors from above.
         slice_bounds: The same, for every slice with at least `min_slice_rows` rows.
         max_fall: How much each binary task's AUC may fall against the last blessed model,
             overall.

@@ -1,7 +1,10 @@
 """Tasks: what is predicted, from which label, on which rows."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
+from tfmtl import registry
 from tfmtl.declare.features import Column
 from tfmtl.declare.names import check_task_name
 from tfmtl.errors import SpecError, did_you_mean
@@ -34,9 +37,11 @@ class Task:
     negative_weight: float = 1.0
     gamma: float = 2.0
     alpha: float | None = None
+    metrics: Sequence[Any] = ()
 
     def __post_init__(self) -> None:
         check_task_name(self.name)
+        object.__setattr__(self, "metrics", _references(self))
 
     def columns(self) -> tuple[Column, ...]:
         """Raw columns the task reads. A space's own label is read by the task that owns it."""
@@ -64,6 +69,7 @@ def binary(
     loss: str = "cross_entropy",
     gamma: float = 2.0,
     alpha: float | None = None,
+    metrics: Sequence[Any] = (),
 ) -> Task:
     """Declares a probability.
 
@@ -108,6 +114,9 @@ def binary(
             negative's by `p^gamma`. For `focal` alone.
         alpha: What `focal` multiplies a positive's loss by, between 0 and 1, and `1 − alpha` a
             negative's; both are left alone without it.
+        metrics: Metrics beside the standard ones: registered names such as `"pr_auc"` and
+            `"brier"`, or metrics of your own, made by `tfmtl.metric`. They stand in tables and
+            slices, and bounds and `monitor` may name them (`ctr/brier@imp`).
     """
     if soft and positive is not None:
         raise SpecError(f"task {name!r}: a soft label is a number, so positive= has no meaning.")
@@ -150,6 +159,7 @@ def binary(
         loss=loss,
         gamma=gamma,
         alpha=alpha,
+        metrics=metrics,
     )
 
 
@@ -162,6 +172,7 @@ def regression(
     loss: str = "squared",
     delta: float = 1.0,
     served: bool = True,
+    metrics: Sequence[Any] = (),
 ) -> Task:
     """Declares a real number, such as a quality score.
 
@@ -177,6 +188,7 @@ def regression(
             zero the robust ones are half the square: to compare, double the task's weight.
         delta: Residual at which outliers begin, in standard deviations; not for `squared`.
         served: As in `binary`.
+        metrics: As in `binary`.
     """
     if loss not in LOSSES:
         raise SpecError(
@@ -193,7 +205,52 @@ def regression(
         loss=loss,
         delta=delta,
         served=served,
+        metrics=metrics,
     )
+
+
+def _references(task: Task) -> tuple[str, ...]:
+    """The names by which a task's metrics are found again, after refusing what is none."""
+    if isinstance(task.metrics, str):
+        raise SpecError(
+            f"task {task.name!r}: metrics={task.metrics!r} is text; a list of metrics would be "
+            f"right, as metrics=({task.metrics!r},)."
+        )
+    references = []
+    taken: dict[str, str] = {}
+    for asked in task.metrics:
+        reference = asked if isinstance(asked, str) else registry.reference("metric", asked)
+        metric = registry.get("metric", reference)
+        kinds = getattr(metric, "kinds", None)
+        if kinds is None:
+            raise SpecError(
+                f"task {task.name!r}: {reference!r} is no metric; declare the function as one, by "
+                "@tfmtl.metric(best='high', kinds=('binary',))."
+            )
+        if task.kind not in kinds:
+            fitting = [n for n, m in registry.parts("metric").items() if task.kind in m.kinds]
+            raise SpecError(
+                f"task {task.name!r}: metric {metric.name!r} is not of {task.kind} tasks; those "
+                f"have {sorted(fitting)}.{did_you_mean(metric.name, fitting)}"
+            )
+        if ":" not in reference and metric.name != reference:
+            raise SpecError(
+                f"metric {reference!r} is registered under a name that is not its own, "
+                f"{metric.name!r}; give both the same, by @tfmtl.metric(name={reference!r})."
+            )
+        if taken.setdefault(metric.name, reference) != reference or _is_other(metric):
+            raise SpecError(
+                f"task {task.name!r}: two of its metrics are called {metric.name!r}; give one of "
+                "them another name, by @tfmtl.metric(name=…)."
+            )
+        if not metric.standard and reference not in references:
+            references.append(reference)
+    return tuple(references)
+
+
+def _is_other(metric: Any) -> bool:
+    """Whether a metric that is not registered has the name of a registered one."""
+    return registry.parts("metric").get(metric.name, metric) is not metric
 
 
 def _check_class_weights(name: str, positive: float | str, negative: float) -> None:

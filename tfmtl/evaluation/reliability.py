@@ -1,14 +1,21 @@
-"""Reliability diagrams: how often it happened, against how often the model said it would."""
+"""Reliability diagrams: the rate that was observed against the rate that was predicted."""
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.evaluation.evaluate import Rows
+from tfmtl.metrics.checks import Floats
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def reliability(
-    labels: np.ndarray, predictions: np.ndarray, *, bins: int = 20
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    labels: NDArray[Any], predictions: NDArray[Any], *, bins: int = 20
+) -> tuple[Floats, Floats, Floats]:
     """Mean prediction, mean label and its standard error in bins of equally many rows.
 
     Equally filled bins (our choice) show where the rows are: at a click rate of 2 % all of them
@@ -25,12 +32,12 @@ def reliability(
     order = np.argsort(predictions, kind="stable")
     edges = np.linspace(0, len(order), min(bins, len(order)) + 1).astype(np.int64)
     counts = np.diff(edges)
-    said = np.add.reduceat(predictions[order].astype(np.float64), edges[:-1]) / counts
-    happened = np.add.reduceat(labels[order].astype(np.float64), edges[:-1]) / counts
-    return said, happened, np.sqrt(happened * (1 - happened) / counts)
+    predicted = np.add.reduceat(predictions[order].astype(np.float64), edges[:-1]) / counts
+    rates = np.add.reduceat(labels[order].astype(np.float64), edges[:-1]) / counts
+    return predicted, rates, np.sqrt(rates * (1 - rates) / counts)
 
 
-def draw(rows: Rows, problem: ProblemSpec):
+def draw(rows: Rows, problem: ProblemSpec) -> "Figure | None":
     """A figure with one diagram per binary task, each in its own space.
 
     Bars are one standard error; axes are logarithmic, since rates differ by orders of
@@ -58,12 +65,12 @@ def draw(rows: Rows, problem: ProblemSpec):
     for axes, (task, observed, labels, predictions) in zip(
         figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True
     ):
-        said, happened, error = reliability(labels[observed], predictions[observed])
-        shown = (said > 0) & (happened > 0)
-        axes.errorbar(said[shown], happened[shown], yerr=error[shown], fmt="o-", markersize=3)
+        predicted, rates, error = reliability(labels[observed], predictions[observed])
+        shown = (predicted > 0) & (rates > 0)
+        axes.errorbar(predicted[shown], rates[shown], yerr=error[shown], fmt="o-", markersize=3)
         if shown.any():
-            ends = [min(said[shown].min(), happened[shown].min()), 1.0]
-            ends[1] = max(said[shown].max(), happened[shown].max())
+            ends = [min(predicted[shown].min(), rates[shown].min()), 1.0]
+            ends[1] = max(predicted[shown].max(), rates[shown].max())
             axes.plot(ends, ends, color="gray", linewidth=1)
         axes.set(
             xscale="log",

@@ -1,4 +1,4 @@
-"""What a model says of every row of a data set, next to what happened."""
+"""A model's predictions of every row of a data set, next to the labels."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
@@ -7,20 +7,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from tfmtl.declare.experiment import Evaluation
 from tfmtl.declare.features import Column
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import DataError, SpecError, did_you_mean
 from tfmtl.features import raw
+from tfmtl.metrics.predicted import Predicted
 from tfmtl.metrics.sliced import MISSING
 
 Predict = Callable[[tf.Tensor], Mapping[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Rows:
-    """What a model said of every row, next to what happened. `N` rows, `K` tasks.
+class Rows(Predicted):
+    """Predictions of `N` rows next to their labels, and the slices that the rows are in.
 
     Args:
         labels: float32 `[N, K]`, in the order of the problem's tasks.
@@ -31,11 +33,7 @@ class Rows:
         values: Values by slice column.
     """
 
-    labels: np.ndarray
-    observed: np.ndarray
-    predictions: Mapping[str, np.ndarray]
-    groups: np.ndarray | None
-    codes: Mapping[str, np.ndarray]
+    codes: Mapping[str, NDArray[np.int32]]
     values: Mapping[str, tuple[str | int | float, ...]]
 
 
@@ -63,8 +61,8 @@ def collect(
     sliced = tuple(dict.fromkeys(c for columns in slicings(problem, evaluation) for c in columns))
     coders: dict[str, dict[str | int | float, int]] = {name: {} for name in sliced}
     labels, observed, groups = [], [], []
-    predictions: dict[str, list[np.ndarray]] = {}
-    codes: dict[str, list[np.ndarray]] = {name: [] for name in sliced}
+    predictions: dict[str, list[NDArray[np.float32]]] = {}
+    codes: dict[str, list[NDArray[np.int32]]] = {name: [] for name in sliced}
     parse = None
     for batch in dataset:
         if parse is None:
@@ -82,7 +80,7 @@ def collect(
             if len(output) != len(labels[-1]):
                 raise DataError(
                     f"the model returned {len(output)} values of {name!r} for "
-                    f"{len(labels[-1])} rows; one value a row would be right."
+                    f"{len(labels[-1])} rows; one value per row would be right."
                 )
             predictions.setdefault(name, []).append(output)
     if not labels:
@@ -126,7 +124,7 @@ def _columns(problem: ProblemSpec, sliced: Iterable[str], batch: tf.Tensor) -> d
         if column.max_values:
             raise SpecError(
                 f"column {name!r} holds lists of up to {column.max_values} values; slices and "
-                "groups need one value a row."
+                "groups need one value per row."
             )
         columns[name] = column
     return columns
@@ -152,7 +150,6 @@ def _parser(
 ) -> Callable[[tf.Tensor], dict[str, Any]]:
     spec = raw.example_spec(columns)
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def parse(serialised: tf.Tensor) -> dict[str, Any]:
         values = raw.dense_columns(columns, tf.io.parse_example(serialised, spec))
         labels, weights = raw.task_labels(problem, values)
@@ -162,7 +159,9 @@ def _parser(
             parts["groups"] = _group_ids(values[group])
         return parts
 
-    return parse
+    signature = [tf.TensorSpec([None], tf.string)]
+    traced: Callable[[tf.Tensor], dict[str, Any]] = tf.function(parse, input_signature=signature)
+    return traced
 
 
 def _group_ids(values: tf.Tensor) -> tf.Tensor:
@@ -175,20 +174,20 @@ def _group_ids(values: tf.Tensor) -> tf.Tensor:
     return tf.where(missing, raw.NO_INTEGER, ids)
 
 
-def _apart(groups: np.ndarray) -> np.ndarray:
-    # Rows without an id are no group together; each becomes its own, which GAUC then skips.
+def _apart(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    # Rows without an id do not belong together. Each becomes a group of one, which GAUC leaves out.
     missing = groups == raw.NO_INTEGER
     groups[missing] = raw.NO_INTEGER + 1 + np.arange(missing.sum())
     return groups
 
 
-def _encode(values: np.ndarray, coder: dict[str | int | float, int]) -> np.ndarray:
+def _encode(values: NDArray[Any], coder: dict[str | int | float, int]) -> NDArray[np.int32]:
     codes, uniques = pd.factorize(values)
     known = [coder.setdefault(_plain(value), len(coder)) for value in uniques]
     if (codes < 0).any():
-        # NaN has code -1, which as an index is the last.
+        # `factorize` gives NaN the code -1, which indexes the last value of `known`.
         known.append(coder.setdefault(MISSING, len(coder)))
-    return np.array(known, np.int32)[codes]
+    return np.asarray(np.array(known, np.int32)[codes])
 
 
 def _plain(value: Any) -> str | int | float:

@@ -1,4 +1,4 @@
-"""What a model is worth on groups it never saw, such as new advertisers, after k rows of each.
+"""Quality of a model on groups it never saw, such as new advertisers, after k rows of each.
 
 In go a trained model and rows of groups that were held out; out comes a report, `ColdStart`, with
 intervals over groups. Training a model to adapt well belongs to `meta`.

@@ -1,4 +1,4 @@
-"""Predictions of a model that has adapted to a few rows, and forgets them again."""
+"""Predictions of a model that adapts to a few rows and then takes its old weights back."""
 
 import numpy as np
 import tensorflow as tf
@@ -9,6 +9,8 @@ from tfmtl.features.rows import READ_ROWS, ArrayRows
 from tfmtl.meta.inner_loop import adapt
 from tfmtl.meta.train import inner_of
 from tfmtl.model.multitask import MultiTaskModel
+
+Predictions = dict[str, tf.Tensor]
 
 
 class FewShot:
@@ -36,24 +38,26 @@ class FewShot:
         parts = []
         for start in range(0, len(query), READ_ROWS):
             asked = tf.constant(query[start : start + READ_ROWS], tf.int32)
-            # Of many rows each part adapts anew, to the same: k rows cost less than the part.
+            # Each part of a long query adapts again, to the same weights: an adaptation to k rows
+            # costs less than predicting the part.
             some = self._adapted(tf.constant(support, tf.int32), asked) if len(support) else None
             parts.append(self._plain(asked) if some is None else some)
         return {task: np.concatenate([part[task].numpy() for part in parts]) for task in parts[0]}
 
-    def _predict(self, places):
-        return self.model(self._gather(places), training=False)
+    def _predict(self, places: tf.Tensor) -> Predictions:
+        predictions: Predictions = self.model(self._gather(places), training=False)
+        return predictions
 
-    def _adapt_and_predict(self, support, query):
+    def _adapt_and_predict(self, support: tf.Tensor, query: tf.Tensor) -> Predictions:
         adapted = adapt(
-            # Not as in training: k rows are no batch to normalise by.
+            # Batch normalisation as in serving: k rows are too few to take moments of.
             lambda packed: self.model.compute_loss(packed, training=False),
             self._gather(support),
             self.inner,
         )
-        found = self._predict(query)
+        predictions = self._predict(query)
         adapted.restore()
-        return found
+        return predictions
 
-    def _gather(self, places):
+    def _gather(self, places: tf.Tensor) -> dict[str, tf.Tensor]:
         return {name: tf.gather(value, places) for name, value in self.rows.tensors.items()}

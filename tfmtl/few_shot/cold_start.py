@@ -15,10 +15,11 @@ from tfmtl.few_shot.adapt import FewShot
 from tfmtl.few_shot.draws import Draw, draws_of
 from tfmtl.few_shot.report import ColdStart, Shots
 from tfmtl.few_shot.resamples import counts_of, interval_of, resampled_metrics
+from tfmtl.metrics.metric import metrics_of
 from tfmtl.model.multitask import MultiTaskModel
 
 MODEL = "model"
-"""What a model is called that is given without a name."""
+"""Name of a model that is given without one."""
 
 
 def cold_start(
@@ -73,7 +74,7 @@ def cold_start(
     Raises:
         SpecError: What is given is no model, models are of different problems, or a setting is
             out of range.
-        DataError: Rows are not in memory or lack labels, `groups` is not one key a row, or no
+        DataError: Rows are not in memory or lack labels, `groups` is not one key per row, or no
             group has rows enough.
         FloatingPointError: An adapted model's predictions are not finite.
     """
@@ -92,7 +93,7 @@ def cold_start(
     if PSEUDO in rows.tensors:
         weights = np.where(rows.tensors[PSEUDO].numpy()[query] > 0, 0.0, weights)
     counts = counts_of(len(drawn), samples=samples, seed=seed)
-    found: dict[tuple[str, str, int], NDArray[np.float64]] = {}
+    values: dict[tuple[str, str, int], NDArray[np.float64]] = {}
     with tqdm(
         total=len(named) * len(every) * len(chosen), unit=" adaptations", disable=not verbose
     ) as bar:
@@ -110,13 +111,14 @@ def cold_start(
                         group[seen],
                         counts,
                         part[seen],
+                        metrics=[m for m in metrics_of(task) if not m.standard],
                     )
-                    for bare, values in measured.items():
-                        found[name, problem.metric_name(task, bare), k] = values
+                    for metric, of_resamples in measured.items():
+                        values[name, problem.metric_name(task, metric), k] = of_resamples
     return ColdStart(
         models=tuple(named),
         ks=chosen,
-        shots=_shots(found, next(iter(named)), level),
+        shots=_shots(values, next(iter(named)), level),
         groups=len(drawn),
         rows=len(query),
         left_out=left_out,
@@ -147,26 +149,26 @@ def _predictions(
             parts[k].append(predictions)
             bar.update()
     return {
-        k: {task: np.concatenate([p[task] for p in found]) for task in found[0]}
-        for k, found in parts.items()
+        k: {task: np.concatenate([p[task] for p in of_draws]) for task in of_draws[0]}
+        for k, of_draws in parts.items()
     }
 
 
 def _shots(
-    found: Mapping[tuple[str, str, int], NDArray[np.float64]], first: str, level: float
+    values: Mapping[tuple[str, str, int], NDArray[np.float64]], first: str, level: float
 ) -> tuple[Shots, ...]:
     shots = []
-    curves = list(dict.fromkeys(key[:2] for key in found))
-    for name, metric, k in sorted(found, key=lambda key: curves.index(key[:2])):
-        values = found[name, metric, k]
-        against = None if name == first else values - found[first, metric, k]
+    curves = list(dict.fromkeys(key[:2] for key in values))
+    for name, metric, k in sorted(values, key=lambda key: curves.index(key[:2])):
+        of_model = values[name, metric, k]
+        against = None if name == first else of_model - values[first, metric, k]
         shots.append(
             Shots(
                 model=name,
                 k=k,
                 metric=metric,
-                value=interval_of(values, level),
-                change=interval_of(values - found[name, metric, 0], level),
+                value=interval_of(of_model, level),
+                change=interval_of(of_model - values[name, metric, 0], level),
                 difference=None if against is None else interval_of(against, level),
             )
         )
@@ -205,7 +207,7 @@ def _settings(named: Mapping[str, Any], meta: Meta | Mapping[str, Meta]) -> dict
     for name in named:
         if not isinstance(given.get(name), Meta):
             raise SpecError(
-                f"meta= says of model {name!r} {given.get(name)!r}; a Meta, such as "
+                f"meta= has {given.get(name)!r} for model {name!r}; a Meta, such as "
                 "Meta(inner_rate=0.05), would be right."
             )
     return {name: given[name] for name in named}
@@ -231,5 +233,5 @@ def _check_rows(rows: ArrayRows, groups: ArrayLike) -> None:
     shape = np.asarray(groups).shape
     if shape != (rows.count(),):
         raise DataError(
-            f"groups must be one key a row, shape {(rows.count(),)}; got shape {shape}."
+            f"groups must be one key per row, shape {(rows.count(),)}; got shape {shape}."
         )

@@ -49,22 +49,22 @@ def draws_of(
     names, codes = np.unique(keys, return_inverse=True)
     order = np.argsort(codes, kind="stable")
     rows_of = np.split(order, np.cumsum(np.bincount(codes))[:-1]) if len(keys) else []
-    found, left_out = [], {}
+    by_group, left_out = [], {}
     for name, rows in zip(map(str, names), rows_of, strict=True):
         if len(rows) < most + min_query:
             left_out[name] = len(rows)
             continue
-        found.append([_drawn(name, rows, most, [seed, draw]) for draw in range(draws)])
-    if not found:
+        by_group.append([_drawn(name, rows, most, [seed, draw]) for draw in range(draws)])
+    if not by_group:
         largest = max(left_out.values(), default=0)
         raise DataError(
             f"ks has {most}, and {min_query} more rows must judge (min_query), but the largest of "
             f"{len(left_out)} groups has {largest} rows. Lower ks or min_query, or give more rows."
         )
-    return found, left_out
+    return by_group, left_out
 
 
-def _drawn(name: str, rows: NDArray, most: int, seed: list[int]) -> Draw:
+def _drawn(name: str, rows: NDArray[np.int64], most: int, seed: list[int]) -> Draw:
     key = hashlib.blake2b(name.encode(), digest_size=8).digest()
     order = np.random.default_rng([*seed, int.from_bytes(key, "big")]).permutation(rows)
     return Draw(name, order[:most].astype(np.int32), np.sort(order[most:]).astype(np.int32))

@@ -1,17 +1,19 @@
-"""What was found on groups that a model never saw: its metrics by how many rows it adapted to."""
+"""Metrics on groups that a model never saw, by how many rows of each it adapted to."""
 
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tfmtl import registry
 from tfmtl.errors import SpecError, did_you_mean
 from tfmtl.metrics.bootstrap import Interval
+from tfmtl.metrics.sliced import split_name
 from tfmtl.plain import finite
 from tfmtl.text import aligned
 
-TOLD = ("auc", "group_auc", "log_loss", "calibration", "rmse", "bias")
-"""Metrics that text and picture show; `to_frame` has all."""
+if TYPE_CHECKING:
+    import pandas as pd
 
 NAMED = 8
 """Groups that the text names of those left out."""
@@ -40,7 +42,7 @@ class Shots:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ColdStart:
-    """What `cold_start` found. Intervals are over groups: rows of one are not independent.
+    """The results of `cold_start`. Intervals are over groups: rows of one are not independent.
 
     Args:
         models: Names, the first the one that others are compared with.
@@ -94,7 +96,7 @@ class ColdStart:
                 )
         return tuple(s for s in self.shots if (s.model, s.metric) == (model, metric))
 
-    def to_frame(self):
+    def to_frame(self) -> "pd.DataFrame":
         """A pandas frame, a row for each model, metric and `k`, intervals as three columns."""
         import pandas as pd
 
@@ -111,7 +113,8 @@ class ColdStart:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data from which `from_json` makes an equal report; undefined values are null."""
-        return finite(dataclasses.asdict(self))
+        defined: dict[str, Any] = finite(dataclasses.asdict(self))
+        return defined
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> "ColdStart":
@@ -126,7 +129,7 @@ class ColdStart:
     def __str__(self) -> str:
         lines = []
         several = len(self.models) > 1
-        for metric in told(self.metrics):
+        for metric in shown_metrics(self.metrics):
             heading = [metric, "k", f"value [{self.level:.0%}]", "against k=0"]
             rows = [[*heading, f"against {self.models[0]}"] if several else heading]
             for model in self.models:
@@ -162,9 +165,18 @@ class ColdStart:
         )
 
 
-def told(metrics: Sequence[str]) -> list[str]:
-    """Those of some metrics that text and picture show."""
-    return [name for name in metrics if name.split("/")[-1].split("@")[0] in TOLD]
+def shown_metrics(names: Sequence[str]) -> list[str]:
+    """Those of some metrics, by full name, that text and picture show; `to_frame` has all.
+
+    A metric that is not registered is one that a task asked for by object: it is shown.
+    """
+    declared = registry.parts("metric")
+    bare = {name: split_name(name)[1] for name in names}
+    return [
+        name
+        for name in names
+        if bare[name] not in declared or "cold_start" in declared[bare[name]].shown
+    ]
 
 
 _INTERVALS = ("value", "change", "difference")

@@ -5,16 +5,19 @@ Rows of one advertiser are not independent, so groups are drawn with replacement
 groups for the AUC, so that a thousand resamples cost little more than one.
 """
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tfmtl.metrics.bootstrap import Interval
-from tfmtl.metrics.tasks import group_auc
+from tfmtl.metrics.auc import group_auc
+from tfmtl.metrics.bootstrap import Interval, percentile_interval
+from tfmtl.metrics.checks import Floats, quietly
+from tfmtl.metrics.metric import Metric
 
-Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Summed = Callable[[NDArray[Any]], Floats]
 
 SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
 BLOCK = 64
@@ -33,25 +36,23 @@ def interval_of(values: Floats, level: float = 0.95) -> Interval:
 
     Resamples on which the metric is not defined are left out.
     """
-    defined = values[1:][~np.isnan(values[1:])]
-    if not len(defined):
-        return Interval(float(values[0]), float("nan"), float("nan"))
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(values[0]), float(low), float(high))
+    return percentile_interval(values[0], values[1:], level)
 
 
 def resampled_metrics(
     kind: str,
-    labels: NDArray,
-    predictions: NDArray,
-    groups: NDArray,
+    labels: NDArray[Any],
+    predictions: NDArray[Any],
+    groups: Ints,
     counts: Floats,
-    parts: NDArray | None = None,
+    parts: Ints | None = None,
+    *,
+    metrics: Sequence[Metric[...]] = (),
 ) -> Mapping[str, Floats]:
     """A task's metrics on all rows, and on each resample of their groups.
 
     `group_auc` is the mean of the AUCs within groups that have both classes, by their rows. All
-    others are those of `tfmtl.metrics.tasks.task_metrics`.
+    others are those of `tfmtl.metrics.tasks.task_metrics`, of all resamples at once.
 
     Args:
         kind: `binary` or `regression`.
@@ -61,6 +62,8 @@ def resampled_metrics(
         counts: `[1 + samples, groups]`, from `counts_of`.
         parts: `[n]`, which draw of the group a row is of: rows of two are not compared within a
             group, as two adaptations scored them.
+        metrics: Further metrics. They are measured resample by resample, which takes as long as
+            `1 + samples` of them.
 
     Returns:
         `[1 + samples]` by bare name; NaN where a metric is not defined, and on every resample
@@ -69,22 +72,35 @@ def resampled_metrics(
     y, p = np.asarray(labels, np.float64), np.asarray(predictions, np.float64)
     size = counts.shape[1]
 
-    def summed(values: NDArray) -> Floats:
-        return counts @ np.bincount(groups, values, minlength=size)
+    def summed(values: NDArray[Any]) -> Floats:
+        return np.asarray(counts @ np.bincount(groups, values, minlength=size))
 
     n = summed(np.ones(len(y)))
-    found = (
+    values = (
         _binary(y, p, groups, counts, summed, n, parts)
         if kind == "binary"
         else _regression(y, p, summed, n)
     )
+    with quietly():
+        for metric in metrics:
+            values[metric.name] = np.array(
+                [metric.measure(y, p, of_group[groups], groups) for of_group in counts]
+            )
     if len(np.unique(groups)) < 2:
-        for values in found.values():
-            values[1:] = np.nan
-    return found
+        for resampled in values.values():
+            resampled[1:] = np.nan
+    return values
 
 
-def _binary(y, p, groups, counts, summed, n, parts) -> dict[str, Floats]:
+def _binary(
+    y: Floats,
+    p: Floats,
+    groups: Ints,
+    counts: Floats,
+    summed: Summed,
+    n: Floats,
+    parts: Ints | None,
+) -> dict[str, Floats]:
     inside = np.clip(p, 1e-15, 1 - 1e-15)
     loss = _ratio(summed(-y * np.log(inside) - (1 - y) * np.log1p(-inside)), n)
     rate = _ratio(summed(y), n)
@@ -100,7 +116,7 @@ def _binary(y, p, groups, counts, summed, n, parts) -> dict[str, Floats]:
     }
 
 
-def _regression(y, p, summed, n) -> dict[str, Floats]:
+def _regression(y: Floats, p: Floats, summed: Summed, n: Floats) -> dict[str, Floats]:
     error = p - y
     mse = _ratio(summed(error**2), n)
     # About their mean, lest the squares of large labels cancel.
@@ -115,7 +131,7 @@ def _regression(y, p, summed, n) -> dict[str, Floats]:
     }
 
 
-def _auc(y, p, groups, counts) -> Floats:
+def _auc(y: Floats, p: Floats, groups: Ints, counts: Floats) -> Floats:
     """Pairs won over pairs, each counted as often as both its groups; soft labels are both."""
     size = counts.shape[1]
     is_positive, is_negative = y > 0, y < 1
@@ -131,11 +147,11 @@ def _auc(y, p, groups, counts) -> Floats:
         block = range(start, min(start + BLOCK, size))
         wins = np.zeros((size, len(block)))
         for column, group in enumerate(block):
-            own = slice(ends[group - 1] if group else 0, ends[group])
-            passed = np.concatenate([[0.0], np.cumsum(weights[own])])
+            of_group = slice(ends[group - 1] if group else 0, ends[group])
+            passed = np.concatenate([[0.0], np.cumsum(weights[of_group])])
             # A tie is half won.
             below, not_above = (
-                passed[np.searchsorted(scores[own], positives, side)] for side in SIDES
+                passed[np.searchsorted(scores[of_group], positives, side)] for side in SIDES
             )
             beaten = 0.5 * mass * (below + not_above)
             wins[:, column] = np.bincount(positive_group, beaten, minlength=size)
@@ -144,15 +160,15 @@ def _auc(y, p, groups, counts) -> Floats:
     return _ratio(won, pairs)
 
 
-def _group_auc(y, p, groups, counts, parts) -> Floats:
+def _group_auc(y: Floats, p: Floats, groups: Ints, counts: Floats, parts: Ints | None) -> Floats:
     size = counts.shape[1]
     keys = groups if parts is None else np.asarray(parts, np.int64) * size + groups
-    found = group_auc(y, p, keys)
-    both = np.isfinite(found.auc)
-    group, mass = found.groups[both] % size, found.mass[both]
+    within = group_auc(y, p, keys)
+    both = np.isfinite(within.auc)
+    group, mass = within.groups[both] % size, within.mass[both]
     top, bottom = (
         counts @ np.bincount(group, values, minlength=size)
-        for values in (mass * found.auc[both], mass)
+        for values in (mass * within.auc[both], mass)
     )
     return _ratio(top, bottom)
 

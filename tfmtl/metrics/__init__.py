@@ -1,5 +1,10 @@
 """Arrays to numbers: AUC, log loss, calibration and the like, exact and with intervals.
 
 In go labels, predictions, weights and groups as NumPy arrays; out come numbers by name, each with
-its sample space (`cvr/auc@click`). What the numbers decide belongs to `evaluation`.
+its sample space (`cvr/auc@click`). What the numbers decide belongs to `evaluation`. Importing this
+package registers the metrics; it loads no TensorFlow.
 """
+
+from tfmtl.metrics import auc, brier, counts, elsewhere, pr_auc, probabilities, residuals
+
+__all__ = ["auc", "brier", "counts", "elsewhere", "pr_auc", "probabilities", "residuals"]

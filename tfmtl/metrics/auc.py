@@ -1,18 +1,34 @@
 """The area under the ROC curve: exact, by group, with its standard error, and streaming.
 
-All of it counts pairs of a positive and a negative (Mann and Whitney, 1947), a tie as half
-won. Thresholds on the probability, as in `keras.metrics.AUC`, lose nearly all pairs where
+Everything here counts pairs of a positive and a negative (Mann and Whitney, 1947); a tie counts
+as half won. Thresholds on the probability, as in `keras.metrics.AUC`, lose nearly all pairs where
 positives are rare, because all predictions then lie between the same two thresholds.
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+
+from tfmtl import registry
+from tfmtl.metrics.checks import Floats, checked
+from tfmtl.metrics.metric import metric
+
+Ints = NDArray[np.int64]
 
 
+@registry.register("metric", "auc")
+@metric(
+    best="high",
+    kinds=("binary",),
+    standard=True,
+    heading="AUC",
+    default_bound=0.5,
+    tfma="AUC",
+    tfma_arguments={"num_thresholds": 10_000},
+)
 def auc(
     labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None, *, name: str = "auc"
 ) -> float:
@@ -40,10 +56,10 @@ def auc(
         0.875
     """
     y, s, w = checked(labels, scores, weights)
-    ties = _count_ties(y, s, w)
+    ties = count_ties(y, s, w)
     positives, negatives = ties.positives.sum(), ties.negatives.sum()
     if not (positives > 0 and negatives > 0):
-        _warn_one_class(name, positives, negatives)
+        warn_one_class(name, positives, negatives)
         return float("nan")
     below = np.cumsum(ties.negatives) - ties.negatives
     won = np.dot(ties.positives, below + 0.5 * ties.negatives)
@@ -60,9 +76,9 @@ class GroupAUC:
         mass: `[g]`, the group's rows, or the sum of their weights.
     """
 
-    groups: np.ndarray
-    auc: np.ndarray
-    mass: np.ndarray
+    groups: NDArray[Any]
+    auc: Floats
+    mass: Floats
 
     @property
     def counted(self) -> int:
@@ -84,12 +100,12 @@ def group_auc(
     y, s, w = checked(labels, scores, weights)
     keys = np.asarray(groups)
     if keys.shape != y.shape:
-        raise ValueError(f"groups must be one key a row, {y.shape}; got {keys.shape}.")
+        raise ValueError(f"groups must be one key per row, {y.shape}; got {keys.shape}.")
     distinct, codes = np.unique(keys, return_inverse=True)
     count = len(distinct)
-    ties = _count_ties(y, s, w, codes)
-    positives = np.bincount(ties.codes, ties.positives, minlength=count)
-    negatives = np.bincount(ties.codes, ties.negatives, minlength=count)
+    ties = count_ties(y, s, w, codes)
+    positives = _sums(ties.codes, ties.positives, count)
+    negatives = _sums(ties.codes, ties.negatives, count)
     # Ties are in order of group, so the negatives of earlier groups are a prefix to take off.
     earlier = np.cumsum(negatives) - negatives
     below = np.cumsum(ties.negatives) - ties.negatives - earlier[ties.codes]
@@ -100,6 +116,8 @@ def group_auc(
     return GroupAUC(groups=distinct, auc=values, mass=positives + negatives)
 
 
+@registry.register("metric", "gauc")
+@metric(best="high", kinds=("binary",), standard=True, heading="GAUC", shown=())
 def gauc(
     labels: ArrayLike,
     scores: ArrayLike,
@@ -141,10 +159,10 @@ def auc_standard_error(labels: ArrayLike, scores: ArrayLike, *, name: str = "auc
     y, s, w = checked(labels, scores, None)
     if not np.isin(y, (0.0, 1.0)).all():
         raise ValueError("auc_standard_error needs labels of 0 and 1; got soft labels.")
-    ties = _count_ties(y, s, w)
+    ties = count_ties(y, s, w)
     positives, negatives = ties.positives.sum(), ties.negatives.sum()
     if min(positives, negatives) < 2:
-        _warn_one_class(f"standard error of {name}", positives, negatives)
+        warn_one_class(f"standard error of {name}", positives, negatives)
         return float("nan")
     below = np.cumsum(ties.negatives) - 0.5 * ties.negatives
     above = positives - np.cumsum(ties.positives) + 0.5 * ties.positives
@@ -156,7 +174,7 @@ def auc_standard_error(labels: ArrayLike, scores: ArrayLike, *, name: str = "auc
 
 
 class LogitHistogram:
-    """AUC from counts in equal bins of the logit, for data that pass by in parts.
+    """AUC from counts in equal bins of the logit, for data that arrive in parts.
 
     Two rows of one bin count as tied, so the value is off by at most half the share of pairs
     that fall into one bin. `error_bound` is that share, known from the counts themselves:
@@ -210,7 +228,7 @@ class LogitHistogram:
         """The AUC so far, or NaN with a warning where one class is missing."""
         positives, negatives = self.positives.sum(), self.negatives.sum()
         if not (positives > 0 and negatives > 0):
-            _warn_one_class(name, positives, negatives)
+            warn_one_class(name, positives, negatives)
             return float("nan")
         below = np.cumsum(self.negatives) - 0.5 * self.negatives
         return float(np.dot(self.positives, below) / (positives * negatives))
@@ -223,45 +241,15 @@ class LogitHistogram:
         return float(0.5 * np.dot(self.positives, self.negatives) / pairs)
 
 
-def checked(
-    labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None, *, real: bool = False
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns labels, scores and weights as float64 `[n]`, after refusing what is no metric's.
-
-    Args:
-        labels: `[n]`, in `[0, 1]` unless `real`.
-        scores: `[n]`, not NaN.
-        weights: `[n]`, finite and not negative; ones where not given.
-        real: Whether labels are any finite number instead.
-    """
-    y, s = np.asarray(labels, np.float64), np.asarray(scores, np.float64)
-    w = np.ones_like(y) if weights is None else np.asarray(weights, np.float64)
-    if y.ndim != 1 or not y.shape == s.shape == w.shape:
-        raise ValueError(
-            "labels, scores and weights must be vectors of one length; got shapes "
-            f"{y.shape}, {s.shape} and {w.shape}."
-        )
-    if not np.isfinite(y).all() or (not real and ((y < 0) | (y > 1)).any()):
-        wanted = "finite" if real else "in [0, 1]"
-        raise ValueError(f"labels must be {wanted}; got {_range(y)}.")
-    if np.isnan(s).any():
-        raise ValueError(f"scores must be numbers; got {_range(s)}.")
-    if not np.isfinite(w).all() or (w < 0).any():
-        raise ValueError(f"weights must be finite and not negative; got {_range(w)}.")
-    return y, s, w
-
-
-class _Ties(NamedTuple):
+class Ties(NamedTuple):
     """Weights of positives and negatives at each distinct score, in ascending order."""
 
-    positives: np.ndarray
-    negatives: np.ndarray
-    codes: np.ndarray
+    positives: Floats
+    negatives: Floats
+    codes: Ints
 
 
-def _count_ties(
-    y: np.ndarray, s: np.ndarray, w: np.ndarray, codes: np.ndarray | None = None
-) -> _Ties:
+def count_ties(y: Floats, s: Floats, w: Floats, codes: Ints | None = None) -> Ties:
     """Sums the weights of rows with one score, within each code where codes are given."""
     order = np.argsort(s) if codes is None else np.lexsort((s, codes))
     s, y, w = s[order], y[order], w[order]
@@ -271,20 +259,19 @@ def _count_ties(
         change |= codes[1:] != codes[:-1]
     starts = np.flatnonzero(np.concatenate([np.ones(min(len(s), 1), bool), change]))
     if not len(starts):
-        return _Ties(np.zeros(0), np.zeros(0), np.zeros(0, np.int64))
+        return Ties(np.zeros(0), np.zeros(0), np.zeros(0, np.int64))
     positives = np.add.reduceat(w * y, starts)
     negatives = np.add.reduceat(w * (1 - y), starts)
-    return _Ties(positives, negatives, starts if codes is None else codes[starts])
+    return Ties(positives, negatives, starts if codes is None else codes[starts])
 
 
-def _range(values: np.ndarray) -> str:
-    bad = int((~np.isfinite(values)).sum())
-    finite = values[np.isfinite(values)]
-    seen = f"values from {finite.min():g} to {finite.max():g}" if len(finite) else "no number"
-    return f"{seen}, {bad} of {len(values)} not finite"
+def _sums(codes: Ints, values: Floats, count: int) -> Floats:
+    # NumPy's stubs say of all counts that they are integers, weighted ones too.
+    return np.bincount(codes, values, minlength=count).astype(np.float64)
 
 
-def _warn_one_class(name: str, positives: float, negatives: float) -> None:
+def warn_one_class(name: str, positives: float, negatives: float) -> None:
+    """Says that a metric is NaN for the lack of a class."""
     logging.warning(
         "%s is nan: it needs both classes, and positives weigh %g, negatives %g.",
         name,

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# Draws held at a time: 16 MB as integers, and as much again for counts.
+# Draws in memory at a time: 16 MB as integers, and as much again for counts.
 CELLS = 2_000_000
 
 
@@ -78,15 +78,15 @@ def bootstrap(
     """The percentile interval of a mean or of a ratio of sums.
 
     Args:
-        statistic: A value a unit, `[R]`, whose mean is wanted (NaN leaves a unit out), or a
+        statistic: One value per unit, `[R]`, whose mean is wanted (NaN leaves a unit out), or a
             `Ratio` of two `[R]`.
         samples: Number of resamples.
         seed: Of the resamples.
         level: Share of resamples inside.
 
     Returns:
-        The interval. Its ends are NaN where fewer than two units count: resamples of one say
-        nothing. Resamples in which the ratio is undefined are left out.
+        The interval. Its ends are NaN where fewer than two units count, since resamples of a single
+        unit do not vary. Resamples in which the ratio is undefined are left out.
 
     Example:
         >>> bootstrap([1.0] * 9 + [0.0], seed=0)
@@ -102,7 +102,7 @@ def intervals(
     """As `bootstrap`, for the `m` columns of `[R, m]` at once, on the same resamples."""
     draws = resampled(ratios, samples=samples, seed=seed)
     draws[:, _too_few(ratios)] = np.nan
-    return [_interval(v, d, level) for v, d in zip(ratios.value, draws.T, strict=True)]
+    return [percentile_interval(v, d, level) for v, d in zip(ratios.value, draws.T, strict=True)]
 
 
 def paired_bootstrap(
@@ -115,7 +115,7 @@ def paired_bootstrap(
 ) -> PairedInterval:
     """Intervals of the difference of two arms that met the same units.
 
-    Both arms are resampled together, so what makes a unit hard for both cancels.
+    Both arms are resampled together, so that the difficulty of a unit cancels.
 
     Args:
         first: The arm compared with, as in `bootstrap`.
@@ -151,8 +151,8 @@ def paired_intervals(
     relative, relative_draws = _divide(value_b - value_a, value_a), _divide(b - a, a)
     return [
         PairedInterval(
-            difference=_interval(value_b[i] - value_a[i], b[:, i] - a[:, i], level),
-            relative=_interval(relative[i], relative_draws[:, i], level),
+            difference=percentile_interval(value_b[i] - value_a[i], b[:, i] - a[:, i], level),
+            relative=percentile_interval(relative[i], relative_draws[:, i], level),
         )
         for i in range(m)
     ]
@@ -201,17 +201,30 @@ def _columns(statistic: Ratio | ArrayLike) -> Ratio:
     parts = [np.asarray(part, np.float64) for part in ratio]
     if parts[0].ndim != 1 or parts[0].shape != parts[1].shape:
         raise ValueError(
-            f"a statistic is one value a unit, [R]; got shapes {parts[0].shape} and "
+            f"a statistic is one value per unit, [R]; got shapes {parts[0].shape} and "
             f"{parts[1].shape}."
         )
     return Ratio(parts[0][:, None], parts[1][:, None])
 
 
 def _too_few(ratios: Ratio) -> NDArray[np.bool_]:
-    return np.count_nonzero(ratios.denominator, axis=0) < 2
+    return np.asarray(np.count_nonzero(ratios.denominator, axis=0) < 2)
 
 
-def _interval(value: float, draws: NDArray[np.float64], level: float) -> Interval:
+def percentile_interval(value: float, draws: NDArray[np.float64], level: float = 0.95) -> Interval:
+    """The percentile interval of a statistic from its values on resamples.
+
+    Args:
+        value: On all units.
+        draws: `[samples]`, on each resample; NaN, where it was not defined, is left out.
+        level: Share of resamples inside.
+
+    Returns:
+        The interval, without ends (NaN) where no resample is defined.
+
+    Raises:
+        ValueError: The level is not between 0 and 1.
+    """
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, such as 0.95; got {level}.")
     defined = draws[~np.isnan(draws)]

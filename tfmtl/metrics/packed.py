@@ -1,41 +1,22 @@
-"""What a model says of packed rows, and every task's exact metrics over them."""
+"""A model's predictions of packed rows, and every task's exact metrics over them."""
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from tfmtl.declare.layout import GROUP, LABELS, PSEUDO, WEIGHTS
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import DataError
+from tfmtl.metrics.metric import metrics_of
+from tfmtl.metrics.predicted import Predicted
 from tfmtl.metrics.tasks import task_metrics
 
+__all__ = ["Packed", "Predicted", "packed_metrics", "predict_packed"]
+
 Packed = Mapping[str, tf.Tensor]
-
-
-@dataclasses.dataclass(frozen=True)
-class Predicted:
-    """Predictions of `N` packed rows next to their true labels, for `K` tasks.
-
-    Attributes:
-        predictions: `[N]` by task.
-        labels: `[N, K]`.
-        weights: `[N, K]`; 0 where a task is not observed, and of pseudo-labels, which are for
-            training.
-        groups: `[N]`, the request (or user) of a row; `None` where none is declared.
-    """
-
-    predictions: Mapping[str, np.ndarray]
-    labels: np.ndarray
-    weights: np.ndarray
-    groups: np.ndarray | None
-
-    def of(self, problem: ProblemSpec, task: str) -> tuple[np.ndarray, np.ndarray]:
-        """Labels and predictions of the rows on which a task is observed."""
-        index = problem.task_names.index(task)
-        seen = self.weights[:, index] > 0
-        return self.labels[seen, index], self.predictions[task][seen]
 
 
 def predict_packed(
@@ -50,7 +31,7 @@ def predict_packed(
     Raises:
         DataError: There are no rows, or they have no labels.
     """
-    parts: dict[str, list[np.ndarray]] = {}
+    parts: dict[str, list[NDArray[Any]]] = {}
     tasks: list[str] = []
     for packed in batches:
         outputs = predict(packed)
@@ -64,11 +45,15 @@ def predict_packed(
         what = "there are no labels among the packed rows" if parts else "there are no rows"
         raise DataError(f"{what}; nothing can be measured.")
     joined = {name: np.concatenate(values) for name, values in parts.items()}
-    weights = joined[WEIGHTS]
+    observed = joined[WEIGHTS] > 0
     if PSEUDO in joined:
-        weights = np.where(joined[PSEUDO] > 0, 0.0, weights)
-    predictions = {task: joined[f"task/{task}"] for task in tasks}
-    return Predicted(predictions, joined[LABELS], weights, joined.get(GROUP))
+        observed &= ~(joined[PSEUDO] > 0)
+    return Predicted(
+        labels=joined[LABELS],
+        observed=observed,
+        predictions={task: joined[f"task/{task}"] for task in tasks},
+        groups=joined.get(GROUP),
+    )
 
 
 def packed_metrics(problem: ProblemSpec, rows: Predicted) -> dict[str, float]:
@@ -84,22 +69,22 @@ def packed_metrics(problem: ProblemSpec, rows: Predicted) -> dict[str, float]:
     """
     metrics: dict[str, float] = {}
     aucs = []
-    for index, task in enumerate(problem.tasks):
+    for task in problem.tasks:
         if task.name not in rows.predictions:
             continue
-        seen = rows.weights[:, index] > 0
-        found = task_metrics(
+        labels, predictions, groups = rows.rows_of(problem, task)
+        values = task_metrics(
             task.kind,
-            rows.labels[seen, index],
-            rows.predictions[task.name][seen],
-            groups=None if rows.groups is None else rows.groups[seen],
+            labels,
+            predictions,
+            groups=groups,
             task=task.name,
             space=problem.space_of(task),
+            metrics=metrics_of(task),
         )
-        for metric, value in found.items():
-            metrics[problem.metric_name(task, metric)] = value
-        if task.kind == "binary" and task.served and np.isfinite(found["auc"]):
-            aucs.append(found["auc"])
+        metrics |= {problem.metric_name(task, name): value for name, value in values.items()}
+        if task.kind == "binary" and task.served and np.isfinite(values["auc"]):
+            aucs.append(values["auc"])
     if any(task.kind == "binary" for task in problem.served):
         metrics["mean_auc"] = float(np.mean(aucs)) if aucs else float("nan")
     return metrics

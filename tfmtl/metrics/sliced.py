@@ -1,4 +1,4 @@
-"""Metrics by slice and full name: kept as JSON, printed as one table."""
+"""Metrics by slice and full name, as JSON and as one table of text."""
 
 import dataclasses
 import json
@@ -6,23 +6,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-MISSING = "(missing)"
-"""What a slice is called whose rows have no value."""
-Slice = tuple[tuple[str, str | int | float], ...]
+from tfmtl import registry
+from tfmtl.declare.problem import ProblemSpec
+from tfmtl.metrics.metric import Metric, metrics_of
+from tfmtl.text import aligned
 
-# Heading, metric and how it is written; the block of a kind of task.
-BINARY_COLUMNS = (
-    ("rows", "rows", ",.0f"),
-    ("AUC", "auc", ".4f"),
-    ("NE", "ne", ".4f"),
-    ("calibration", "calibration", ".3f"),
-)
-REGRESSION_COLUMNS = (
-    ("rows", "rows", ",.0f"),
-    ("MAE", "mae", ".4g"),
-    ("R2", "r2", ".4f"),
-    ("bias", "bias", "+.4g"),
-)
+MISSING = "(missing)"
+"""Name of the slice of rows that have no value."""
+Slice = tuple[tuple[str, str | int | float], ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,11 +92,20 @@ def split_name(name: str) -> tuple[str, str, str]:
     return task, metric, space
 
 
-def format_table(metrics: SlicedMetrics, *, columns: tuple[str, ...] = ()) -> str:
+def format_table(
+    metrics: SlicedMetrics,
+    problem: ProblemSpec | None = None,
+    *,
+    columns: tuple[str, ...] = (),
+) -> str:
     """The metrics as lines of text: each task in its space, overall and per slice.
+
+    A metric has a column where its declaration says so, in the order in which they were measured.
 
     Args:
         metrics: What to show.
+        problem: Knows the metrics of your own that are not registered; without it they have no
+            column.
         columns: Shows the slices by these columns only, such as `("scene",)`; none shows all.
     """
     shown = SlicedMetrics(
@@ -117,12 +117,23 @@ def format_table(metrics: SlicedMetrics, *, columns: tuple[str, ...] = ()) -> st
     )
     table = sorted(shown.table(), key=lambda row: _order(metrics, row))
     blocks = []
-    for wanted, kind in ((BINARY_COLUMNS, "auc"), (REGRESSION_COLUMNS, "r2")):
+    for kind, always in (("binary", "auc"), ("regression", "r2")):
         # A row with AUC alone is a diagnostic, not a task.
-        rows = [row for row in table if kind in row and "rows" in row]
+        rows = [row for row in table if always in row and "rows" in row]
         if rows:
-            blocks.append(_block(wanted, rows))
+            blocks.append(_block(_columns(kind, rows, problem), rows))
     return "\n\n".join(blocks)
+
+
+def _columns(
+    kind: str, rows: list[dict[str, Any]], problem: ProblemSpec | None
+) -> list[Metric[...]]:
+    """The metrics that some row of a block has, and that are shown in it."""
+    declared = registry.parts("metric")
+    for task in problem.tasks if problem is not None else ():
+        declared = {**declared, **{m.name: m for m in metrics_of(task)}}
+    measured = dict.fromkeys(name for row in rows for name in row)
+    return [declared[n] for n in measured if n in declared and kind in declared[n].shown]
 
 
 def _order(metrics: SlicedMetrics, row: Mapping[str, Any]) -> int:
@@ -130,22 +141,16 @@ def _order(metrics: SlicedMetrics, row: Mapping[str, Any]) -> int:
     return names.index(row["task"])
 
 
-def _block(columns: tuple[tuple[str, str, str], ...], rows: list[dict[str, Any]]) -> str:
-    lines = [["task", "slice", *(heading for heading, _, _ in columns)]]
+def _block(columns: list[Metric[...]], rows: list[dict[str, Any]]) -> str:
+    lines = [["task", "slice", *(metric.heading for metric in columns)]]
     above = None
     for row in rows:
         task = f"{row['task']}@{row['space']}"
+        values = [row.get(metric.name, math.nan) for metric in columns]
         cells = [
-            "-" if math.isnan(row.get(metric, math.nan)) else format(row[metric], spec)
-            for _, metric, spec in columns
+            "-" if math.isnan(value) else format(value, metric.format)
+            for metric, value in zip(columns, values, strict=True)
         ]
         lines.append(["" if task == above else task, row["slice"], *cells])
         above = task
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i < 2 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+    return "\n".join(line.rstrip() for line in aligned(lines, left=2))

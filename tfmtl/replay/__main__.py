@@ -1,4 +1,4 @@
-"""`python -m tfmtl.replay`: measures scores that stand in files on a replay log."""
+"""`python -m tfmtl.replay`: measures the scores in files on a replay log."""
 
 import argparse
 import dataclasses
@@ -19,18 +19,18 @@ from tfmtl.plain import finite
 from tfmtl.replay.curve import draw
 from tfmtl.replay.log import ReplayLog
 from tfmtl.replay.report import (
-    COLUMNS,
     Consistency,
     compare,
     consistency_report,
     format_consistency,
+    table_metrics,
 )
 from tfmtl.replay.scores import Scores, join_scores
 from tfmtl.text import aligned
 
 HELP = """\
 Measures early stages on replayed requests, whose retrieved ads were all ranked by the final
-stage. For each K, the number of ads a request passes on:
+stage. For each K, the number of ads per request that reach the final stage:
 
   soft recall   final value of the K ads picked, over that of the best K; mean over requests
   hard recall   share of the best K ads that were picked; mean over requests
@@ -239,12 +239,13 @@ def _text(
     blocks = [f"{name}\n{format_consistency(report)}" for name, report in reports.items()]
     for name, pairs in differences.items():
         lines = [["metric", "difference", "relative"]]
-        for metric, _, spec in COLUMNS:
+        for metric in table_metrics():
             for k in reports[first].ks:
-                pair = pairs.get(f"{metric}@{k}")
+                pair = pairs.get(f"{metric.name}@{k}")
                 if pair is not None:
-                    both = (format(pair.difference, f"+{spec}"), format(pair.relative, "+.2%"))
-                    lines.append([f"{metric}@{k}", *both])
+                    spec = f"+{metric.format}"
+                    both = (format(pair.difference, spec), format(pair.relative, "+.2%"))
+                    lines.append([f"{metric.name}@{k}", *both])
         blocks.append("\n".join([f"{name} against {first}", *aligned(lines)]))
     return "\n\n".join(blocks)
 

@@ -13,7 +13,7 @@ from tfmtl.errors import DataError, did_you_mean
 Table: TypeAlias = pa.Table | pd.DataFrame | Mapping[str, ArrayLike]
 
 
-def column(table: Table, name: str, what: str) -> NDArray:
+def column(table: Table, name: str, what: str) -> NDArray[Any]:
     """A column of a table as an array `[n]`.
 
     Args:
@@ -38,7 +38,7 @@ def column(table: Table, name: str, what: str) -> NDArray:
     return plain_array(values.to_pandas())
 
 
-def plain_array(values: ArrayLike) -> NDArray:
+def plain_array(values: ArrayLike) -> NDArray[Any]:
     """Values as an array; text as Python's, whatever length the array was made for."""
     array = np.asarray(values)
     return array.astype(object) if array.dtype.kind in "US" else array
@@ -54,12 +54,13 @@ def as_numbers(values: ArrayLike, name: str) -> NDArray[np.float64]:
     if array.dtype.kind in "biuf":
         return array.astype(np.float64)
     try:
-        return pd.to_numeric(pd.Series(array.ravel())).to_numpy(np.float64, na_value=np.nan)
+        numbers = pd.to_numeric(pd.Series(array.ravel()))
+        return np.asarray(numbers.to_numpy(np.float64, na_value=np.nan))
     except (TypeError, ValueError) as error:
         raise DataError(f"column {name!r} does not hold numbers: {error}.") from None
 
 
-def sorted_codes(values: ArrayLike, name: str) -> tuple[NDArray[np.int64], NDArray]:
+def sorted_codes(values: ArrayLike, name: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """Each value's index among the distinct ones, and those sorted.
 
     Raises:

@@ -1,15 +1,20 @@
 """Recall against K, of several early stages in one figure."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from tfmtl.errors import DataError
+from tfmtl.metrics.metric import metric_of
 from tfmtl.metrics.sliced import Slice, slice_name
 from tfmtl.replay.report import Consistency
 
-DRAWN = (("soft_recall", "soft recall"), ("hard_recall", "hard recall"))
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DRAWN = ("soft_recall", "hard_recall")
 
 
-def draw(arms: Mapping[str, Consistency], *, slice_: Slice = ()):
+def draw(arms: Mapping[str, Consistency], *, slice_: Slice = ()) -> "Figure":
     """A figure of soft and of hard recall against K, with their intervals as bands.
 
     Args:
@@ -35,21 +40,21 @@ def draw(arms: Mapping[str, Consistency], *, slice_: Slice = ()):
             )
     figure = Figure(figsize=(9, 4), layout="constrained")
     axes = figure.subplots(1, len(DRAWN), sharex=True, sharey=True)
-    for axis, (metric, heading) in zip(axes, DRAWN, strict=True):
+    for axis, metric in zip(axes, DRAWN, strict=True):
         for name, report in arms.items():
-            found = [report.slices[slice_].metrics[f"{metric}@{k}"] for k in report.ks]
+            curve = [report.slices[slice_].metrics[f"{metric}@{k}"] for k in report.ks]
             (line,) = axis.plot(
-                report.ks, [i.value for i in found], marker="o", markersize=3, label=name
+                report.ks, [i.value for i in curve], marker="o", markersize=3, label=name
             )
             axis.fill_between(
                 report.ks,
-                [i.low for i in found],
-                [i.high for i in found],
+                [i.low for i in curve],
+                [i.high for i in curve],
                 color=line.get_color(),
                 alpha=0.2,
                 linewidth=0,
             )
-        axis.set(xlabel="K, ads passed to the final stage", title=heading)
+        axis.set(xlabel="K, ads passed to the final stage", title=metric_of(metric).heading)
         axis.grid(alpha=0.3)
     first = next(iter(arms.values()))
     axes[0].set_ylabel(f"mean over {first.slices[slice_].requests:,} requests")

@@ -5,7 +5,7 @@ the final stage values every ad that was retrieved (Wang et al., AdKDD 2023, §3
 no early stage: it is written once, and any number of early stages are measured on it
 (`tfmtl.replay.recall`, `tfmtl.replay.report`).
 
-`python -m tfmtl.replay --help` measures scores that stand in a file.
+`python -m tfmtl.replay` measures the scores in a file.
 """
 
 import dataclasses
@@ -26,11 +26,11 @@ Ints: TypeAlias = NDArray[np.int64]
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class ReplayLog:
-    """What the final stage said of every ad of every replayed request. `n` rows, `R` requests.
+    """The final stage's values of every ad of every replayed request. `n` rows, `R` requests.
 
-    A row is one ad of one request. Requests differ in their number of ads, and the rows of one
-    may stand anywhere: inside, they are sorted by request and ad, so that no result depends on
-    the order of rows.
+    A row is one ad of one request. Requests differ in their number of ads, and the rows of one need
+    not be adjacent: the log sorts them by request and ad, so that no result depends on the order of
+    rows.
 
     Args:
         request: `[n]`, the request of each row: numbers or text.
@@ -70,7 +70,7 @@ class ReplayLog:
     final_pctr: ArrayLike | None = None
     slices: Mapping[str, ArrayLike] = dataclasses.field(default_factory=dict)
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    requests: NDArray = dataclasses.field(init=False)
+    requests: NDArray[Any] = dataclasses.field(init=False)
     sizes: Ints = dataclasses.field(init=False)
     order: Ints = dataclasses.field(init=False)
     codes: Ints = dataclasses.field(init=False)
@@ -152,7 +152,7 @@ class ReplayLog:
         numbers = as_numbers(values, name)
         if numbers.shape != self.order.shape:
             raise DataError(
-                f"{name} must be one value a row of the log, {self.order.shape}; got "
+                f"{name} must be one value per row of the log, {self.order.shape}; got "
                 f"{numbers.shape}."
             )
         missing = np.isnan(numbers)
@@ -164,7 +164,7 @@ class ReplayLog:
         """0-based ranks inside the requests by falling value, of values that are `sorted`."""
         return positions(self.codes, values, np.arange(len(self)))
 
-    def slice_values(self, name: str) -> NDArray:
+    def slice_values(self, name: str) -> NDArray[Any]:
         """`[R]`, each request's value of a slice column.
 
         Raises:
@@ -176,7 +176,7 @@ class ReplayLog:
                 f"{did_you_mean(name, self.slices)}"
             )
         firsts = np.cumsum(self.sizes) - self.sizes
-        values = np.asarray(self.slices[name])[self.order[firsts]].astype(object)
+        values: NDArray[Any] = np.asarray(self.slices[name])[self.order[firsts]].astype(object)
         values[pd.isna(values)] = MISSING
         return values
 
@@ -191,7 +191,7 @@ class ReplayLog:
             if values is not None
         }
         if len(set(shapes.values())) > 1 or len(np.shape(self.request)) != 1:
-            raise DataError(f"a replay log's columns have one value a row each; got {shapes}.")
+            raise DataError(f"a replay log's columns have one value per row each; got {shapes}.")
         if not len(np.asarray(self.request)):
             raise DataError("the replay log holds no rows.")
 

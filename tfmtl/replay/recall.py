@@ -7,7 +7,7 @@ Rules for what the paper leaves open (our choice):
 
 * Equal values rank by rising ad, in both stages.
 * A request with fewer than K ads passes them all: its K is its size, and its recall 1 whatever
-  the early stage says. Requests with K ads or fewer are counted (`Recall.whole`). Where every
+  the early values are. Requests with K ads or fewer are counted (`Recall.whole`). Where every
   request has fewer than K, there is nothing to measure, and that is an error.
 * A total value below 0 adds nothing to soft recall, above or below the line: an auction would
   not show the ad.
@@ -19,6 +19,7 @@ Rules for what the paper leaves open (our choice):
 
 import dataclasses
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -45,7 +46,7 @@ class Recall:
     """
 
     ks: tuple[int, ...]
-    requests: NDArray
+    requests: NDArray[Any]
     overlap: Ints
     depth: Ints
     picked: Floats
@@ -161,9 +162,9 @@ def recall_at(log: ReplayLog, early_value: ArrayLike | Ranking, ks: Iterable[int
 def tvd(log: ReplayLog, early_value: ArrayLike | Ranking, k: int) -> float:
     """Total-value divergence, `Σ|final − early| / Σ|final|` (Wang et al., AdKDD 2023, §4).
 
-    Over this early stage's own candidates: the K ads a request that it passes to the final
-    stage. It minds the scale where recall minds the order alone: an early value of twice the
-    final one has recall 1 and divergence 1.
+    Over this early stage's own candidates: the K ads per request that it passes to the final
+    stage. It depends on the scale, where recall depends on the order alone: an early value of twice
+    the final one has recall 1 and divergence 1.
 
     Returns:
         A float, or NaN with a warning where the candidates' final values are all 0.

@@ -8,23 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tfmtl import registry
 from tfmtl.metrics.bootstrap import Interval, PairedInterval, Ratio, intervals, paired_intervals
+from tfmtl.metrics.metric import Metric
 from tfmtl.metrics.sliced import Slice, slice_name
 from tfmtl.plain import finite
 from tfmtl.replay.columns import item, sorted_codes
 from tfmtl.replay.log import ReplayLog
 from tfmtl.replay.recall import Ranking, cqs_error_at, divergence_at, rank, recall_at
 from tfmtl.text import aligned
-
-# Metric, heading and how it is written, in the table's order.
-COLUMNS = (
-    ("soft_recall", "soft recall", ".4f"),
-    ("hard_recall", "hard recall", ".4f"),
-    ("soft_recall_micro", "soft recall, micro", ".4f"),
-    ("tvd", "TVD", ".4f"),
-    ("cqs_error", "CQS error", ".4f"),
-    ("value_regret", "value regret", ".4g"),
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,7 +47,7 @@ class Consistency:
         ks: The Ks, rising.
         slices: What was measured, by slice; `()` is all requests.
         also: Numbers measured elsewhere that belong beside these, by full name: the normalized
-            entropy of impressions (`ctr/ne@imp`), or cost a request.
+            entropy of impressions (`ctr/ne@imp`), or cost per request.
         samples: Resamples of requests behind the intervals.
         seed: Of the resamples.
         level: Share of resamples inside an interval.
@@ -80,7 +72,8 @@ class Consistency:
             {"slice": [list(part) for part in key], **dataclasses.asdict(part)}
             for key, part in self.slices.items()
         ]
-        return finite(plain)
+        defined: dict[str, Any] = finite(plain)
+        return defined
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> "Consistency":
@@ -159,16 +152,16 @@ def consistency_report(
     measured: dict[Slice, SliceConsistency] = {}
     for key, chosen in _slices(log, slices):
         parts = Ratio(numerator[chosen], denominator[chosen])
-        # Where no request of a slice has K ads, its picked set says nothing of the early stage.
+        # Where no request of a slice has K ads, every early stage picks the same set.
         void = of_sets & (log.sizes[chosen].max() < depths)
         parts.numerator[:, void] = parts.denominator[:, void] = 0.0
-        found = intervals(parts, samples=samples, seed=seed, level=level)
+        measured_intervals = intervals(parts, samples=samples, seed=seed, level=level)
         measured[key] = SliceConsistency(
             requests=len(chosen),
             rows=int(log.sizes[chosen].sum()),
             whole=_counts(recall.ks, whole[chosen]),
             skipped=_counts(recall.ks, recall.golden[chosen] <= 0),
-            metrics=dict(zip(names, found, strict=True)),
+            metrics=dict(zip(names, measured_intervals, strict=True)),
         )
     return Consistency(
         ks=recall.ks,
@@ -222,22 +215,32 @@ def format_consistency(report: Consistency, *, columns: Sequence[str] = ()) -> s
         report: What to show.
         columns: Shows the slices by these columns only; none shows all.
     """
-    shown = [c for c in COLUMNS if f"{c[0]}@{report.ks[0]}" in report.overall.metrics]
-    lines = [["slice", "K", "requests", *(heading for _, heading, _ in shown), "whole", "skipped"]]
+    shown = [m for m in table_metrics() if f"{m.name}@{report.ks[0]}" in report.overall.metrics]
+    lines = [["slice", "K", "requests", *(m.heading for m in shown), "whole", "skipped"]]
     for key, part in report.slices.items():
         if key and columns and tuple(c for c, _ in key) != tuple(columns):
             continue
         for k in report.ks:
-            cells = [format(part.metrics[f"{name}@{k}"], spec) for name, _, spec in shown]
+            cells = [format(part.metrics[f"{m.name}@{k}"], m.format) for m in shown]
             first = [slice_name(key), f"{k}", f"{part.requests:,}"]
             lines.append([*first, *cells, f"{part.whole[k]:,}", f"{part.skipped[k]:,}"])
     also = [f"{name} {value:.4g}" for name, value in report.also.items()]
     return "\n".join([*aligned(lines), *also])
 
 
+def replay_metrics() -> dict[str, Metric[...]]:
+    """The metrics of a replay log by bare name, in the order of the table."""
+    return {n: m for n, m in registry.parts("metric").items() if "replay" in m.kinds}
+
+
+def table_metrics() -> list[Metric[...]]:
+    """Those of them that the table shows."""
+    return [metric for metric in replay_metrics().values() if "replay" in metric.shown]
+
+
 def _slices(
     log: ReplayLog, slices: Iterable[str | Sequence[str]] | None
-) -> Iterator[tuple[Slice, NDArray]]:
+) -> Iterator[tuple[Slice, NDArray[np.int64]]]:
     yield (), np.arange(len(log.requests))
     for columns in log.slices if slices is None else slices:
         columns = (columns,) if isinstance(columns, str) else tuple(columns)

@@ -1,6 +1,6 @@
 """Scores from anywhere, brought into the order of a replay log's rows."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -75,13 +75,13 @@ def join_scores(
     return Scores(values[rows], quality, len(held) - len(log))
 
 
-def _alike(mine: NDArray, theirs: NDArray) -> tuple[NDArray, NDArray]:
+def _alike(mine: NDArray[Any], theirs: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     if (mine.dtype.kind == "O") == (theirs.dtype.kind == "O"):
         return mine, theirs
     return _as_text(mine), _as_text(theirs)
 
 
-def _as_text(values: NDArray) -> NDArray:
+def _as_text(values: NDArray[Any]) -> NDArray[Any]:
     if values.dtype.kind == "f" and (values == np.floor(values)).all():
         values = values.astype(np.int64)
     return values if values.dtype.kind == "O" else values.astype(str).astype(object)

@@ -5,10 +5,12 @@ al., AdKDD 2023, §3.3): recall is what an early stage is chosen by.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.declare.layout import GROUP
@@ -75,10 +77,10 @@ def replay_validation(
     return validate
 
 
-def predicted(model: MultiTaskModel, rows: ArrayRows) -> dict[str, np.ndarray]:
+def predicted(model: MultiTaskModel, rows: ArrayRows) -> dict[str, NDArray[Any]]:
     """The served tasks' predictions of packed rows without labels, `{task: [rows]}`."""
     predict = tf.function(model.predict_served, reduce_retracing=True)
-    parts: dict[str, list[np.ndarray]] = {}
+    parts: dict[str, list[NDArray[Any]]] = {}
     for batch in rows.batches(READ_ROWS):
         for task, values in predict(batch).items():
             parts.setdefault(task, []).append(values.numpy())

@@ -13,9 +13,8 @@ from absl import logging
 
 from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.errors import SpecError
+from tfmtl.metrics.monitor import lower_is_better
 from tfmtl.model.multitask import MultiTaskModel
-
-LOWER_IS_BETTER = ("loss", "log_loss", "ne", "mae", "mse", "rmse", "ece", "tvd")
 
 
 class Run:
@@ -43,7 +42,7 @@ class Run:
         self.model, self.folder, self.keep_best = model, folder, keep_best
         # Keras orders them by what is trainable, which is not the same for ever.
         self.variables = list(model.variables)
-        self.lower = lower_is_better(monitor or experiment.training.monitor)
+        self.lower = lower_is_better(monitor or experiment.training.monitor, experiment.problem)
         self.best: list[np.ndarray] = []
         self.state: dict[str, Any] = {
             "epoch": 0,
@@ -172,13 +171,3 @@ def check_same(former: Mapping[str, Any], ours: Mapping[str, Any], folder: str) 
 def forget(checkpoint_dir: str) -> None:
     """Removes a finished run's checkpoints."""
     shutil.rmtree(checkpoint_dir, ignore_errors=True)
-
-
-def lower_is_better(monitor: str) -> bool:
-    """Whether a metric, by its full name or a bare one, is a loss or an error."""
-    return bare(monitor) in LOWER_IS_BETTER
-
-
-def bare(monitor: str) -> str:
-    """A metric's name without its task and space."""
-    return monitor.split("/")[-1].split("@")[0]

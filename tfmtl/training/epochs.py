@@ -6,14 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 import tf_keras as keras
-from absl import logging
 
 from tfmtl import registry
 from tfmtl.declare.experiment import ExperimentConfig, Training
 from tfmtl.errors import DataError, SpecError, did_you_mean
 from tfmtl.features.rows import READ_ROWS, PackedData, label_moments
+from tfmtl.metrics.checks import quietly
+from tfmtl.metrics.monitor import lower_is_better
 from tfmtl.model.multitask import MultiTaskModel
-from tfmtl.training.checkpoints import Run, bare
+from tfmtl.training.checkpoints import Run
 
 OPTIMIZERS = {
     "adam": keras.optimizers.Adam,
@@ -24,7 +25,6 @@ DECAYS = {
     "none": lambda rate, steps: rate,
     "cosine": keras.optimizers.schedules.CosineDecay,
 }
-BEST_AT_A_VALUE = {"calibration": 1, "bias": 0}
 
 
 Validate = Callable[[MultiTaskModel], Mapping[str, float]]
@@ -198,26 +198,16 @@ def check_monitor(
 ) -> None:
     """Refuses a monitor that is no validation metric, or for which neither way is better."""
     # Before an epoch is spent; the names do not depend on how many rows there are.
-    kind = bare(monitor)
-    if kind in BEST_AT_A_VALUE:
-        raise SpecError(
-            f"training.monitor={monitor!r}: a {kind} is best at {BEST_AT_A_VALUE[kind]}, neither "
-            f"high nor low; monitor {monitor.replace(kind, 'log_loss')!r} or "
-            f"{monitor.replace(kind, 'mse')!r}, which a bad {kind} raises."
-        )
-    level = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
+    with quietly():
         metrics = model.evaluate(data.validation.batches(1).take(1))
         if validate is not None and monitor not in metrics:
             metrics.update(validate(model))
-    finally:
-        logging.set_verbosity(level)
     if monitor not in metrics:
         raise SpecError(
             f"training.monitor={monitor!r} is no validation metric; known are "
             f"{sorted(metrics)}.{did_you_mean(monitor, metrics)}"
         )
+    lower_is_better(monitor, model.problem)
 
 
 def seed_of(seed: int, epoch: int) -> int:

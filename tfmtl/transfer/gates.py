@@ -1,4 +1,4 @@
-"""How a trained model's gates use their experts: by task, on rows of one's own."""
+"""How a trained model's gates use their experts: by task, on given rows."""
 
 import dataclasses
 import math
@@ -20,13 +20,13 @@ EVERY_TASK, SHARED = "all tasks", "shared"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GateUse:
-    """What gates that lie beside each other give to their experts.
+    """The weights that gates of one layer give to their experts.
 
     Args:
-        gate: Where they lie: the layer's name, as `gates` or `level_1`.
+        gate: The layer's name, as `gates` or `level_1`.
         readers: Whose mixture each gate makes: a task, `all tasks`, or `shared` for the branch
             that several tasks read in the next level.
-        experts: Names of the experts; `own 1` is another one for each task.
+        experts: Names of the experts; `own 1` is the first private expert of each task.
         use: `[readers, experts]`, the mean weight over rows; a reader's sum to 1.
         entropy: `[readers]`, the mean over rows of a row's entropy, in nats.
     """
@@ -58,14 +58,14 @@ def gate_entropy(weights: ArrayLike) -> NDArray[np.float64]:
         [0.693, 0.0]
     """
     w = np.asarray(weights, np.float64)
-    # 0 log 0 is 0: an expert without weight tells nothing.
-    return -np.sum(w * np.log(np.where(w > 0, w, 1.0)), axis=-1) + 0.0
+    # 0 log 0 is 0: an expert without weight adds no entropy. `+ 0.0` makes a zero of -0.0.
+    return np.asarray(-np.sum(w * np.log(np.where(w > 0, w, 1.0)), axis=-1) + 0.0)
 
 
 def gate_use(model: MultiTaskModel, batches: Iterable[Packed]) -> tuple[GateUse, ...]:
     """Looks at every gate of a model's backbone while it predicts rows; none without gates.
 
-    A gate is asked on all rows, as in serving, and not only where its task is observed.
+    Gates are measured on all rows, as in serving, and not only where their task is observed.
 
     Args:
         model: A model that has been called before.
@@ -91,10 +91,10 @@ def gate_use(model: MultiTaskModel, batches: Iterable[Packed]) -> tuple[GateUse,
         rows += len(weights)
     if not rows:
         raise DataError("there are no rows; the use of gates cannot be measured.")
-    found, at = [], 0
+    uses, at = [], 0
     for place in places:
         end = at + len(place.layers)
-        found.append(
+        uses.append(
             GateUse(
                 gate=place.name,
                 readers=place.readers,
@@ -104,7 +104,7 @@ def gate_use(model: MultiTaskModel, batches: Iterable[Packed]) -> tuple[GateUse,
             )
         )
         at = end
-    return tuple(found)
+    return tuple(uses)
 
 
 class _Place(NamedTuple):
@@ -134,8 +134,8 @@ def _places_of_level(level: Extraction, tasks: tuple[str, ...]) -> list[_Place]:
         return tuple(f"{name} {i + 1}" for i in range(count))
 
     common = numbered(SHARED, level.num_shared)
-    own = numbered("own", level.num_specific)
-    places = [_Place(level.name, tasks, own + common, list(level.gates))]
+    private = numbered("own", level.num_specific)
+    places = [_Place(level.name, tasks, private + common, list(level.gates))]
     if level.shared_gate is not None:
         of_tasks = [name for task in tasks for name in numbered(task, level.num_specific)]
         name = f"{level.name}, shared"

@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -13,10 +14,11 @@ from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import SpecError
 from tfmtl.features.rows import READ_ROWS, PackedData, Rows
 from tfmtl.metrics.bootstrap import Interval
+from tfmtl.metrics.metric import Metric
 from tfmtl.metrics.packed import Predicted, predict_packed
 from tfmtl.model.heads import trained_tasks
 from tfmtl.transfer.gates import GateUse
-from tfmtl.transfer.intervals import check_metric, gain, over_rows, over_seeds
+from tfmtl.transfer.intervals import gain_metric, over_rows, over_seeds
 from tfmtl.transfer.report import TaskTransfer, TransferReport, epoch_cosines
 from tfmtl.transfer.runs import Outcome, Watch, digest_of, outcome_of
 from tfmtl.transfer.twins import TaskRows, twin_of
@@ -37,7 +39,7 @@ def negative_transfer(
     directory: str | None = None,
     verbose: int = 1,
 ) -> TransferReport:
-    """Compares a multi-task model with one single-task twin a served task, seed by seed.
+    """Compares a multi-task model with one single-task twin per served task, seed by seed.
 
         report = tfmtl.negative_transfer(experiment, prepared.data, prepared.test, seeds=5)
         print(report)
@@ -53,9 +55,9 @@ def negative_transfer(
         seeds: Seeds, or how many, from the experiment's own on. From two on intervals are
             Student's over seeds; of a single one, a paired bootstrap over requests (or users),
             or rows where neither is declared.
-        metric: What the gain of binary tasks is measured in: `auc`, `gauc`, `log_loss`, `ne` or
-            `mae`.
-        regression_metric: That of regressions: `mse`, `rmse`, `mae` or `r2`.
+        metric: What the gain of binary tasks is measured in: any of their metrics that is best
+            high or low, such as `auc`, `gauc`, `log_loss`, `ne` or `pr_auc`.
+        regression_metric: That of regressions, such as `mse`, `rmse`, `mae` or `r2`.
         log_every: Steps between two measurements of the gradients' cosines; four times an epoch
             by default. An epoch without one is NaN.
         log_rows: Training rows to measure them on.
@@ -65,7 +67,7 @@ def negative_transfer(
         directory: Where results are kept, training by training, in a folder for each experiment,
             seed and rows: what is there is not trained again, and a training that was killed
             goes on from its last checkpoint. Nothing is kept without it.
-        verbose: 1 shows a bar over the trainings, 2 a line an epoch too, 0 nothing.
+        verbose: 1 shows a bar over the trainings, 2 also a line per epoch, 0 nothing.
 
     Raises:
         SpecError: Fewer than two tasks are trained, a metric is not known, or `seeds` has none or
@@ -75,6 +77,8 @@ def negative_transfer(
     problem, part = experiment.problem, _backbone(experiment)
     trained = trained_tasks(problem, experiment.model.conv_semantics or part.conv_semantics)
     compared = _compared(problem, trained, metric, regression_metric)
+    experiment = _measuring(experiment, compared)
+    problem = experiment.problem
     chosen = _seeds(experiment, seeds)
     steps = max(data.train.count() // experiment.training.batch_size, 1)
     watch = None
@@ -82,7 +86,7 @@ def negative_transfer(
         watch = Watch(every=log_every or max(steps // 4, 1), rows=log_rows)
     together: list[Outcome] = []
     alone: dict[str, list[Outcome]] = {name: [] for name in compared}
-    # A twin's rows follow from these and its problem: they are read once, not once a training.
+    # The rows of every twin follow from these and its problem, so one digest serves all trainings.
     digest = "" if directory is None else digest_of(data.train, data.validation, test_rows)
     run = functools.partial(
         outcome_of,
@@ -112,16 +116,16 @@ def negative_transfer(
                 for outcomes in (together, *alone.values()):
                     outcomes[-1].predictions.clear()
     tasks = {
-        name: _over_seeds(problem, name, bare, alone[name], together, level)
-        for name, bare in compared.items()
+        name: _over_seeds(problem, name, chosen_metric, alone[name], together, level)
+        for name, chosen_metric in compared.items()
     }
     over = "seeds"
     if len(chosen) == 1:
         truth = _truth(test_rows)
         over = _unit(problem, truth)
-        for name, bare in compared.items():
+        for name, chosen_metric in compared.items():
             both = (alone[name][0], together[0])
-            interval = _over_rows(problem, name, bare, truth, both, samples, level)
+            interval = _over_rows(problem, name, chosen_metric, truth, both, samples, level)
             tasks[name] = dataclasses.replace(tasks[name], gain=interval)
     return TransferReport(
         seeds=chosen,
@@ -133,28 +137,46 @@ def negative_transfer(
     )
 
 
-def _backbone(experiment):
+def _backbone(experiment: ExperimentConfig) -> Any:
     return registry.get("backbone", experiment.model.backbone.get("name", ""))
 
 
-def _compared(problem, trained, metric, regression_metric) -> dict[str, str]:
+def _compared(
+    problem: ProblemSpec, trained: Sequence[str], metric: str, regression_metric: str
+) -> dict[str, Metric[...]]:
     if len(trained) < 2:
         raise SpecError(
             "negative_transfer compares several tasks with each alone; trained here are "
             f"{list(trained)}."
         )
-    compared = {t.name: metric if t.kind == "binary" else regression_metric for t in problem.served}
-    for name, bare in compared.items():
-        check_metric(problem.task(name).kind, bare)
-    if "gauc" in compared.values() and not (problem.request_id or problem.user_id):
-        raise SpecError(
-            "metric='gauc' is within requests or users, and the problem declares neither. Give "
-            "ProblemSpec(request_id=…), or take metric='auc'."
-        )
+    compared = {
+        task.name: gain_metric(task.kind, metric if task.kind == "binary" else regression_metric)
+        for task in problem.served
+    }
+    for chosen in compared.values():
+        if chosen.needs_groups and not (problem.request_id or problem.user_id):
+            raise SpecError(
+                f"metric={chosen.name!r} is within requests or users, and the problem declares "
+                "neither. Give ProblemSpec(request_id=…), or take metric='auc'."
+            )
     return compared
 
 
-def _seeds(experiment, seeds) -> tuple[int, ...]:
+def _measuring(
+    experiment: ExperimentConfig, compared: Mapping[str, Metric[...]]
+) -> ExperimentConfig:
+    """The experiment whose tasks are measured by what they are compared in."""
+    tasks = [
+        dataclasses.replace(task, metrics=(*task.metrics, compared[task.name]))
+        if task.name in compared
+        else task
+        for task in experiment.problem.tasks
+    ]
+    problem = dataclasses.replace(experiment.problem, tasks=tuple(tasks))
+    return dataclasses.replace(experiment, problem=problem)
+
+
+def _seeds(experiment: ExperimentConfig, seeds: Sequence[int] | int) -> tuple[int, ...]:
     first = experiment.training.seed
     chosen = tuple(range(first, first + seeds)) if isinstance(seeds, int) else tuple(seeds)
     if not chosen or len(set(chosen)) < len(chosen):
@@ -167,14 +189,14 @@ def _seeds(experiment, seeds) -> tuple[int, ...]:
 def _over_seeds(
     problem: ProblemSpec,
     task: str,
-    metric: str,
+    metric: Metric[...],
     alone: Sequence[Outcome],
     together: Sequence[Outcome],
     level: float,
 ) -> TaskTransfer:
-    full = problem.metric_name(task, metric)
+    full = problem.metric_name(task, metric.name)
     of_one, of_all = ([o.metrics[full] for o in outcomes] for outcomes in (alone, together))
-    gains = [gain(metric, a, b) for a, b in zip(of_one, of_all, strict=True)]
+    gains = [metric.gain(a, b) for a, b in zip(of_one, of_all, strict=True)]
     return TaskTransfer(
         metric=full,
         together=tuple(of_all),
@@ -186,17 +208,16 @@ def _over_seeds(
 def _over_rows(
     problem: ProblemSpec,
     task: str,
-    metric: str,
+    metric: Metric[...],
     truth: Predicted,
     both: Sequence[Outcome],
     samples: int,
     level: float,
 ) -> Interval:
     index = problem.task_names.index(task)
-    seen = truth.weights[:, index] > 0
+    seen = truth.observed[:, index]
     alone, together = (outcome.predictions[task][seen] for outcome in both)
     return over_rows(
-        problem.task(task).kind,
         metric,
         truth.labels[seen, index],
         alone,

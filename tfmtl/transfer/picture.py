@@ -2,22 +2,30 @@
 
 import itertools
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tfmtl.errors import DataError
-from tfmtl.transfer.report import HELPED, HURT, TaskTransfer, TransferReport
+from tfmtl.metrics.sliced import split_name
+from tfmtl.transfer.gates import GateUse
+from tfmtl.transfer.report import HELPED, HURT, Cosines, TaskTransfer, TransferReport
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = {HELPED: "tab:green", HURT: "tab:red"}
 
 
-def draw_transfer(report: TransferReport):
+def draw_transfer(report: TransferReport) -> "Figure":
     """A figure of the gains with their intervals, and of what else the report has.
 
-    Axes stand in this order: gains, an axis for each metric, since metrics have units; cosines of
-    every two tasks over the epochs; a heat map of expert use for each place with gates. What the
-    report lacks has no axes.
+    The axes, in this order: gains, one axis per metric, since metrics have units; cosines of every
+    two tasks over the epochs; a heat map of expert use per layer of gates. What the report lacks
+    has no axes.
 
     Args:
-        report: What `negative_transfer` found.
+        report: The report of `negative_transfer`.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -32,7 +40,7 @@ def draw_transfer(report: TransferReport):
         raise DataError("there is no task to draw; the report is empty.")
     by_metric: dict[str, list[TaskTransfer]] = {}
     for task in report.tasks.values():
-        by_metric.setdefault(_bare(task.metric), []).append(task)
+        by_metric.setdefault(split_name(task.metric)[1], []).append(task)
     panels = len(by_metric) + (report.cosines is not None) + len(report.gates)
     columns = min(panels, 3)
     rows = math.ceil(panels / columns)
@@ -47,11 +55,7 @@ def draw_transfer(report: TransferReport):
     return figure
 
 
-def _bare(metric: str) -> str:
-    return metric.split("/")[-1].split("@")[0]
-
-
-def _draw_gains(axis, metric, tasks, interval):
+def _draw_gains(axis: "Axes", metric: str, tasks: Sequence[TaskTransfer], interval: str) -> None:
     for place, task in enumerate(tasks):
         gain = task.gain
         colour = COLOURS.get(task.verdict, "tab:grey")
@@ -64,7 +68,10 @@ def _draw_gains(axis, metric, tasks, interval):
     axis.grid(alpha=0.3, axis="x")
 
 
-def _draw_cosines(axis, cosines):
+def _draw_cosines(axis: "Axes", cosines: Cosines) -> None:
+    # Loaded here, as above.
+    from matplotlib.ticker import MaxNLocator
+
     epochs = range(1, len(cosines.epochs) + 1)
     for first, second in itertools.combinations(cosines.tasks, 2):
         axis.plot(
@@ -74,7 +81,7 @@ def _draw_cosines(axis, cosines):
             markersize=3,
             label=f"{first}, {second}",
         )
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axis.axhline(0.0, color="black", linewidth=0.8)
     axis.set(
         xlabel="epoch", ylabel="cosine", ylim=(-1.05, 1.05), title="gradients on what is shared"
@@ -83,7 +90,7 @@ def _draw_cosines(axis, cosines):
     axis.legend(fontsize="small")
 
 
-def _draw_use(figure, axis, gate):
+def _draw_use(figure: "Figure", axis: "Axes", gate: GateUse) -> None:
     image = axis.imshow(gate.use, vmin=0.0, vmax=1.0, cmap="viridis", aspect="auto")
     axis.set_xticks(range(len(gate.experts)), gate.experts, rotation=45, ha="right")
     axis.set_yticks(

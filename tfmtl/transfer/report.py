@@ -1,4 +1,4 @@
-"""Does sharing help? What each task gains over a model of its own, and signs of why.
+"""Whether sharing helps: what each task gains over its single-task model, and signs of why.
 
 A task that is worse together than alone suffers negative transfer. Beside the gain stand the
 cosines of the tasks' gradients on what they share, below 0 where one's step undoes another's, and
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tfmtl.metrics.bootstrap import Interval
+from tfmtl.metrics.checks import Floats
 from tfmtl.plain import finite
 from tfmtl.text import aligned
 from tfmtl.transfer.gates import GateUse
@@ -57,7 +58,7 @@ class TaskTransfer:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cosines:
-    """How the tasks' gradients lie to each other on shared variables, in training.
+    """Cosines between the tasks' gradients on shared variables, in training.
 
     Args:
         tasks: The trained tasks, unserved ones among them.
@@ -81,7 +82,7 @@ class Cosines:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TransferReport:
-    """What `negative_transfer` found.
+    """The results of `negative_transfer`.
 
     Args:
         seeds: Seeds trained with.
@@ -112,7 +113,8 @@ class TransferReport:
             plain["tasks"][name]["verdict"] = task.verdict
         if self.cosines is not None:
             plain["cosines"]["mean"] = self.cosines.mean
-        return finite(plain)
+        defined: dict[str, Any] = finite(plain)
+        return defined
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> "TransferReport":
@@ -180,9 +182,9 @@ def epoch_cosines(
         tasks: The trained tasks.
         steps: Steps of an epoch.
     """
-    by_epoch: dict[int, list[np.ndarray]] = {}
+    by_epoch: dict[int, list[Floats]] = {}
     for log in logs:
-        mine: dict[int, list[np.ndarray]] = {}
+        mine: dict[int, list[Floats]] = {}
         for row in log:
             if row["step"]:
                 epoch = (int(row["step"]) - 1) // steps
@@ -198,7 +200,7 @@ def epoch_cosines(
     )
 
 
-def mean_of(matrices: Sequence[np.ndarray]) -> np.ndarray:
+def mean_of(matrices: Sequence[Floats]) -> Floats:
     """The mean of what is defined, by cell; NaN where nothing is."""
     stack = np.stack(matrices)
     there = ~np.isnan(stack)
@@ -207,7 +209,7 @@ def mean_of(matrices: Sequence[np.ndarray]) -> np.ndarray:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def matrix(array: np.ndarray) -> Matrix:
+def matrix(array: Floats) -> Matrix:
     """A matrix as plain numbers, which can be compared and written."""
     return tuple(tuple(row) for row in array.tolist())
 
@@ -223,14 +225,14 @@ def gate_from_json(plain: Mapping[str, Any]) -> GateUse:
     )
 
 
-def _matrix_of(row, tasks):
-    found = np.eye(len(tasks))
+def _matrix_of(row: Mapping[str, float], tasks: Sequence[str]) -> Floats:
+    cosines = np.eye(len(tasks))
     for i, task in enumerate(tasks):
         if math.isnan(row[f"norm/{task}"]):
-            found[i, i] = np.nan
+            cosines[i, i] = np.nan
     for i, j in itertools.combinations(range(len(tasks)), 2):
-        found[i, j] = found[j, i] = row[f"cosine/{tasks[i]}/{tasks[j]}"]
-    return found
+        cosines[i, j] = cosines[j, i] = row[f"cosine/{tasks[i]}/{tasks[j]}"]
+    return cosines
 
 
 def _cosine_lines(cosines: Cosines) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.features.rows import READ_ROWS, PackedData, Rows, numpy_batches
@@ -47,7 +48,7 @@ class Outcome:
     """
 
     metrics: Mapping[str, float]
-    predictions: dict[str, np.ndarray]
+    predictions: dict[str, NDArray[Any]]
     log: list[dict[str, float]]
     gates: tuple[GateUse, ...]
 
@@ -64,7 +65,7 @@ def outcome_of(
     rows_digest: str = "",
     verbose: int = 0,
 ) -> Outcome:
-    """Trains an experiment and measures it on test rows, or reads what was found before.
+    """Trains an experiment and measures it on test rows, or reads the result of an earlier run.
 
     Args:
         name: Of the training, for its folder.
@@ -75,7 +76,7 @@ def outcome_of(
         gates: Whether to look at the gates.
         directory: Where results are kept. A result is taken up again only where problem, model,
             training, rows and what is watched are the same.
-        rows_digest: What tells these rows from others, from `digest_of`.
+        rows_digest: Identifies the rows, from `digest_of`.
         verbose: As in `tfmtl.run.train`.
     """
     if directory is None:
@@ -114,10 +115,18 @@ def digest_of(*splits: Rows) -> str:
     return digest.hexdigest()
 
 
-def _trained(experiment, data, test_rows, watch, gates, folder, verbose) -> Outcome:
+def _trained(
+    experiment: ExperimentConfig,
+    data: PackedData,
+    test_rows: Rows,
+    watch: Watch | None,
+    gates: bool,
+    folder: str | None,
+    verbose: int,
+) -> Outcome:
     logs = []
     if watch is not None:
-        # In a seeded order: rows of a log lie by day or request, and a few would be of one kind.
+        # In a seeded order: a log is sorted by day or request, and its first rows are of one kind.
         first = data.train.batches(min(watch.rows, data.train.count()), seed=0)
         path = None if folder is None else os.path.join(folder, "gradients.jsonl")
         logs.append(GradientLog(next(iter(first)), every=watch.every, path=path))
@@ -146,7 +155,7 @@ def _write(folder: str, outcome: Outcome, about: Mapping[str, Any]) -> None:
         "log": outcome.log,
         "gates": [dataclasses.asdict(gate) for gate in outcome.gates],
     }
-    # Last: a folder with a result is whole.
+    # Written last, so that a folder with a result is complete.
     write_json(os.path.join(folder, RESULT), finite(plain), allow_nan=False)
 
 

@@ -1,11 +1,12 @@
 """Single-task twins: an experiment with one of its tasks alone, on the same rows."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import tensorflow as tf
 
 from tfmtl.declare.experiment import Evaluation, ExperimentConfig
-from tfmtl.declare.features import TargetEncoding
+from tfmtl.declare.features import Feature, TargetEncoding
 from tfmtl.declare.layout import LABELS, PSEUDO, WEIGHTS, has_pseudo
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.features.rows import Rows
@@ -23,7 +24,7 @@ def twin_of(experiment: ExperimentConfig, task: str) -> ExperimentConfig:
       a post-click conversion rate learns from clicks alone, and is measured as `cvr/auc@click`.
     - A product has a head of its own (`ctcvr_direct`): there is nothing to multiply.
     - Balancer `fixed` at weight 1, and no loss terms: both are about several tasks.
-    - Labels that teach the task's own logit (`head=`) stay; they are no other task.
+    - Labels that teach the task's own logit (`head=`) stay, since they have no prediction apart.
     - The epoch is chosen by the experiment's `monitor` where the task has it, and by its own AUC
       (`mean_auc`) or, of a regression, loss where not.
 
@@ -37,9 +38,9 @@ def twin_of(experiment: ExperimentConfig, task: str) -> ExperimentConfig:
     problem = _alone(experiment.problem, task)
     monitor = experiment.training.monitor
     binary = problem.task(task).kind == "binary"
-    own = "mean_auc" if binary else "loss"
-    if monitor not in (own, "loss") and not monitor.startswith(f"{task}/"):
-        monitor = own
+    default = "mean_auc" if binary else "loss"
+    if monitor not in (default, "loss") and not monitor.startswith(f"{task}/"):
+        monitor = default
     names, weights = problem.task_names, experiment.model.balancer.get("task_weights") or {}
     kept = {name: weights[name] for name in names if name in weights}
     balancer = {"name": "fixed", **({"task_weights": kept} if kept and len(names) > 1 else {})}
@@ -85,21 +86,21 @@ class TaskRows:
         """How many rows there are."""
         return self.rows.count()
 
-    def _narrow(self, packed):
-        found = dict(packed)
+    def _narrow(self, packed: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        narrowed = dict(packed)
         for name in (LABELS, WEIGHTS, PSEUDO):
             if name in packed:
-                found[name] = tf.gather(packed[name], self.columns, axis=1)
+                narrowed[name] = tf.gather(packed[name], self.columns, axis=1)
         if not self.pseudo:
-            found.pop(PSEUDO, None)
-        return found
+            narrowed.pop(PSEUDO, None)
+        return narrowed
 
 
 def _alone(problem: ProblemSpec, task: str) -> ProblemSpec:
     name = problem.task(task).name
     tasks = tuple(t for t in problem.tasks if t.name == name or (t.head == name and t.trained))
     labels = {t.label for t in tasks}
-    # A space that was another task's label still says which rows count, by the rows' weights.
+    # The label of another task may be this task's space: the packed weights still hold it.
     spaces = [t.observed_if for t in tasks if t.observed_if and t.observed_if not in labels]
     kept = [i for i in problem.indicators if i not in labels]
     return dataclasses.replace(
@@ -111,8 +112,8 @@ def _alone(problem: ProblemSpec, task: str) -> ProblemSpec:
     )
 
 
-def _encoded(feature, task):
-    # The packed rows hold the encodings; whose labels made them is past, and may not be declared.
+def _encoded(feature: Feature, task: str) -> Feature:
+    # The packed rows hold the encoded values already. The task whose labels made them may be gone.
     return (
         dataclasses.replace(feature, task=task) if isinstance(feature, TargetEncoding) else feature
     )

@@ -11,10 +11,12 @@ from keras_tuner import oracles
 from keras_tuner.errors import FatalError
 
 from tfmtl.declare.experiment import ExperimentConfig
+from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import DataError, SpecError
 from tfmtl.features.rows import PackedData
+from tfmtl.metrics.monitor import lower_is_better
 from tfmtl.run import train
-from tfmtl.training.checkpoints import forget, lower_is_better
+from tfmtl.training.checkpoints import forget
 from tfmtl.training.epochs import Validate, best_metrics
 from tfmtl.tuning.space import check_tuning, choices, trial_experiment
 
@@ -55,9 +57,10 @@ class ExperimentTuner(keras_tuner.engine.base_tuner.BaseTuner):
             raise SpecError(f"experiment {experiment.name!r} declares no tuning=Tuning(...).")
         self.experiment, self.verbose, self.validate = experiment, verbose, validate
         tuning = experiment.tuning
+        best = direction(experiment.training.monitor, experiment.problem)
         super().__init__(
             ORACLES[tuning.algorithm](
-                objective=keras_tuner.Objective("monitor", direction(experiment.training.monitor)),
+                objective=keras_tuner.Objective("monitor", best),
                 max_trials=tuning.trials,
                 hyperparameters=search_space(tuning.space),
                 seed=experiment.training.seed,
@@ -124,11 +127,18 @@ def search_space(space: Mapping[str, Any]) -> keras_tuner.HyperParameters:
     return parameters
 
 
-def direction(monitor: str) -> str:
+def direction(monitor: str, problem: ProblemSpec | None = None) -> str:
     """`min` for a loss or an error, `max` for an AUC.
+
+    Args:
+        monitor: Full or bare name.
+        problem: Knows the metrics of your own that are not registered.
+
+    Raises:
+        SpecError: No metric has that name, or it is best at a value, neither high nor low.
 
     Example:
         >>> direction("cvr/auc@click"), direction("ctr/log_loss@imp")
         ('max', 'min')
     """
-    return "min" if lower_is_better(monitor) else "max"
+    return "min" if lower_is_better(monitor, problem) else "max"

@@ -112,7 +112,7 @@ def _quality(
         rows = model.predict_rows(prepared.test.batches(1 << 14))
         of_task = model.problem.task_names.index("ctr")
         asked = prepared.test.tensors["label_weights"].numpy()[:, of_task] > 0
-        clicked = rows.weights[:, of_task] > 0
+        clicked = rows.observed[:, of_task]
         bound = SIMILAR * entropies["mmoe"] if "mmoe" in entropies else None
         entropies[name] = normalized_entropy(truth[asked], rows.predictions["ctr"][asked])
         yield Result(
