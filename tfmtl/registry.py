@@ -25,7 +25,9 @@ ROOMS: Mapping[str, str] = {
     "pooling": "tfmtl.operations",
     "hidden": "tfmtl.operations",
     "balancer": "tfmtl.balancing",
+    "loss": "tfmtl.losses",
     "term": "tfmtl.losses",
+    "encoding": "tfmtl.features.encodings",
     "optimizer": "tfmtl.model.optimizers",
 }
 """Where the library's own parts of each kind register themselves."""

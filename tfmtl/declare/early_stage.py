@@ -32,7 +32,7 @@ that nobody saw is never a negative: whatever its `click` says, `final_pctr` sta
 from collections.abc import Sequence
 
 from tfmtl.declare.split import Sampling
-from tfmtl.declare.tasks import Task, binary, regression
+from tfmtl.declare.tasks import DEFAULT_LOSSES, Loss, Task, binary, regression
 from tfmtl.errors import SpecError, did_you_mean
 
 TEACHER_MODES = ("separate", "shared", "both", "none")
@@ -46,8 +46,7 @@ def tasks(
     pseudo_labels: bool = True,
     pseudo_weight: float = 1.0,
     weight: str | None = None,
-    cqs_loss: str = "squared",
-    cqs_delta: float = 1.0,
+    cqs_loss: Loss = DEFAULT_LOSSES["regression"],
     click: str = "click",
     final_pctr: str = "final_pctr",
     final_cqs: str = "final_cqs",
@@ -65,7 +64,6 @@ def tasks(
         pseudo_weight: What such a row weighs in the CTR loss.
         weight: Column with the rows' weights in all losses, for a log that re-weighs its sample.
         cqs_loss: As `loss` in `regression`; the paper's is squared (eq. 3).
-        cqs_delta: As `delta` in `regression`.
         click: Column with the click.
         final_pctr: Column with the final stage's click-through rate.
         final_cqs: Column with its consolidated quality score.
@@ -87,7 +85,7 @@ def tasks(
             pseudo_weight=pseudo_weight,
             weight=weight,
         ),
-        regression("cqs", label=final_cqs, loss=cqs_loss, delta=cqs_delta, weight=weight),
+        regression("cqs", label=final_cqs, loss=cqs_loss, weight=weight),
     ]
     for name, head in (("teacher", None), ("teacher_on_ctr", "ctr")):
         mode = "separate" if head is None else "shared"

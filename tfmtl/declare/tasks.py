@@ -1,18 +1,29 @@
 """Tasks: what is predicted, from which label, on which rows."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
 
+from tfmtl import registry
 from tfmtl.declare.features import Column
 from tfmtl.errors import SpecError, did_you_mean
+from tfmtl.plain import freeze
 
-LOSSES = ("squared", "huber", "pseudo_huber", "log_cosh")
-BINARY_LOSSES = ("cross_entropy", "focal")
+DEFAULT_LOSSES: Mapping[str, str] = {"binary": "cross_entropy", "regression": "squared"}
+"""The loss by the kind of the task; declaring a task with it loads no TensorFlow."""
+
 BALANCED_SQRT = "balanced_sqrt"
+
+Loss = str | Mapping[str, Any] | Callable[..., Any]
+"""A name, a mapping with a `name` and arguments, or a class or function."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
-    """One prediction. Made by `binary` or `regression`, which document the fields."""
+    """One prediction. Made by `binary` or `regression`, which document the fields.
+
+    `loss` is the configuration of a part of kind "loss", `{"name": "focal", "gamma": 1.0}`.
+    """
 
     name: str
     kind: str
@@ -27,14 +38,12 @@ class Task:
     head: str | None = None
     trained: bool = True
     served: bool = True
-    loss: str = "squared"
-    delta: float = 1.0
+    loss: Mapping[str, Any]
     positive_weight: float | str = 1.0
     negative_weight: float = 1.0
-    gamma: float = 2.0
-    alpha: float | None = None
 
     def __post_init__(self) -> None:
+        freeze(self)
         if not self.name.isidentifier():
             raise SpecError(
                 f"task {self.name!r}: a name becomes a metric's and a signature's name, so it "
@@ -64,9 +73,7 @@ def binary(
     served: bool = True,
     positive_weight: float | str = 1.0,
     negative_weight: float = 1.0,
-    loss: str = "cross_entropy",
-    gamma: float = 2.0,
-    alpha: float | None = None,
+    loss: Loss = DEFAULT_LOSSES["binary"],
 ) -> Task:
     """Declares a probability.
 
@@ -105,36 +112,15 @@ def binary(
             of both is twice the loss. A soft label `y` has `y` of this weight and `1 − y` of the
             other.
         negative_weight: Likewise of a negative row.
-        loss: `cross_entropy`, or `focal` (Lin et al., ICCV 2017, eq. 5), which makes little of
-            rows that are predicted well.
-        gamma: How little, at least 0: a positive's loss is multiplied by `(1 − p)^gamma`, a
-            negative's by `p^gamma`. For `focal` alone.
-        alpha: What `focal` multiplies a positive's loss by, between 0 and 1, and `1 − alpha` a
-            negative's; both are left alone without it.
+        loss: A registered loss by name; with its arguments, `{"name": "focal", "gamma": 1.0}`; or
+            a class or function of your own. `cross_entropy`, `focal`, `poly1` or
+            `label_smoothing`; see `tfmtl.losses`. Any but the default loads TensorFlow here, to
+            check its arguments.
+
+    Raises:
+        SpecError: The arguments contradict each other, or the loss is unknown.
     """
-    if soft and positive is not None:
-        raise SpecError(f"task {name!r}: a soft label is a number, so positive= has no meaning.")
-    if not 0 <= pseudo_weight < float("inf"):
-        raise SpecError(f"task {name!r}: pseudo_weight={pseudo_weight} must be at least 0.")
-    if head is not None and served:
-        raise SpecError(
-            f"task {name!r}: with head={head!r} it has no prediction of its own to serve; give "
-            "served=False."
-        )
-    if head is None and not trained:
-        raise SpecError(
-            f"task {name!r}: trained=False without head= would leave a head of its own as it "
-            "began; name the task whose prediction its label is held against, as head='ctr'."
-        )
-    _check_class_weights(name, positive_weight, negative_weight)
-    _check_focal(name, loss, gamma, alpha)
-    plain = positive_weight == negative_weight == 1 and loss == "cross_entropy"
-    if not trained and not plain:
-        raise SpecError(
-            f"task {name!r}: with trained=False it has no loss for positive_weight=, "
-            "negative_weight= or loss= to change; leave them out."
-        )
-    return Task(
+    task = Task(
         name=name,
         kind="binary",
         label=label,
@@ -150,10 +136,12 @@ def binary(
         served=served,
         positive_weight=positive_weight,
         negative_weight=negative_weight,
-        loss=loss,
-        gamma=gamma,
-        alpha=alpha,
+        loss=_loss(name, "binary", loss),
     )
+    _check_label(task)
+    _check_head(task)
+    _check_class_weights(task)
+    return task
 
 
 def regression(
@@ -162,8 +150,7 @@ def regression(
     label: str,
     observed_if: str | None = None,
     weight: str | None = None,
-    loss: str = "squared",
-    delta: float = 1.0,
+    loss: Loss = DEFAULT_LOSSES["regression"],
     served: bool = True,
 ) -> Task:
     """Declares a real number, such as a quality score.
@@ -176,58 +163,101 @@ def regression(
         label: Column with numbers.
         observed_if: As in `binary`.
         weight: As in `binary`.
-        loss: `squared`, or robust against outliers: `huber`, `pseudo_huber`, `log_cosh`. Near
-            zero the robust ones are half the square: to compare, double the task's weight.
-        delta: Residual at which outliers begin, in standard deviations; not for `squared`.
+        loss: As in `binary`: `squared`, or robust against outliers, `huber`, `pseudo_huber` or
+            `log_cosh`, as `{"name": "huber", "delta": 0.5}` with the residual at which outliers
+            begin, in standard deviations. Near zero the robust ones are half the square: to
+            compare, double the task's weight.
         served: As in `binary`.
+
+    Raises:
+        SpecError: The loss is unknown, or an argument of it.
     """
-    if loss not in LOSSES:
-        raise SpecError(
-            f"task {name!r}: loss={loss!r} is none of {list(LOSSES)}.{did_you_mean(loss, LOSSES)}"
-        )
-    if not 0 < delta < float("inf"):
-        raise SpecError(f"task {name!r}: delta={delta} must be above 0.")
     return Task(
         name=name,
         kind="regression",
         label=label,
         observed_if=observed_if,
         weight=weight,
-        loss=loss,
-        delta=delta,
+        loss=_loss(name, "regression", loss),
         served=served,
     )
 
 
-def _check_class_weights(name: str, positive: float | str, negative: float) -> None:
+def _loss(task: str, kind: str, loss: Loss) -> dict[str, Any]:
+    """The configuration of a task's loss, whose name and arguments are known to be right."""
+    try:
+        config = registry.config_of("loss", loss)
+        if config == {"name": DEFAULT_LOSSES[kind]}:
+            return config
+        _check_loss(kind, config)
+    except SpecError as error:
+        raise SpecError(f"task {task!r}: {error}") from None
+    return config
+
+
+def _check_loss(kind: str, config: Mapping[str, Any]) -> None:
+    name = config["name"]
+    if ":" not in name:
+        kinds = {n: registry.get("loss", n).task_kind for n in registry.names("loss")}
+        known = [n for n, fits in kinds.items() if fits == kind]
+        if name not in known:
+            raise SpecError(
+                f"loss={name!r} is no loss of a {kind} task; those are {known}."
+                f"{did_you_mean(name, known)}"
+            )
+    part = registry.get("loss", name)
+    if not isinstance(part, type):
+        registry.check("loss", config)
+        return
+    if getattr(part, "task_kind", None) != kind:
+        raise SpecError(
+            f"loss={name!r} is no loss of a {kind} task: it is a class, and not a subclass of "
+            f"tfmtl.losses.{kind.capitalize()}Loss. A function (labels, logits) would do too."
+        )
+    registry.build("loss", config)
+
+
+def _check_label(task: Task) -> None:
+    if task.soft and task.positive is not None:
+        raise SpecError(
+            f"task {task.name!r}: a soft label is a number, so positive= has no meaning."
+        )
+    if not 0 <= task.pseudo_weight < float("inf"):
+        raise SpecError(
+            f"task {task.name!r}: pseudo_weight={task.pseudo_weight} must be at least 0."
+        )
+
+
+def _check_head(task: Task) -> None:
+    if task.head is not None and task.served:
+        raise SpecError(
+            f"task {task.name!r}: with head={task.head!r} it has no prediction of its own to "
+            "serve; give served=False."
+        )
+    if task.head is None and not task.trained:
+        raise SpecError(
+            f"task {task.name!r}: trained=False without head= would leave a head of its own at "
+            "its initial weights; name the task whose prediction its label is compared with, as "
+            "head='ctr'."
+        )
+    weighted = not task.positive_weight == task.negative_weight == 1
+    if not task.trained and (weighted or task.loss != {"name": DEFAULT_LOSSES[task.kind]}):
+        raise SpecError(
+            f"task {task.name!r}: with trained=False it has no loss for positive_weight=, "
+            "negative_weight= or loss= to change; leave them out."
+        )
+
+
+def _check_class_weights(task: Task) -> None:
+    positive, negative = task.positive_weight, task.negative_weight
     if isinstance(positive, str) and positive != BALANCED_SQRT:
         raise SpecError(
-            f"task {name!r}: positive_weight={positive!r} is neither a number nor "
+            f"task {task.name!r}: positive_weight={positive!r} is neither a number nor "
             f"{BALANCED_SQRT!r}.{did_you_mean(positive, [BALANCED_SQRT])}"
         )
     for field, weight in (("positive_weight", positive), ("negative_weight", negative)):
         if weight != BALANCED_SQRT and not 0 < float(weight) < float("inf"):
             raise SpecError(
-                f"task {name!r}: {field}={weight} must be above 0; rows that are not to count are "
-                "those on which the task is not observed, as observed_if= or labelled_if= say."
+                f"task {task.name!r}: {field}={weight} must be above 0; rows that are not to count "
+                "are those on which the task is not observed, as observed_if= or labelled_if= say."
             )
-
-
-def _check_focal(name: str, loss: str, gamma: float, alpha: float | None) -> None:
-    if loss not in BINARY_LOSSES:
-        raise SpecError(
-            f"task {name!r}: loss={loss!r} is none of {list(BINARY_LOSSES)}."
-            f"{did_you_mean(loss, BINARY_LOSSES)}"
-        )
-    if not 0 <= gamma < float("inf"):
-        raise SpecError(f"task {name!r}: gamma={gamma} must be at least 0; Lin et al. take 2.")
-    if alpha is not None and not 0 < alpha < 1:
-        raise SpecError(
-            f"task {name!r}: alpha={alpha} must be between 0 and 1, as alpha=0.25; a negative's "
-            "loss is multiplied by 1 - alpha."
-        )
-    if alpha is not None and loss != "focal":
-        raise SpecError(
-            f"task {name!r}: alpha={alpha} is of loss='focal', and loss={loss!r}; class weights "
-            "are positive_weight= and negative_weight=."
-        )
