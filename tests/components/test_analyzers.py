@@ -10,8 +10,10 @@ from tensorflow_transform.tf_metadata import dataset_metadata, metadata_io, sche
 from components.analyzers import TransformAnalyzers, TransformGraph
 from pipeline.trainer_module import table_rows
 from tests.doubles.worlds import PROBLEM, rows
+from tests.features.test_encodings import SMALL
+from tfmtl import registry
 from tfmtl.declare.features import FOLD
-from tfmtl.declare.problem import ProblemSpec, binary, numerical
+from tfmtl.declare.problem import ProblemSpec, binary, categorical, numerical
 from tfmtl.features.encode import encode
 from tfmtl.features.fit import Preprocessor
 from tfmtl.features.raw import DTYPES, dense_columns
@@ -115,3 +117,44 @@ def test_a_constant_in_training_leaves_another_served_value_its_size(tmp_path):
         )
     assert abs(rows_seen[0]["numbers_context"][0]) < 1e-5
     assert served[0]["numbers_context"][0] == pytest.approx(0.1, abs=1e-5)
+
+
+def test_every_encoding_is_the_same_in_both(tmp_path):
+    make = {"categorical": categorical, "numerical": numerical}
+    parts = {name: registry.get("encoding", name) for name in SMALL}
+    features = tuple(
+        make[part.feature_kind](f"of_{name}", column=part.feature_kind, encoding=config)
+        for name, part in parts.items()
+        if name != "identity"
+        for config in ({"name": name, **SMALL[name]},)
+    )
+    integers = categorical("integer", encoding={"name": "identity", **SMALL["identity"]})
+    problem = ProblemSpec(
+        features=(*features, integers), tasks=(binary("y", label="y"),), request_id="request"
+    )
+    raw = {
+        "categorical": ["a", "b", "", "b", "a", "c", "c", "d"] * 5,
+        "numerical": [0.0, 1.0, np.nan, 1.0, 7.0, 30.5, 23.0, -12.0] * 5,
+        "integer": [0, 1, 3, 1, 0, 4, 9, -3] * 5,
+        "y": [0.0, 1.0] * 20,
+        "request": [str(i) for i in range(40)],
+    }
+    spec = {n: tf.io.VarLenFeature(DTYPES[c.dtype]) for n, c in problem.columns().items()}
+    metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
+    given = [
+        {name: [] if values[i] != values[i] else [values[i]] for name, values in raw.items()}
+        for i in range(40)
+    ]
+    with tft_beam.Context(temp_dir=str(tmp_path)):
+        (packed, _), _ = (given, metadata) | tft_beam.AnalyzeAndTransformDataset(
+            lambda inputs: encode(problem, inputs, TransformAnalyzers())
+        )
+    expected = Preprocessor(problem).fit({n: np.array(v) for n, v in raw.items()})
+    # Beam keeps no order of rows; the group is a hash of the request.
+    by_group = {int(row["group"]): row for row in packed}
+    for i, group in enumerate(expected["group"].numpy()):
+        row = by_group[int(group)]
+        np.testing.assert_array_equal(row["ids_context"], expected["ids_context"][i])
+        np.testing.assert_allclose(
+            row["numbers_context"], expected["numbers_context"][i], atol=1e-4
+        )

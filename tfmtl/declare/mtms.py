@@ -220,7 +220,7 @@ def scene_feature(problem: ProblemSpec) -> Categorical:
     if problem.scene is None:
         raise SpecError("mtms: the problem declares no scene; ProblemSpec(scene='scene') does.")
     feature = problem.scene_feature()
-    if feature is not None and feature.encoding == "hash":
+    if feature is not None and feature.encoding["name"] == "hash":
         return feature
     raise SpecError(
         f"mtms: rows find their components by the scene, which must be a feature whose ids follow "
@@ -237,9 +237,15 @@ def meaning(feature: Feature) -> str:
         >>> meaning(categorical("user", encoding="hash", size=64))
         'user (encoding=hash, dtype=string, size=64, pooling=mean)'
     """
-    given = ((n, getattr(feature, n, None)) for n in ("encoding", "dtype", "size", "pooling"))
-    said = ", ".join(f"{name}={value}" for name, value in given if value is not None)
-    return f"{feature.name} ({said})"
+    encoding = getattr(feature, "encoding", {"name": None})
+    facts = {
+        "encoding": encoding["name"],
+        "dtype": getattr(feature, "dtype", None),
+        **{argument: value for argument, value in encoding.items() if argument != "name"},
+        "pooling": getattr(feature, "pooling", None),
+    }
+    given = ", ".join(f"{name}={value}" for name, value in facts.items() if value is not None)
+    return f"{feature.name} ({given})"
 
 
 def _check_feature(feature: Feature, dim: int) -> None:
@@ -249,12 +255,10 @@ def _check_feature(feature: Feature, dim: int) -> None:
             f"mtms: feature {feature.name!r} has dim={own}; all tables of MTMS have one width, "
             f"model.dim={dim}."
         )
-    vocabulary = isinstance(feature, Categorical) and feature.encoding == "vocabulary"
-    buckets = isinstance(feature, Numerical) and feature.encoding == "quantile"
-    if vocabulary or buckets:
+    if isinstance(feature, Categorical | Numerical) and feature.encoder.refitted:
         right = (
             "encoding='hash' (tables hold the ids that were seen, so size= may be 2**30)"
-            if vocabulary
+            if isinstance(feature, Categorical)
             else "encoding='standard' or 'log'"
         )
         raise SpecError(

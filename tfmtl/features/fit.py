@@ -16,7 +16,8 @@ from tfmtl.declare.features import FIRST, FOLD
 from tfmtl.declare.layout import fixed_table_rows, has_ids
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import DataError
-from tfmtl.features.encode import Lookup, encode
+from tfmtl.features.analyzers import Lookup
+from tfmtl.features.encode import encode
 from tfmtl.features.raw import DTYPES, NO_INTEGER, dense
 
 State = dict[str, Any]
