@@ -133,17 +133,17 @@ def test_every_encoding_is_the_same_in_both(tmp_path):
         features=(*features, integers), tasks=(binary("y", label="y"),), request_id="request"
     )
     raw = {
-        "categorical": ["a", "b", "", "b", "a", "c", "c", "d"] * 5,
-        "numerical": [0.0, 1.0, np.nan, 1.0, 7.0, 30.5, 23.0, -12.0] * 5,
-        "integer": [0, 1, 3, 1, 0, 4, 9, -3] * 5,
-        "y": [0.0, 1.0] * 20,
-        "request": [str(i) for i in range(40)],
+        "categorical": ["a", "b", "", "b", "a", "c", "c", "d"] * 50,
+        "numerical": [0.0, np.nan, *np.random.default_rng(0).normal(3, 20, 398).tolist()],
+        "integer": [0, 1, 3, 1, 0, 4, 9, -3] * 50,
+        "y": [0.0, 1.0] * 200,
+        "request": [str(i) for i in range(COUNT)],
     }
     spec = {n: tf.io.VarLenFeature(DTYPES[c.dtype]) for n, c in problem.columns().items()}
     metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
     given = [
         {name: [] if values[i] != values[i] else [values[i]] for name, values in raw.items()}
-        for i in range(40)
+        for i in range(COUNT)
     ]
     with tft_beam.Context(temp_dir=str(tmp_path)):
         (packed, _), _ = (given, metadata) | tft_beam.AnalyzeAndTransformDataset(
@@ -152,9 +152,11 @@ def test_every_encoding_is_the_same_in_both(tmp_path):
     expected = Preprocessor(problem).fit({n: np.array(v) for n, v in raw.items()})
     # Beam keeps no order of rows; the group is a hash of the request.
     by_group = {int(row["group"]): row for row in packed}
-    for i, group in enumerate(expected["group"].numpy()):
-        row = by_group[int(group)]
-        np.testing.assert_array_equal(row["ids_context"], expected["ids_context"][i])
-        np.testing.assert_allclose(
-            row["numbers_context"], expected["numbers_context"][i], atol=1e-4
-        )
+    ordered = [by_group[int(group)] for group in expected["group"].numpy()]
+    ids = np.array([row["ids_context"] for row in ordered]) != expected["ids_context"].numpy()
+    # Beam's quantiles are approximate: a value near a boundary may fall on its other side.
+    quantile = [f.name for f in features if f.encoder.has_ids].index("of_quantile")
+    assert np.delete(ids, quantile, axis=1).sum() == 0 and ids[:, quantile].mean() < 0.02
+    numbers = np.array([row["numbers_context"] for row in ordered])
+    np.testing.assert_allclose(numbers, expected["numbers_context"], atol=0.05)
+    np.testing.assert_allclose(numbers[:, :3], expected["numbers_context"][:, :3], atol=1e-4)

@@ -59,6 +59,8 @@ class Categorical:
     weights: str | None
 
     def __post_init__(self) -> None:
+        encoding = registry.config_of("encoding", self.encoding)
+        object.__setattr__(self, "encoding", encoding)
         freeze(self)
 
     @functools.cached_property
@@ -90,6 +92,8 @@ class Numerical:
     indicator: bool
 
     def __post_init__(self) -> None:
+        encoding = registry.config_of("encoding", self.encoding)
+        object.__setattr__(self, "encoding", encoding)
         freeze(self)
 
     @functools.cached_property

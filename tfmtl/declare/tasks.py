@@ -43,6 +43,7 @@ class Task:
     negative_weight: float = 1.0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "loss", registry.config_of("loss", self.loss))
         freeze(self)
         if not self.name.isidentifier():
             raise SpecError(
