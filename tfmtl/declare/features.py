@@ -6,10 +6,11 @@ table of `n` values has `n + 2` rows and serving has a row for everything it may
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from tfmtl import registry
+from tfmtl.declare.encoding import Encoding, check_dim, encoder_of, encoding_config, one_of
 from tfmtl.errors import SpecError, did_you_mean
 from tfmtl.plain import freeze
 
@@ -19,9 +20,6 @@ PADDING = -1
 FOLD = "_fold"
 """Raw int64 column besides the declared ones: a hash that puts training rows into folds for
 target encodings, −1 on other rows."""
-
-Encoding = str | Mapping[str, Any] | Callable[..., Any]
-"""A name, a mapping with a `name` and arguments, or a class of your own."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,7 +64,7 @@ class Categorical:
     @functools.cached_property
     def encoder(self) -> Any:
         """The encoding, of `tfmtl.features.encodings.CategoricalEncoding`."""
-        return _encoder(f"categorical {self.name!r}", self.kind, self.encoding)
+        return encoder_of(f"categorical {self.name!r}", self.kind, self.encoding)
 
     def columns(self) -> tuple[Column, ...]:
         """Raw columns the feature reads."""
@@ -99,7 +97,7 @@ class Numerical:
     @functools.cached_property
     def encoder(self) -> Any:
         """The encoding, of `tfmtl.features.encodings.NumericalEncoding`."""
-        return _encoder(f"numerical {self.name!r}", self.kind, self.encoding)
+        return encoder_of(f"numerical {self.name!r}", self.kind, self.encoding)
 
     def columns(self) -> tuple[Column, ...]:
         """Raw columns the feature reads."""
@@ -183,10 +181,10 @@ def categorical(
         SpecError: The arguments contradict each other, or the encoding is unknown.
     """
     field = f"categorical {name!r}"
-    _one_of(field, "side", side, SIDES)
-    _one_of(field, "pooling", pooling, ("mean", "sum", "max"))
-    config = _encoding(field, encoding, {"size": size, "min_count": min_count})
-    encoder = _encoder(field, Categorical.kind, config)
+    one_of(field, "side", side, SIDES)
+    one_of(field, "pooling", pooling, ("mean", "sum", "max"))
+    config = encoding_config(field, encoding, {"size": size, "min_count": min_count})
+    encoder = encoder_of(field, Categorical.kind, config)
     if dtype is not None and dtype not in encoder.dtypes:
         raise SpecError(
             f"{field}: dtype={dtype!r} is none of {list(encoder.dtypes)}, which "
@@ -201,7 +199,7 @@ def categorical(
             f"{field}: encoding={config['name']!r} makes numbers, and only the ids of a list are "
             "pooled; leave out max_values=."
         )
-    _check_dim(field, dim, config, encoder)
+    check_dim(field, dim, config, encoder)
     return Categorical(
         name=name,
         column=column or name,
@@ -247,9 +245,9 @@ def numerical(
         SpecError: The arguments contradict each other, or the encoding is unknown.
     """
     field = f"numerical {name!r}"
-    _one_of(field, "side", side, SIDES)
-    config = _encoding(field, encoding, {"bins": bins})
-    _check_dim(field, dim, config, _encoder(field, Numerical.kind, config))
+    one_of(field, "side", side, SIDES)
+    config = encoding_config(field, encoding, {"bins": bins})
+    check_dim(field, dim, config, encoder_of(field, Numerical.kind, config))
     return Numerical(
         name=name,
         column=column or name,
@@ -272,8 +270,8 @@ def count_encoding(
         dtype: As in `categorical`.
     """
     field = f"count_encoding {column!r}"
-    _one_of(field, "side", side, SIDES)
-    _one_of(field, "dtype", dtype, ("string", "int64"))
+    one_of(field, "side", side, SIDES)
+    one_of(field, "dtype", dtype, ("string", "int64"))
     return CountEncoding(name=name or f"{column}_count", column=column, side=side, dtype=dtype)
 
 
@@ -304,8 +302,8 @@ def target_encoding(
         folds: Folds of the training rows.
     """
     field = f"target_encoding {column!r}"
-    _one_of(field, "side", side, SIDES)
-    _one_of(field, "dtype", dtype, ("string", "int64"))
+    one_of(field, "side", side, SIDES)
+    one_of(field, "dtype", dtype, ("string", "int64"))
     if folds < 2 or smoothing <= 0:
         raise SpecError(f"{field}: needs folds ≥ 2 and smoothing > 0; got {folds}, {smoothing}.")
     return TargetEncoding(
@@ -317,54 +315,3 @@ def target_encoding(
         smoothing=smoothing,
         folds=folds,
     )
-
-
-def _one_of(field: str, argument: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise SpecError(
-            f"{field}: {argument}={value!r} is none of {list(allowed)}."
-            f"{did_you_mean(value, allowed)}"
-        )
-
-
-def _encoding(field: str, encoding: Encoding, short: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration of an encoding, with arguments that were given in short."""
-    try:
-        config = registry.config_of("encoding", encoding)
-    except SpecError as error:
-        raise SpecError(f"{field}: {error}") from None
-    given = {argument: value for argument, value in short.items() if value is not None}
-    for argument in given.keys() & config.keys():
-        raise SpecError(
-            f"{field}: {argument}= is given beside encoding={dict(config)}, which has it too; "
-            "leave out one of them."
-        )
-    return {**config, **given}
-
-
-def _encoder(field: str, kind: str, config: Mapping[str, Any]) -> Any:
-    """The encoding of a configuration, whose name and arguments are right for the feature."""
-    name = config["name"]
-    if ":" not in name:
-        kinds = {n: registry.get("encoding", n).feature_kind for n in registry.names("encoding")}
-        known = tuple(n for n, fits in kinds.items() if fits == kind)
-        _one_of(field, "encoding", name, known)
-    try:
-        if getattr(registry.get("encoding", name), "feature_kind", None) != kind:
-            raise SpecError(
-                f"encoding={name!r} encodes no {kind} feature; one of your own is a subclass of "
-                f"tfmtl.features.encodings.{kind.capitalize()}Encoding."
-            )
-        return registry.build("encoding", config)
-    except SpecError as error:
-        raise SpecError(f"{field}: {error}") from None
-
-
-def _check_dim(field: str, dim: int | None, config: Mapping[str, Any], encoder: Any) -> None:
-    if dim is not None and dim < 1:
-        raise SpecError(f"{field}: dim={dim} must be at least 1.")
-    if dim is not None and not encoder.has_ids:
-        raise SpecError(
-            f"{field}: dim= is the width of an id's embedding, and encoding={config['name']!r} "
-            "makes numbers."
-        )
