@@ -104,7 +104,9 @@ def tasks(
     return tuple(found)
 
 
-def loss_weights(*, teacher: str = "separate", cqs: float = 1.5, distilled: float = 2.0) -> dict:
+def loss_weights(
+    *, teacher: str = "separate", cqs: float = 1.5, distilled: float = 2.0
+) -> dict[str, float]:
     """Weights of the tasks' losses (§3.2.3): 1 for the CTR, which the paper does not print.
 
     The paper's 1.5 and 2 were tuned on its own data; `tfmtl.tuning.loss_weights.tune_loss_weights`

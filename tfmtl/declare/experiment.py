@@ -292,8 +292,8 @@ class ExperimentConfig:
         Raises:
             SpecError: The path names no field.
         """
-        first, *rest = path.split(".")
-        return _replace(self, path, [first, *rest], value)
+        experiment: ExperimentConfig = _replace(self, path, path.split("."), value)
+        return experiment
 
 
 PARTS: Mapping[str, Any] = {

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from tfmtl.lazily import lazily
-
-tf = lazily("tensorflow")
+from tfmtl.lazy import tf
 
 Lookup = Callable[["tf.Tensor"], "tf.Tensor"]
 

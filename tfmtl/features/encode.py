@@ -66,12 +66,12 @@ def encode(
 
 @dataclasses.dataclass(frozen=True)
 class _Targets:
-    """What target encodings read besides their column."""
+    """What target encodings read besides their column; labels and weights are `None` in serving."""
 
     problem: ProblemSpec
     fold: tf.Tensor
-    labels: tf.Tensor | None
-    weights: tf.Tensor | None
+    labels: tf.Tensor
+    weights: tf.Tensor
 
 
 def _features(

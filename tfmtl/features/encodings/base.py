@@ -25,9 +25,7 @@ import abc
 from typing import ClassVar
 
 from tfmtl.features.analyzers import Analyzers
-from tfmtl.lazily import lazily
-
-tf = lazily("tensorflow")
+from tfmtl.lazy import tf
 
 
 class Encoding(abc.ABC):

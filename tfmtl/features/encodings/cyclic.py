@@ -7,10 +7,8 @@ import math
 from tfmtl.errors import SpecError
 from tfmtl.features.analyzers import Analyzers
 from tfmtl.features.encodings.base import NumericalEncoding
-from tfmtl.lazily import lazily
+from tfmtl.lazy import tf
 from tfmtl.registry import register
-
-tf = lazily("tensorflow")
 
 
 @register("encoding", "cyclic")

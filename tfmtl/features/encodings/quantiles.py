@@ -11,10 +11,8 @@ from typing import ClassVar
 from tfmtl.errors import SpecError
 from tfmtl.features.analyzers import Analyzers
 from tfmtl.features.encodings.base import NumericalEncoding
-from tfmtl.lazily import lazily
+from tfmtl.lazy import tf
 from tfmtl.registry import register
-
-tf = lazily("tensorflow")
 
 
 class _Bins(NumericalEncoding):

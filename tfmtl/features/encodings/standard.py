@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from tfmtl.features.analyzers import Analyzers
 from tfmtl.features.encodings.base import NumericalEncoding, deviation
-from tfmtl.lazily import lazily
+from tfmtl.lazy import tf
 from tfmtl.registry import register
-
-tf = lazily("tensorflow")
 
 
 @register("encoding", "standard")

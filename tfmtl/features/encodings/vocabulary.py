@@ -5,10 +5,8 @@ from __future__ import annotations
 from tfmtl.errors import SpecError
 from tfmtl.features.analyzers import Analyzers
 from tfmtl.features.encodings.base import CategoricalEncoding
-from tfmtl.lazily import lazily
+from tfmtl.lazy import tf
 from tfmtl.registry import register
-
-tf = lazily("tensorflow")
 
 
 @register("encoding", "vocabulary")
