@@ -1,7 +1,7 @@
 """Features: what the model may read, and how each is encoded.
 
 Ids: every categorical feature maps to `0` = unknown, `1` = missing, `2…` = known values, so a
-table of `n` values has `n + 2` rows and serving has a row for everything it may meet.
+table of `n` values has `n + 2` rows, and every served value has a row.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ target encodings, −1 on other rows."""
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Column:
-    """A raw column: its name, its type (`string`, `int64`, `float32`) and most values a row.
+    """A raw column: its name, its type (`string`, `int64`, `float32`) and the most values per row.
 
     `max_values` is 0 for a scalar column, else the column is a list.
     """
@@ -288,7 +288,7 @@ def target_encoding(
     """Declares the smoothed mean label of a value, `(Σy + s·ȳ) / (n + s)` on observed rows.
 
     A training row is encoded from the other folds' rows, so its own label never reaches it;
-    every other row is encoded from all training rows. A binary task's mean becomes a log-odds
+    any other row is encoded from all training rows. A binary task's mean becomes a log-odds
     relative to `ȳ`, a regression's a difference in standard deviations (our choice: both are
     zero for an unseen value).
 

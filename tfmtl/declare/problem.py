@@ -13,8 +13,8 @@
         scene="scene", request_id="request_id", time="day",
     )
 
-What ExampleGen must find, the preprocessing, the tables, the heads, the masks, the metrics and
-the space they are computed on, the slices and the serving signatures all come from it.
+The columns that ExampleGen needs, the preprocessing, the tables, the heads, the masks, the metrics
+and the space they are computed on, the slices and the serving signatures all come from it.
 """
 
 import dataclasses
@@ -82,7 +82,7 @@ class ProblemSpec:
         time: Column that orders the rows: a number (day index, epoch seconds) or an ISO date.
         space: What one row is, in metric names: `ctr/auc@imp`. `"imp"` for impressions.
         indicators: Columns of 0 and 1, neither features nor labels, that `observed_if` may name:
-            `ctr_traffic` where a row's click-through rate is asked for at all.
+            `ctr_traffic` for rows whose click-through rate is used at all.
         drop_if: Reads "drop rows where the second label is positive and the first is not", as
             `("click", "conversion")`. Such rows are always counted, dropped only where asked.
 

@@ -52,7 +52,7 @@ class Task:
             )
 
     def columns(self) -> tuple[Column, ...]:
-        """Raw columns the task reads. A space's own label is read by the task that owns it."""
+        """Raw columns the task reads; its sample space's label is read by that label's task."""
         label = Column(name=self.label, dtype="string" if self.positive is not None else "float32")
         others = (self.weight, self.pseudo_label)
         return (label, *(Column(name=n, dtype="float32") for n in others if n is not None))
@@ -80,7 +80,7 @@ def binary(
 
     Class weights and focal loss move calibration: a model that is right about the weighted
     rows, or about the hard ones, predicts another rate than the data's. With class weights the
-    odds are `positive_weight / negative_weight` times too high. Ranking metrics do not mind;
+    odds are `positive_weight / negative_weight` times too high. Ranking metrics do not change;
     where predictions are used as probabilities, leave both alone or calibrate afterwards. The
     losses and metrics of validation have neither.
 
@@ -97,19 +97,19 @@ def binary(
             missing, whatever the column holds. An ad that was not shown has no click, and a
             log that says 0 there must not make it a negative.
         pseudo_label: Column with another model's probability, which the loss takes on rows of
-            the task's space whose own label is missing, as an ad that was not shown has no
-            click (Wang et al., AdKDD 2023, §3.2.2). Metrics are on true labels alone.
-        pseudo_weight: What such a row weighs beside one with a true label.
+            the task's space whose label is missing, as an ad that was not shown has no click
+            (Wang et al., AdKDD 2023, §3.2.2). Metrics are on true labels alone.
+        pseudo_weight: Weight of such a row, where a row with a true label has 1.
         head: Task whose logit this label teaches too, instead of a head of its own.
-        trained: Whether the label has a loss. Without one it rides along with `head`: loss terms
+        trained: Whether the label has a loss. Without one it only accompanies `head`: loss terms
             over a whole batch may read it, as `pwiser` reads the conversions in a model of
-            clicks alone, and its AUC says how that head's probabilities rank it.
-        served: Whether the task is among a served model's outputs, and so measured and
-            blessed. A teacher is not: its head is left out of what is exported.
+            clicks alone, and its AUC measures how that head's probabilities rank it.
+        served: Whether the task is an output of the served model, and so is measured and blessed.
+            A teacher is not: its head is not exported.
         positive_weight: What the loss of a positive row is multiplied by, above 0, or
             `"balanced_sqrt"`: `√(negatives / positives)` of the training rows on which the task is
             observed (our choice of a value; Luo et al., 2022, section 3.3, weight the classes and
-            print none). Unlike those of `weight`, the mean is not taken over these weights: twice
+            print no weight). Unlike by `weight`, the mean is not divided by these weights: twice
             of both is twice the loss. A soft label `y` has `y` of this weight and `1 − y` of the
             other.
         negative_weight: Likewise of a negative row.

@@ -81,8 +81,8 @@ class ArrayRows:
         """See `Rows.batches`."""
         rows = self._count
 
-        # Without control flow there is nothing to convert, and looking for it is a tenth of the
-        # cost of a slot with many small scenes.
+        # There is no control flow to convert, and AutoGraph's search for it is a tenth of the cost
+        # of a slot with many small scenes.
         @tf.autograph.experimental.do_not_convert
         def following(start: tf.Tensor) -> dict[str, tf.Tensor]:
             end = tf.minimum(start + batch_size, rows)

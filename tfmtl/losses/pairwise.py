@@ -144,7 +144,7 @@ class _Rivals(NamedTuple):
 
 
 def _sorted(rivals: _Rivals, positives: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
-    """`Σ_j counts_j Σ_i share_i (raised_i − positives_j)²` over the pairs whose gate is open."""
+    """`Σ_j counts_j Σ_i share_i (raised_i − positives_j)²` over the pairs that count."""
     order = tf.argsort(rivals.gate)
     gate, raised, share = (tf.gather(x, order) for x in (rivals.gate, rivals.raised, rivals.share))
     moments = tf.stack([share, share * raised, share * tf.square(raised)], axis=1)
@@ -152,7 +152,7 @@ def _sorted(rivals: _Rivals, positives: tf.Tensor, counts: tf.Tensor) -> tf.Tens
     first = tf.searchsorted(gate, positives, side="right")
     zeroth, one, two = tf.unstack(tf.gather(of_suffix, first), axis=1)
     each = two - 2.0 * positives * one + tf.square(positives) * zeroth
-    # Rounding takes a sum of tiny squares below 0, where a clipped one would have no gradient.
+    # Rounding may take a sum of tiny squares below 0; plain clipping would lose its gradient.
     each += tf.stop_gradient(tf.nn.relu(each) - each)
     return tf.reduce_sum(counts * each)
 
@@ -172,7 +172,7 @@ def _over_blocks(
     share: tf.Tensor,
     counts: tf.Tensor,
 ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor | None, ...]]]:
-    # The gradient is summed on the way: a loop's own would keep all of its blocks.
+    # The gradient is summed in the loop: TensorFlow's gradient of a loop would keep all blocks.
     rows = tf.maximum(LARGEST_BLOCK // tf.maximum(tf.size(raised), 1), 1)
     blocks = tf.TensorArray(
         raised.dtype, size=0, dynamic_size=True, infer_shape=False, element_shape=[None]

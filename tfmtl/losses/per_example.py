@@ -26,9 +26,9 @@ def product_log_prob(*logits: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Te
     """The log of the product of the probabilities of two or more logits, each `[B]`.
 
     `p(click) · p(conversion | click)` underflows, and its clipped logarithm has no gradient,
-    where both are small; the sum of the log-sigmoids has neither fault. It is held at most at
-    -1e-7 by value alone: the gradient passes as if it were not, or a row that is wrongly held
-    for certain would teach nothing.
+    where both are small; the sum of the log-sigmoids has neither fault. Its value is clipped to at
+    most -1e-7, and its gradient is not: otherwise a row that is wrongly predicted as certain would
+    have no gradient.
 
     Raises:
         ValueError: Fewer than two logits, or their shapes differ.
@@ -37,15 +37,15 @@ def product_log_prob(*logits: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Te
         raise ValueError(f"a product has at least two factors; got {len(logits)} logits.")
     check_vectors(**{f"logits[{i}]": x for i, x in enumerate(logits)})
     total = tf.add_n([tf.math.log_sigmoid(hide(x, mask)) for x in logits])
-    held = LARGEST_LOG_PROB + (total - tf.stop_gradient(total))
-    return tf.where(total > LARGEST_LOG_PROB, held, total)
+    clipped = LARGEST_LOG_PROB + (total - tf.stop_gradient(total))
+    return tf.where(total > LARGEST_LOG_PROB, clipped, total)
 
 
 def log1mexp(log_prob: tf.Tensor) -> tf.Tensor:
     """`log(1 - exp(log_prob))` for negative `log_prob`, precise at both ends (Mächler, 2012)."""
     log_half = tf.cast(-0.6931471805599453, log_prob.dtype)
     near = log_prob > log_half
-    # Near 0 this branch is infinite, and so would be its gradient, taken or not.
+    # Near 0 this branch is infinite, and its gradient would be NaN even where it is not taken.
     far_below = tf.where(near, log_half, log_prob)
     return tf.where(near, tf.math.log(-tf.math.expm1(log_prob)), tf.math.log1p(-tf.exp(far_below)))
 
@@ -59,10 +59,10 @@ def masked_mean(
 ) -> tf.Tensor:
     """Reduces losses `[B]` to a scalar over the rows on which the task is observed.
 
-    `masked` is the weighted mean `Σ m·w·l / Σ m·w` (our choice): a row of weight 2 is that row
-    twice, a weight of 0 is a mask, and the unit of the weights does not change how the task
-    stands against the others. `batch` is `Σ m·w·l / B`, unbiased for the sum over all data: a
-    task observed on one row in fifty then weighs a fiftieth, and weights scale it.
+    `masked` is the weighted mean `Σ m·w·l / Σ m·w` (our choice): a row of weight 2 counts as that
+    row twice, a weight of 0 is a mask, and the unit of the weights does not change the task's
+    weight among the others. `batch` is `Σ m·w·l / B`, unbiased for the sum over all data: a task
+    observed on one row in fifty then weighs a fiftieth, and weights scale it.
 
     A batch without observed rows gives exactly 0 and a gradient of exactly 0 under both.
 

@@ -1,4 +1,4 @@
-"""PWiseR as a term of the loss: whose scores, which labels, and what outlives a batch."""
+"""PWiseR as a term of the loss: the scores and labels it reads, its state between batches."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +14,7 @@ from tfmtl.losses.per_example import hide
 from tfmtl.registry import register
 
 SILENT_BATCHES = 100
-"""Batches in a row without an open gate after which `gate="literal"` warns."""
+"""Consecutive batches in which no pair counted after which `gate="literal"` warns."""
 
 
 @register("term", "pwiser")
@@ -49,8 +49,8 @@ class PWiseR(keras.layers.Layer):
             the head of its one task that is not trained.
         conversion: Task whose label is the conversion; by default the last of the funnel, or
             that task.
-        gate: As in `pwiser`. In training, `literal` warns where no pair came to its gate in 100
-            batches in a row that had pairs, then when their number has doubled.
+        gate: As in `pwiser`. In training, `literal` warns where no pair counted in 100 consecutive
+            batches that had pairs, and again whenever their number has doubled.
         normalize: As in `pwiser`.
         margin_click: As in `pwiser`.
         margin_no_click: As in `pwiser`.
@@ -156,7 +156,7 @@ class PWiseR(keras.layers.Layer):
         )
 
     def _watch(self, total: tf.Tensor, of: Groups) -> None:
-        """Counts batches whose pairs all stay below the gate, and warns of many in a row."""
+        """Counts consecutive batches in which no pair counts, and warns of many."""
         converted = tf.reduce_any(of.converted > 0)
         if self.pos_queue:
             converted |= tf.reduce_any(self.queue_weights > 0)
