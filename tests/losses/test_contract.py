@@ -212,6 +212,20 @@ def test_a_function_of_ones_own_is_a_loss_of_logits_and_comes_back_from_json():
     assert ProblemSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
 
 
+def test_a_registered_function_is_known_by_its_name_to_tasks_of_both_kinds():
+    registry.register("loss", "hinge_of_a_test")(hinge)
+    try:
+        config = {"name": "hinge_of_a_test", "margin": 2.0}
+        loss = build(binary("t", label="y", loss=config))
+        np.testing.assert_allclose(loss(tf.ones([1]), {"logit": tf.zeros([1])}), [2.0])
+        assert regression("t", label="y", loss=hinge).loss == {"name": "hinge_of_a_test"}
+        with pytest.raises(SpecError, match="'hinge_of_a_test'"):
+            binary("t", label="y", loss="squared")
+    finally:
+        # There is no public way to forget a part, and other tests count them.
+        registry._PARTS["loss"].pop("hinge_of_a_test")
+
+
 def test_a_loss_without_a_form_on_log_probabilities_is_refused_by_a_product_head():
     with pytest.raises(SpecError, match="task 'ctcvr': .*hinge' has no form on log-prob.*Binary"):
         model_of("esmm", ctcvr={"loss": hinge})

@@ -41,8 +41,8 @@ def encoder_of(field: str, kind: str, config: Mapping[str, Any]) -> Any:
     """The encoding of a configuration, whose name and arguments are right for the feature."""
     name = config["name"]
     if ":" not in name:
-        kinds = {n: registry.get("encoding", n).feature_kind for n in registry.names("encoding")}
-        known = tuple(n for n, fits in kinds.items() if fits == kind)
+        parts = {n: registry.get("encoding", n) for n in registry.names("encoding")}
+        known = tuple(n for n, p in parts.items() if getattr(p, "feature_kind", None) == kind)
         one_of(field, "encoding", name, known)
     try:
         if getattr(registry.get("encoding", name), "feature_kind", None) != kind:

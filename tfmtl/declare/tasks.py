@@ -199,8 +199,9 @@ def _loss(task: str, kind: str, loss: Loss) -> dict[str, Any]:
 def _check_loss(kind: str, config: Mapping[str, Any]) -> None:
     name = config["name"]
     if ":" not in name:
-        kinds = {n: registry.get("loss", n).task_kind for n in registry.names("loss")}
-        known = [n for n, fits in kinds.items() if fits == kind]
+        parts = {n: registry.get("loss", n) for n in registry.names("loss")}
+        # A function says nothing of the kind of task: it is given labels and logits, or numbers.
+        known = [n for n, part in parts.items() if getattr(part, "task_kind", kind) == kind]
         if name not in known:
             raise SpecError(
                 f"loss={name!r} is no loss of a {kind} task; those are {known}."
