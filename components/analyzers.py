@@ -8,12 +8,12 @@ import tensorflow_transform as tft
 
 from tfmtl.declare.features import FOLD
 from tfmtl.declare.problem import ProblemSpec
-from tfmtl.features.encode import Lookup
+from tfmtl.features.analyzers import Lookup
 from tfmtl.features.raw import NO_INTEGER
 
 
 class TransformAnalyzers:
-    """`tfmtl.features.encode.Analyzers` inside a `preprocessing_fn`."""
+    """`tfmtl.features.analyzers.Analyzers` inside a `preprocessing_fn`."""
 
     def vocabulary(self, name, values, size, min_count) -> Lookup:
         """See `Analyzers.vocabulary`."""

@@ -105,19 +105,44 @@ import tfmtl, tfmtl.declare
 for module in pkgutil.iter_modules(tfmtl.declare.__path__, "tfmtl.declare."):
     importlib.import_module(module.name)
 problem = tfmtl.ProblemSpec(
-    features=(tfmtl.categorical("ad"), tfmtl.numerical("price")),
+    features=(
+        tfmtl.categorical("user"),
+        tfmtl.categorical("ad", encoding="hash", size=9),
+        tfmtl.categorical("slot", encoding="identity", size=9),
+        tfmtl.categorical("scene", encoding={"name": "hash", "size": 2**20}),
+        tfmtl.numerical("price", encoding="log"),
+        tfmtl.numerical("age", encoding="quantile", bins=5),
+        tfmtl.numerical("income", encoding="piecewise"),
+        tfmtl.numerical("hour", encoding={"name": "cyclic", "period": 24}),
+        tfmtl.count_encoding("ad"),
+        tfmtl.target_encoding("ad", task="ctr"),
+    ),
     tasks=(tfmtl.binary("ctr", label="click"), tfmtl.regression("quality", label="quality")),
+    scene="scene",
 )
-assert tfmtl.ProblemSpec.from_json(problem.to_json()) == problem
+tfmtl.declare.early_stage.tasks()
+tfmtl.declare.layout.layout_of(problem)
+experiment = tfmtl.ExperimentConfig(
+    name="x", problem=problem, split=tfmtl.by_hash("user"), meta=tfmtl.Meta()
+)
+assert tfmtl.ExperimentConfig.from_json(experiment.to_json()) == experiment
 print(sorted({"tensorflow", "tf_keras", "pyarrow", "pandas"} & set(sys.modules)))
 """
 
 
-def test_declaring_a_problem_never_loads_tensorflow():
-    run = subprocess.run(
-        [sys.executable, "-c", LIGHT], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert run.stdout == "[]\n"
+def loaded_by(code):
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return ast.literal_eval(run.stdout)
+
+
+def test_declaring_a_problem_and_an_experiment_of_default_parts_never_loads_tensorflow():
+    assert loaded_by(LIGHT) == []
+
+
+def test_a_loss_that_is_checked_when_it_is_declared_loads_it():
+    loss = 'tfmtl.binary("ctr", label="click", loss="focal")\n'
+    assert "tensorflow" in loaded_by(LIGHT.replace("print(", loss + "print("))
 
 
 def test_the_architecture_page_is_drawn_from_the_code():

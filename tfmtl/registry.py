@@ -25,8 +25,10 @@ ROOMS: Mapping[str, str] = {
     "pooling": "tfmtl.operations",
     "hidden": "tfmtl.operations",
     "balancer": "tfmtl.balancing",
+    "loss": "tfmtl.losses",
     "term": "tfmtl.losses",
     "metric": "tfmtl.metrics",
+    "encoding": "tfmtl.features.encodings",
     "optimizer": "tfmtl.model.optimizers",
 }
 """Where the library's own parts of each kind register themselves."""

@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from tests.doubles.random_weights import randomise
 from tfmtl.backbones import ESMM
-from tfmtl.losses.per_example import log_prob_cross_entropy, product_log_prob
+from tfmtl.losses import CrossEntropy
+from tfmtl.losses.per_example import product_log_prob
 
 FIELDS = tf.constant(np.random.default_rng(5).normal(size=(12, 3, 2)), tf.float32)
 
@@ -23,7 +24,7 @@ def largest_gradient(esmm, click_logit):
     with tf.GradientTape() as tape:
         conversion_logit = tf.reduce_sum(esmm(FIELDS)["cvr"], axis=1)
         log_prob = product_log_prob(tf.fill([12], click_logit), conversion_logit)
-        loss = tf.reduce_mean(log_prob_cross_entropy(tf.zeros([12]), log_prob))
+        loss = tf.reduce_mean(CrossEntropy().of_log_prob(tf.zeros([12]), log_prob))
     gradients = tape.gradient(loss, esmm.towers["cvr"].trainable_weights)
     return max(float(tf.reduce_max(tf.abs(g))) for g in gradients)
 

@@ -179,7 +179,7 @@ def test_an_id_without_embedding_is_the_same_number_everywhere_and_its_gaps_stay
     tables = {"train": rows(1), "test": rows(2)}
     made = arms.hashed(SHOP.features, tables)
     assert [f.kind for f in arms.numbers_of(SHOP.features)] == ["numerical"] * 3
-    assert [f.encoding for f in arms.numbers_of(SHOP.features)] == ["standard"] * 3
+    assert [f.encoding["name"] for f in arms.numbers_of(SHOP.features)] == ["standard"] * 3
     known = {}
     for table in made.values():
         for user, number in zip(

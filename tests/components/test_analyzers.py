@@ -10,8 +10,10 @@ from tensorflow_transform.tf_metadata import dataset_metadata, metadata_io, sche
 from components.analyzers import TransformAnalyzers, TransformGraph
 from pipeline.trainer_module import table_rows
 from tests.doubles.worlds import PROBLEM, rows
+from tests.features.test_encodings import SMALL
+from tfmtl import registry
 from tfmtl.declare.features import FOLD
-from tfmtl.declare.problem import ProblemSpec, binary, numerical
+from tfmtl.declare.problem import ProblemSpec, binary, categorical, numerical
 from tfmtl.features.encode import encode
 from tfmtl.features.fit import Preprocessor
 from tfmtl.features.raw import DTYPES, dense_columns
@@ -115,3 +117,46 @@ def test_a_constant_in_training_leaves_another_served_value_its_size(tmp_path):
         )
     assert abs(rows_seen[0]["numbers_context"][0]) < 1e-5
     assert served[0]["numbers_context"][0] == pytest.approx(0.1, abs=1e-5)
+
+
+def test_every_encoding_is_the_same_in_both(tmp_path):
+    make = {"categorical": categorical, "numerical": numerical}
+    parts = {name: registry.get("encoding", name) for name in SMALL}
+    features = tuple(
+        make[part.feature_kind](f"of_{name}", column=part.feature_kind, encoding=config)
+        for name, part in parts.items()
+        if name != "identity"
+        for config in ({"name": name, **SMALL[name]},)
+    )
+    integers = categorical("integer", encoding={"name": "identity", **SMALL["identity"]})
+    problem = ProblemSpec(
+        features=(*features, integers), tasks=(binary("y", label="y"),), request_id="request"
+    )
+    raw = {
+        "categorical": ["a", "b", "", "b", "a", "c", "c", "d"] * 50,
+        "numerical": [0.0, np.nan, *np.random.default_rng(0).normal(3, 20, 398).tolist()],
+        "integer": [0, 1, 3, 1, 0, 4, 9, -3] * 50,
+        "y": [0.0, 1.0] * 200,
+        "request": [str(i) for i in range(COUNT)],
+    }
+    spec = {n: tf.io.VarLenFeature(DTYPES[c.dtype]) for n, c in problem.columns().items()}
+    metadata = dataset_metadata.DatasetMetadata(schema_utils.schema_from_feature_spec(spec))
+    given = [
+        {name: [] if values[i] != values[i] else [values[i]] for name, values in raw.items()}
+        for i in range(COUNT)
+    ]
+    with tft_beam.Context(temp_dir=str(tmp_path)):
+        (packed, _), _ = (given, metadata) | tft_beam.AnalyzeAndTransformDataset(
+            lambda inputs: encode(problem, inputs, TransformAnalyzers())
+        )
+    expected = Preprocessor(problem).fit({n: np.array(v) for n, v in raw.items()})
+    # Beam keeps no order of rows; the group is a hash of the request.
+    by_group = {int(row["group"]): row for row in packed}
+    ordered = [by_group[int(group)] for group in expected["group"].numpy()]
+    ids = np.array([row["ids_context"] for row in ordered]) != expected["ids_context"].numpy()
+    # Beam's quantiles are approximate: a value near a boundary may fall on its other side.
+    quantile = [f.name for f in features if f.encoder.has_ids].index("of_quantile")
+    assert np.delete(ids, quantile, axis=1).sum() == 0 and ids[:, quantile].mean() < 0.02
+    numbers = np.array([row["numbers_context"] for row in ordered])
+    np.testing.assert_allclose(numbers, expected["numbers_context"], atol=0.05)
+    np.testing.assert_allclose(numbers[:, :3], expected["numbers_context"][:, :3], atol=1e-4)

@@ -248,7 +248,10 @@ def test_a_pseudo_label_is_a_probability(value):
         (lambda: binary("t", label="e", pseudo_weight=-1.0), ["pseudo_weight=-1.0"]),
         (lambda: binary("t", label="e", pseudo_weight=NAN), ["pseudo_weight=nan"]),
         (lambda: regression("q", label="e", loss="hubr"), ["Did you mean 'huber'?"]),
-        (lambda: regression("q", label="e", delta=0.0), ["delta=0.0 must be above 0"]),
+        (
+            lambda: regression("q", label="e", loss={"name": "huber", "delta": 0.0}),
+            ["delta=0.0 must be above 0"],
+        ),
         (lambda: early_stage.tasks(teacher="seperate"), ["Did you mean 'separate'?"]),
         (lambda: early_stage.loss_weights(teacher="all"), ["teacher='all' is none of"]),
         (lambda: early_stage.augmentation("finl"), ["Did you mean 'final'?"]),

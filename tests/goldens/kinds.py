@@ -47,7 +47,9 @@ KINDS: Mapping[str, Kind] = {
     "balancer": _of_registry("balancer", parts.balancer),
     "term": _of_registry("term", parts.term),
     "optimizer": _of_registry("optimizer", parts.optimizer),
-    "loss": _configured("loss", library.loss_names, parts.loss),
+    "loss": _of_registry("loss", parts.loss),
+    "per_example": _configured("per_example", library.per_example_names, parts.per_example),
+    "encoding": _of_registry("encoding", parts.encoding),
     "trainer": Kind(lambda: tuple(TRAINERS), lambda record, name: TRAINERS[name](record)),
 }
 

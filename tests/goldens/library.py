@@ -3,10 +3,21 @@
 import tfmtl
 from tfmtl import registry
 from tfmtl.declare.layout import LABELS, WEIGHTS
+from tfmtl.features.fit import Preprocessor
 from tfmtl.features.rows import PackedData
-from tfmtl.losses import per_example as losses
+from tfmtl.losses import per_example
 
-__all__ = ["LABELS", "WEIGHTS", "PackedData", "loss_names", "losses", "names", "registry", "tfmtl"]
+__all__ = [
+    "LABELS",
+    "WEIGHTS",
+    "PackedData",
+    "Preprocessor",
+    "names",
+    "per_example",
+    "per_example_names",
+    "registry",
+    "tfmtl",
+]
 
 
 def names(kind: str) -> tuple[str, ...]:
@@ -14,12 +25,15 @@ def names(kind: str) -> tuple[str, ...]:
     return tuple(name for name in registry.names(kind) if _is_ours(registry.get(kind, name)))
 
 
-def loss_names() -> tuple[str, ...]:
-    """The public functions of `losses.per_example` but `hide`, which is no loss."""
+def per_example_names() -> tuple[str, ...]:
+    """The public functions of `losses.per_example` that compute something."""
     return tuple(
         name
-        for name, part in sorted(vars(losses).items())
-        if callable(part) and _is_ours(part) and not name.startswith("_") and name != "hide"
+        for name, part in sorted(vars(per_example).items())
+        if callable(part)
+        and _is_ours(part)
+        and not name.startswith("_")
+        and name not in ("check_vectors", "hide")
     )
 
 

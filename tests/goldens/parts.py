@@ -7,7 +7,8 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from .library import LABELS, WEIGHTS, losses, registry, tfmtl
+from .library import LABELS, WEIGHTS, Preprocessor, registry, tfmtl
+from .library import per_example as losses
 from .record import Record
 
 TASKS = ("ctr", "cvr", "ctcvr")
@@ -78,11 +79,23 @@ CONFIGS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "loss": {
         "focal-alpha": {"gamma": 0.5, "alpha": 0.25},
-        "log_prob_focal-alpha": {"gamma": 0.5, "alpha": 0.25},
         "huber-delta": {"delta": 0.4},
         "pseudo_huber-delta": {"delta": 0.4},
         "log_cosh-delta": {"delta": 0.4},
-        "masked_mean-batch": {"reduction": "batch"},
+        "cross_entropy-product": {"product": True},
+        "focal-product": {"product": True},
+        "focal-product_alpha": {"product": True, "gamma": 0.5, "alpha": 0.25},
+        "label_smoothing-product": {"product": True, "smoothing": 0.3, "prior": 0.1},
+        "poly1-product": {"product": True, "epsilon": -1.0},
+    },
+    "per_example": {"masked_mean-batch": {"reduction": "batch"}},
+    "encoding": {
+        "cyclic": {"period": 24},
+        "hash": {"size": 11},
+        "identity": {"size": 9},
+        "piecewise": {"bins": 4},
+        "quantile": {"bins": 5},
+        "vocabulary": {"min_count": 2},
     },
 }
 
@@ -173,8 +186,48 @@ def optimizer(record: Record, config: dict[str, Any]) -> None:
 
 
 def loss(record: Record, config: dict[str, Any]) -> None:
-    function = getattr(losses, config["name"])
+    """Records a loss of logits, or with `product` of log-probabilities."""
+    product = config.pop("product", False)
+    part = registry.build("loss", config)
+    _of_vectors(record, part.of_log_prob if product else part, {})
+
+
+def per_example(record: Record, config: dict[str, Any]) -> None:
     arguments = {key: value for key, value in config.items() if key != "name"}
+    _of_vectors(record, getattr(losses, config["name"]), arguments)
+
+
+def encoding(record: Record, config: dict[str, Any]) -> None:
+    """Records packed rows that are fitted on, and further ones that are only encoded."""
+    kind = registry.get("encoding", config["name"]).feature_kind
+    make = {"categorical": tfmtl.categorical, "numerical": tfmtl.numerical}[kind]
+    feature = make("x", encoding=config)
+    task = tfmtl.binary("ctr", label="click")
+    preprocessor = Preprocessor(tfmtl.ProblemSpec(features=(feature,), tasks=(task,)))
+    for key, rows in (("training", 40), ("served", 12)):
+        if kind == "numerical":
+            values = record.given(key, lambda rng, n=rows: _numbers(rng, n))
+        else:
+            values = record.given(key, lambda rng, n=rows: rng.integers(-1, 10, n))
+            if feature.dtype == "string":
+                values = np.where(values < 0, "", values.astype(str))
+        columns = {"x": values}
+        if key == "training":
+            packed = preprocessor.fit({**columns, "click": np.zeros(rows)})
+        else:
+            packed = preprocessor(columns)
+        for name in ("ids_context", "numbers_context"):
+            if name in packed:
+                record.forward(f"{key}/{name}", packed[name])
+
+
+def _numbers(rng, rows):
+    """Numbers of every size, with zeros and gaps among them."""
+    drawn = rng.lognormal(1.0, 1.5, rows) * rng.choice([-1.0, 0.0, 1.0], rows, p=[0.2, 0.2, 0.6])
+    return np.where(rng.random(rows) < 0.1, np.nan, drawn)
+
+
+def _of_vectors(record: Record, function: Any, arguments: dict[str, Any]) -> None:
     rows = 24
     parameters = inspect.signature(function).parameters
     inputs = {}
@@ -182,7 +235,7 @@ def loss(record: Record, config: dict[str, Any]) -> None:
         if name == "mask" or name == "weights" or parameter.kind is parameter.KEYWORD_ONLY:
             continue
         for key in (name, f"{name}_2")[: 1 + (parameter.kind is parameter.VAR_POSITIONAL)]:
-            inputs[key] = record.given(key, lambda rng, n=name: _column(rng, n, config, rows))
+            inputs[key] = record.given(key, lambda rng, n=name: _column(rng, n, rows))
     tensors = {key: tf.constant(value) for key, value in inputs.items()}
     if "weights" in parameters:
         arguments["weights"] = tf.constant(
@@ -202,7 +255,7 @@ def loss(record: Record, config: dict[str, Any]) -> None:
             record.gradient(f"{key}/{name}", gradient)
 
 
-def _column(rng, name, config, rows):
+def _column(rng, name, rows):
     """Labels of both classes and between, predictions from saturated to small."""
     if name == "labels":
         hard = (rng.random(rows) < 0.5).astype(np.float32)

@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.losses.test_contract import SMALL
+from tfmtl import registry
+from tfmtl.losses import CrossEntropy, Huber, Squared
 from tfmtl.losses import per_example as losses
 
 LABELS = [0.0, 1.0, 1.0, 0.0, 0.3]
@@ -41,25 +44,29 @@ def constant(values, dtype=tf.float64):
 
 
 def entire_space(labels, a, b, mask=None):
-    return losses.log_prob_cross_entropy(
-        labels, losses.product_log_prob(a, b, mask=mask), mask=mask
-    )
+    return CrossEntropy().of_log_prob(labels, losses.product_log_prob(a, b, mask=mask), mask=mask)
 
 
-def focal_entire_space(labels, logits, mask=None):
-    log_prob = losses.product_log_prob(logits, logits - 1.0, mask=mask)
-    return losses.log_prob_focal(labels, log_prob, gamma=0.7, alpha=0.4, mask=mask)
+def made(name):
+    return registry.build("loss", {"name": name, **SMALL[name]})
 
 
+def of_product(name):
+    def rows(labels, logits, mask=None):
+        log_prob = losses.product_log_prob(logits, logits - 1.0, mask=mask)
+        return made(name).of_log_prob(labels, log_prob, mask=mask)
+
+    return rows
+
+
+# Every loss, and every binary one on a product too.
 PER_EXAMPLE = {
-    "binary_cross_entropy": losses.binary_cross_entropy,
-    "focal": lambda y, x, mask=None: losses.focal(y, x, gamma=1.3, alpha=0.3, mask=mask),
-    "focal_entire_space": focal_entire_space,
-    "squared_error": losses.squared_error,
-    "huber": losses.huber,
-    "pseudo_huber": losses.pseudo_huber,
-    "log_cosh": losses.log_cosh,
-    "entire_space": lambda y, x, mask=None: entire_space(y, x, x - 1.0, mask),
+    **{name: made(name) for name in SMALL},
+    **{
+        f"{name} of a product": of_product(name)
+        for name in SMALL
+        if made(name).task_kind == "binary"
+    },
 }
 each_loss = pytest.mark.parametrize("loss", PER_EXAMPLE.values(), ids=PER_EXAMPLE.keys())
 
@@ -80,18 +87,16 @@ def test_gradient_is_the_slope(loss):
 def test_binary_cross_entropy_is_per_example_and_takes_soft_labels():
     p = 1 / (1 + np.exp(-np.array(LOGITS)))
     want = -np.array(LABELS) * np.log(p) - (1 - np.array(LABELS)) * np.log(1 - p)
-    got = losses.binary_cross_entropy(constant(LABELS), constant(LOGITS))
+    got = CrossEntropy()(constant(LABELS), constant(LOGITS))
     np.testing.assert_allclose(got, want, rtol=1e-12)
 
 
 def test_huber_is_half_the_square_inside_and_a_line_outside():
-    got = losses.huber(constant([0.0, 0.0, 0.0]), constant([0.5, -2.0, 10.0]), delta=2.0)
+    got = Huber(delta=2.0)(constant([0.0, 0.0, 0.0]), constant([0.5, -2.0, 10.0]))
     np.testing.assert_allclose(got, [0.125, 2.0, 2 * (10 - 1)])
-    wide = losses.huber(constant(LABELS), constant(LOGITS), delta=1e6)
-    square = losses.squared_error(constant(LABELS), constant(LOGITS))
+    wide = Huber(delta=1e6)(constant(LABELS), constant(LOGITS))
+    square = Squared()(constant(LABELS), constant(LOGITS))
     np.testing.assert_allclose(wide, 0.5 * square)
-    with pytest.raises(ValueError, match="delta must be positive"):
-        losses.huber(constant([0.0]), constant([1.0]), delta=0.0)
 
 
 @each_loss
@@ -172,7 +177,7 @@ def test_a_negative_held_for_certain_has_a_finite_loss_and_still_a_gradient():
         with tf.GradientTape() as tape:
             tape.watch(x)
             log_prob = losses.product_log_prob(x, x)
-            loss = losses.log_prob_cross_entropy(tf.zeros(1), log_prob)
+            loss = CrossEntropy().of_log_prob(tf.zeros(1), log_prob)
         assert float(log_prob[0]) <= -0.99e-7
         assert np.isfinite(loss.numpy()).all() and float(loss[0]) > 15
         slope = float(tape.gradient(loss, x)[0])
@@ -243,7 +248,7 @@ def test_masked_mean_works_where_the_batch_size_is_unknown():
 
     @tf.function(input_signature=[vector, vector, tf.TensorSpec([None], tf.bool)])
     def total(y, x, mask):
-        return losses.masked_mean(losses.binary_cross_entropy(y, x, mask=mask), mask)
+        return losses.masked_mean(CrossEntropy()(y, x, mask=mask), mask)
 
     got = total(tf.ones([2]), tf.zeros([2]), tf.constant([True, False]))
     assert float(got) == pytest.approx(np.log(2))

@@ -9,20 +9,22 @@ import tfmtl.model.multitask  # noqa: F401  registers the parts
 from tfmtl.declare.experiment import Model
 from tfmtl.declare.layout import LABELS
 from tfmtl.declare.problem import ProblemSpec, numerical, regression
-from tfmtl.declare.tasks import LOSSES
+from tfmtl.errors import SpecError
 from tfmtl.features.fit import Preprocessor
 from tfmtl.features.rows import ArrayRows, label_moments
-from tfmtl.losses import per_example as losses
+from tfmtl.losses import Huber, LogCosh, PseudoHuber, Squared
 from tfmtl.model.multitask import MultiTaskModel
 
 ROBUST = {
-    "huber": (losses.huber, lambda r, d: np.where(r < d, r * r / 2, d * (r - d / 2))),
-    "pseudo_huber": (losses.pseudo_huber, lambda r, d: d * r * (r / (d + np.hypot(r, d)))),
+    "huber": (Huber, lambda r, d: np.where(r < d, r * r / 2, d * (r - d / 2))),
+    "pseudo_huber": (PseudoHuber, lambda r, d: d * r * (r / (d + np.hypot(r, d)))),
     "log_cosh": (
-        losses.log_cosh,
+        LogCosh,
         lambda r, d: d * d * np.where(r < 1e-3 * d, _small(r / d), _large(r / d)),
     ),
 }
+LOSSES = ("squared", *ROBUST)
+OF_HALF = {"squared": {}, **dict.fromkeys(ROBUST, {"delta": 0.5})}
 SLOPES = {
     "huber": lambda r, d: np.minimum(r, d),
     "pseudo_huber": lambda r, d: r / np.hypot(1, r / d),
@@ -45,7 +47,7 @@ def robust(name, residuals, delta, dtype=tf.float32):
         x = tf.constant(sign * np.asarray(residuals), dtype)
         with tf.GradientTape() as tape:
             tape.watch(x)
-            loss = ROBUST[name][0](tf.zeros_like(x), x, delta=delta)
+            loss = ROBUST[name][0](delta=delta)(tf.zeros_like(x), x)
         found.append((loss.numpy(), sign * tape.gradient(loss, x).numpy()))
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -73,7 +75,7 @@ def test_a_robust_loss_and_its_slope_are_zero_without_a_residual(name):
 def test_with_a_large_delta_a_robust_loss_is_half_the_square(name, delta):
     residuals = np.float32([1e-3, 0.1, 0.5, 3.0, 20.0])
     loss, slope = robust(name, residuals, delta)
-    square = losses.squared_error(tf.zeros(5), tf.constant(residuals))
+    square = Squared()(tf.zeros(5), tf.constant(residuals))
     np.testing.assert_allclose(loss, 0.5 * square, rtol=2e-4 if delta == 1e3 else 1e-6)
     np.testing.assert_allclose(slope, residuals, rtol=2e-4 if delta == 1e3 else 1e-6)
 
@@ -84,11 +86,11 @@ def test_an_outlier_pulls_no_harder_than_delta(name):
     np.testing.assert_allclose(slope, 0.5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["pseudo_huber", "log_cosh"])
-def test_a_delta_that_is_not_positive_is_refused(name):
+@pytest.mark.parametrize("name", ROBUST)
+def test_a_delta_that_is_not_positive_is_refused_by_the_declaration(name):
     for delta in (0.0, -1.0, np.nan):
-        with pytest.raises(ValueError, match="delta must be positive"):
-            ROBUST[name][0](tf.zeros(1), tf.ones(1), delta=delta)
+        with pytest.raises(SpecError, match="task 'q': .*delta=.* must be above 0"):
+            regression("q", label="q", loss={"name": name, "delta": delta})
 
 
 # --- a model under outliers ------------------------------------------------------------------
@@ -101,9 +103,10 @@ def outlying(seed=0):
     return {"x": x, "q": np.where(np.arange(2_000) % 100 == 0, 50 * clean, clean)}, clean
 
 
-def model_of(loss, columns, delta=1.0):
+def model_of(loss, columns, **arguments):
     problem = ProblemSpec(
-        features=(numerical("x"),), tasks=(regression("cqs", label="q", loss=loss, delta=delta),)
+        features=(numerical("x"),),
+        tasks=(regression("cqs", label="q", loss={"name": loss, **arguments}),),
     )
     packed = Preprocessor(problem).fit(columns)
     keras.utils.set_random_seed(3)
@@ -141,7 +144,7 @@ def test_one_outlier_in_a_hundred_spoils_the_squared_loss_and_no_robust_one():
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_model_is_measured_by_the_loss_it_is_trained_by(loss):
     columns, _ = outlying()
-    model, packed = model_of(loss, columns, delta=0.5)
+    model, packed = model_of(loss, columns, **OF_HALF[loss])
     trained_by = float(model.compute_loss(packed)[1][0])
     assert model.evaluate([packed])["loss"] == pytest.approx(trained_by, rel=1e-4)
 
@@ -149,7 +152,7 @@ def test_a_model_is_measured_by_the_loss_it_is_trained_by(loss):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_task_takes_its_declared_loss_in_standard_deviations_of_its_labels(loss):
     columns, _ = outlying()
-    model, packed = model_of(loss, columns, delta=0.5)
+    model, packed = model_of(loss, columns, **OF_HALF[loss])
     labels = packed[LABELS][:, 0].numpy().astype(np.float64)
     residual = np.abs(model(packed)["cqs"].numpy() - labels) / labels.std()
     expected = residual**2 if loss == "squared" else ROBUST[loss][1](residual, 0.5)

@@ -229,7 +229,10 @@ def test_a_component_without_some_ids_keeps_the_others_rows(first):
         ({"training": {"optimizer": "adagrad"}}, "'Adam', .* now it is of .*'Adagrad'"),
         ({"training": {"embedding_optimizer": "rowwise_adagrad"}}, "now it is of .*RowwiseAdagrad"),
         ({"reversed": True}, "with their order and encoding, cannot change between slots"),
-        ({"problem": {"user": {"size": 64}}}, "'user .*size=1073741824.* now .*'user .*size=64,"),
+        (
+            {"problem": {"user": {"encoding": {"name": "hash", "size": 64}}}},
+            "'user .*size=1073741824.* now .*'user .*size=64,",
+        ),
         ({"problem": {"price": {"encoding": "standard"}}}, "=log.* now .*'price .encoding=standa"),
     ],
 )

@@ -21,18 +21,18 @@ A row of the consolidated log is an ad that the funnel held for a request:
 | `row_type` | the row is | click | final stage's pCTR | its CQS |
 |---|---|---|---|---|
 | R1 | an impression whose value uses the click rate | label | teacher | label |
-| R2 | an impression whose value does not | not asked | not asked | label |
+| R2 | an impression whose value does not | not used | not used | label |
 | R3 | an ad of the final stage that was not shown | pseudo-label | teacher | label |
 | R4 | an ad that did not pass to the final stage | pseudo-label | teacher | label |
 
-R3 and R4 are asked for a click rate only where their value uses it, as impressions are. An ad
-that nobody saw is never a negative: whatever its `click` says, `final_pctr` stands for it.
+Rows of R3 and R4 count for the click rate only where their value uses it, as impressions do. An ad
+that nobody saw is never a negative: `final_pctr` replaces its `click`, whatever the log has there.
 """
 
 from collections.abc import Sequence
 
 from tfmtl.declare.split import Sampling
-from tfmtl.declare.tasks import Task, binary, regression
+from tfmtl.declare.tasks import DEFAULT_LOSSES, Loss, Task, binary, regression
 from tfmtl.errors import SpecError, did_you_mean
 
 TEACHER_MODES = ("separate", "shared", "both", "none")
@@ -46,8 +46,7 @@ def tasks(
     pseudo_labels: bool = True,
     pseudo_weight: float = 1.0,
     weight: str | None = None,
-    cqs_loss: str = "squared",
-    cqs_delta: float = 1.0,
+    cqs_loss: Loss = DEFAULT_LOSSES["regression"],
     click: str = "click",
     final_pctr: str = "final_pctr",
     final_cqs: str = "final_cqs",
@@ -58,14 +57,13 @@ def tasks(
 
     Args:
         teacher: Whose logit the final stage's pCTR teaches (eq. 4): `separate`, a third head that
-            is not served (§3.1.2), by default, for "not used for serving" makes sense of it alone;
-            `shared`, the CTR head itself, as the equation's legend says, which then settles
-            between clicks and teacher; `both`; or `none`.
+            is not served (§3.1.2), by default, because only such a head fits "not used for
+            serving"; `shared`, the CTR head itself, as the equation's legend says, which then
+            learns a compromise between clicks and teacher; `both`; or `none`.
         pseudo_labels: Whether the CTR task learns from rows that were not shown.
-        pseudo_weight: What such a row weighs in the CTR loss.
+        pseudo_weight: Weight of such a row in the CTR loss.
         weight: Column with the rows' weights in all losses, for a log that re-weighs its sample.
         cqs_loss: As `loss` in `regression`; the paper's is squared (eq. 3).
-        cqs_delta: As `delta` in `regression`.
         click: Column with the click.
         final_pctr: Column with the final stage's click-through rate.
         final_cqs: Column with its consolidated quality score.
@@ -77,7 +75,7 @@ def tasks(
     """
     _one_of("teacher", teacher, TEACHER_MODES)
     pseudo = final_pctr if pseudo_labels else None
-    found = [
+    declared = [
         binary(
             "ctr",
             label=click,
@@ -87,12 +85,12 @@ def tasks(
             pseudo_weight=pseudo_weight,
             weight=weight,
         ),
-        regression("cqs", label=final_cqs, loss=cqs_loss, delta=cqs_delta, weight=weight),
+        regression("cqs", label=final_cqs, loss=cqs_loss, weight=weight),
     ]
     for name, head in (("teacher", None), ("teacher_on_ctr", "ctr")):
         mode = "separate" if head is None else "shared"
         if teacher in (mode, "both"):
-            found.append(
+            declared.append(
                 binary(
                     name,
                     label=final_pctr,
@@ -103,10 +101,12 @@ def tasks(
                     weight=weight,
                 )
             )
-    return tuple(found)
+    return tuple(declared)
 
 
-def loss_weights(*, teacher: str = "separate", cqs: float = 1.5, distilled: float = 2.0) -> dict:
+def loss_weights(
+    *, teacher: str = "separate", cqs: float = 1.5, distilled: float = 2.0
+) -> dict[str, float]:
     """Weights of the tasks' losses (§3.2.3): 1 for the CTR, which the paper does not print.
 
     The paper's 1.5 and 2 were tuned on its own data; `tfmtl.tuning.loss_weights.tune_loss_weights`
@@ -138,7 +138,7 @@ def augmentation(
     """Which ads that were not shown a model learns from (§3.2.2).
 
     The paper names final-stage ads in its introduction and early-stage ads in §3.2.2; `both` is
-    the default, for without the latter recall falls (`benchmarks/README.md`).
+    the default, because without the latter recall falls (`benchmarks/README.md`).
 
     Args:
         source: `both`, `final`, `early` or `none`.

@@ -28,14 +28,14 @@ class Model:
             `{"name": "cross", "layers": 2}`; none by default. See `tfmtl.operations`.
         dim: Width of embeddings, where a feature does not say otherwise.
         numeric_mode: `joint` (all numbers through one dense layer, one field) or `fieldwise`
-            (one field a number, `xⱼ·wⱼ + bⱼ`).
+            (one field per number, `xⱼ·wⱼ + bⱼ`).
         numeric_units: Widths of ReLU layers below the joint field; none by default.
-        tower_units: Widths of each task's tower; the backbone's own default if not given.
+        tower_units: Widths of each task's tower; the backbone's default if not given.
         tower_dropout: Share dropped in the towers.
         conv_semantics: `ctcvr_direct`, `cvr_click`, `esmm`, `mtms` or `mtms_literal`; the
             backbone's default if not given. See `Heads`.
         balancer: Registered balancer and its arguments.
-        terms: Further batch-level loss terms; the backbone's own are added by itself.
+        terms: Further batch-level loss terms; those of the backbone are added automatically.
         l2: Weight of `½‖w‖²` over dense kernels and looked-up rows, the latter divided by the
             batch size.
     """
@@ -63,11 +63,11 @@ class Training:
 
     Args:
         epochs: Most passes over the training rows.
-        batch_size: Rows a step.
+        batch_size: Rows per step.
         learning_rate: Of the dense variables.
         embedding_learning_rate: Of the tables; as `learning_rate` if not given.
-        decay: `none`, or `cosine`: both rates fall to zero over `epochs`. Predictions of a
-            constant rate keep the last batches' noise, which shows in their calibration.
+        decay: `none`, or `cosine`: both rates fall to zero over `epochs`. With a constant
+            rate predictions keep the noise of the last batches, which shows in their calibration.
         optimizer: `adam`, `adagrad` or `sgd`, for the dense variables.
         embedding_optimizer: Registered row-wise optimizer for the tables.
         patience: Epochs without a better `monitor` before training stops.
@@ -99,7 +99,7 @@ class Training:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """How a model is judged on the test split, and what it must hold to be pushed.
+    """How a model is judged on the test split, and which bounds it must meet to be pushed.
 
     Args:
         slices: Columns to slice by, besides the scene; two joined as `("scene", "segment")`.
@@ -148,7 +148,7 @@ class Tuning:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Replay:
-    """How a model's ranking is held against the final stage's, on a replay log.
+    """How a model's ranking is compared with the final stage's, on a replay log.
 
     The log has every retrieved ad of held-out requests, scored by the final stage (Wang et al.,
     AdKDD 2023, §3.3).
@@ -162,8 +162,8 @@ class Replay:
         final_cqs: Column with its consolidated quality score, where the log has it.
         final_pctr: Column with its click-through rate, where the log has it: the model's
             normalised entropy against it is then reported, on all that was retrieved.
-        slices: Columns to slice by, one value a request, besides the scene.
-        bounds: Least or most values that must hold, such as `{"soft_recall@20": 0.6}`; a number
+        slices: Columns to slice by, one value per request, besides the scene.
+        bounds: Lower or upper bounds that must hold, such as `{"soft_recall@20": 0.6}`; a number
             is a lower bound for recalls and an upper bound for `tvd` and errors.
         max_fall: How much soft recall at `k` may fall against the last blessed model.
     """
@@ -202,7 +202,7 @@ class ExperimentConfig:
         tuning: What is searched before training; nothing, by default.
         sampling: Which training rows are left out; none, by default.
         value: How predictions become what an auction ranks by, for a ranking stage.
-        replay: How that ranking is held against the final stage's; needs `value`.
+        replay: How that ranking is compared with the final stage's; needs `value`.
         mtms: Trains components of scenes and tasks slot by slot, instead of one model once.
         meta: Trains the one model to adapt to tasks, in two stages, instead of on batches alone.
         search: Searches the network itself before it is trained.
@@ -293,8 +293,8 @@ class ExperimentConfig:
         Raises:
             SpecError: The path names no field.
         """
-        first, *rest = path.split(".")
-        return _replace(self, path, [first, *rest], value)
+        experiment: ExperimentConfig = _replace(self, path, path.split("."), value)
+        return experiment
 
 
 PARTS: Mapping[str, Any] = {

@@ -1,13 +1,18 @@
 """Features: what the model may read, and how each is encoded.
 
 Ids: every categorical feature maps to `0` = unknown, `1` = missing, `2…` = known values, so a
-table of `n` values has `n + 2` rows and serving has a row for everything it may meet.
+table of `n` values has `n + 2` rows, and every served value has a row.
 """
 
 import dataclasses
-from typing import ClassVar
+import functools
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
+from tfmtl import registry
+from tfmtl.declare.encoding import Encoding, check_dim, encoder_of, encoding_config, one_of
 from tfmtl.errors import SpecError, did_you_mean
+from tfmtl.plain import freeze
 
 SIDES = ("user", "ad", "context")
 UNKNOWN, MISSING, FIRST = 0, 1, 2
@@ -19,7 +24,7 @@ target encodings, −1 on other rows."""
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Column:
-    """A raw column: its name, its type (`string`, `int64`, `float32`) and most values a row.
+    """A raw column: its name, its type (`string`, `int64`, `float32`) and the most values per row.
 
     `max_values` is 0 for a scalar column, else the column is a list.
     """
@@ -35,20 +40,31 @@ class Column:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Categorical:
-    """A field of ids. Made by `categorical`, which documents the fields."""
+    """A field of ids. Made by `categorical`, which documents the fields.
+
+    `encoding` is the configuration of a part of kind "encoding", `{"name": "hash", "size": 64}`.
+    """
 
     kind: ClassVar[str] = "categorical"
     name: str
     column: str
     side: str
     dtype: str
-    encoding: str
-    size: int | None
-    min_count: int
+    encoding: Mapping[str, Any]
     dim: int | None
     max_values: int
     pooling: str
     weights: str | None
+
+    def __post_init__(self) -> None:
+        encoding = registry.config_of("encoding", self.encoding)
+        object.__setattr__(self, "encoding", encoding)
+        freeze(self)
+
+    @functools.cached_property
+    def encoder(self) -> Any:
+        """The encoding, of `tfmtl.features.encodings.CategoricalEncoding`."""
+        return encoder_of(f"categorical {self.name!r}", self.kind, self.encoding)
 
     def columns(self) -> tuple[Column, ...]:
         """Raw columns the feature reads."""
@@ -60,16 +76,28 @@ class Categorical:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Numerical:
-    """A number. Made by `numerical`, which documents the fields."""
+    """A number. Made by `numerical`, which documents the fields.
+
+    `encoding` is the configuration of a part of kind "encoding", `{"name": "quantile", "bins": 8}`.
+    """
 
     kind: ClassVar[str] = "numerical"
     name: str
     column: str
     side: str
-    encoding: str
-    bins: int
+    encoding: Mapping[str, Any]
     dim: int | None
     indicator: bool
+
+    def __post_init__(self) -> None:
+        encoding = registry.config_of("encoding", self.encoding)
+        object.__setattr__(self, "encoding", encoding)
+        freeze(self)
+
+    @functools.cached_property
+    def encoder(self) -> Any:
+        """The encoding, of `tfmtl.features.encodings.NumericalEncoding`."""
+        return encoder_of(f"numerical {self.name!r}", self.kind, self.encoding)
 
     def columns(self) -> tuple[Column, ...]:
         """Raw columns the feature reads."""
@@ -119,9 +147,9 @@ def categorical(
     column: str | None = None,
     side: str = "context",
     dtype: str | None = None,
-    encoding: str = "vocabulary",
+    encoding: Encoding = "vocabulary",
     size: int | None = None,
-    min_count: int = 1,
+    min_count: int | None = None,
     dim: int | None = None,
     max_values: int = 0,
     pooling: str = "mean",
@@ -134,10 +162,14 @@ def categorical(
         column: Raw column, by default of the same name.
         side: `user`, `ad` or `context`; a tower is served from its own side's inputs alone.
         dtype: Type of the raw values, `string` or `int64`; `int64` for identity, else `string`.
-        encoding: `vocabulary` (values seen in training), `hash` (`size` buckets, nothing
-            fitted) or `identity` (integers `0 … size − 1`).
-        size: Most values kept by a vocabulary (all, by default), or buckets, or integers.
-        min_count: A vocabulary keeps values seen at least so often in training.
+        encoding: A registered encoding by name: `vocabulary` (values seen in training), `hash`
+            (`size` buckets, nothing fitted) or `identity` (integers `0 … size − 1`); with its
+            arguments, `{"name": "hash", "size": 2**20}`; or a class of your own. See
+            `tfmtl.features.encodings`.
+        size: Short for the encoding's argument `size`: most values kept by a vocabulary, or
+            buckets, or integers.
+        min_count: Short for the argument `min_count` of a vocabulary, which keeps values seen at
+            least so often in training.
         dim: Width of the embedding; the model's width by default. Another width is projected.
         max_values: For a list of values, how many are read; further ones are cut off. 0 for a
             single value.
@@ -146,37 +178,34 @@ def categorical(
         weights: List column with one weight for each value of the list.
 
     Raises:
-        SpecError: The arguments contradict each other.
+        SpecError: The arguments contradict each other, or the encoding is unknown.
     """
     field = f"categorical {name!r}"
-    _one_of(field, "side", side, SIDES)
-    _one_of(field, "encoding", encoding, ("vocabulary", "hash", "identity"))
-    _one_of(field, "pooling", pooling, ("mean", "sum", "max"))
-    dtype = dtype or ("int64" if encoding == "identity" else "string")
-    _one_of(field, "dtype", dtype, ("string", "int64"))
-    if encoding != "vocabulary" and (size is None or size < 1):
+    one_of(field, "side", side, SIDES)
+    one_of(field, "pooling", pooling, ("mean", "sum", "max"))
+    config = encoding_config(field, encoding, {"size": size, "min_count": min_count})
+    encoder = encoder_of(field, Categorical.kind, config)
+    if dtype is not None and dtype not in encoder.dtypes:
         raise SpecError(
-            f"{field}: encoding={encoding!r} needs size=, the number of ids; got {size}."
+            f"{field}: dtype={dtype!r} is none of {list(encoder.dtypes)}, which "
+            f"encoding={config['name']!r} reads.{did_you_mean(dtype, encoder.dtypes)}"
         )
-    if encoding == "identity" and dtype != "int64":
-        raise SpecError(
-            f"{field}: encoding='identity' reads integers; use dtype='int64' or 'hash'."
-        )
-    if encoding != "vocabulary" and min_count != 1:
-        raise SpecError(f"{field}: min_count= counts a vocabulary's values; encoding={encoding!r}.")
     if weights is not None and not max_values:
         raise SpecError(f"{field}: weights={weights!r} weigh a list's values; give max_values=.")
     if weights is not None and pooling == "max":
         raise SpecError(f"{field}: pooling='max' has no weights; use 'mean' or 'sum'.")
-    _positive(field, "dim", dim)
+    if max_values and not encoder.has_ids:
+        raise SpecError(
+            f"{field}: encoding={config['name']!r} makes numbers, and only the ids of a list are "
+            "pooled; leave out max_values=."
+        )
+    check_dim(field, dim, config, encoder)
     return Categorical(
         name=name,
         column=column or name,
         side=side,
-        dtype=dtype,
-        encoding=encoding,
-        size=size,
-        min_count=min_count,
+        dtype=dtype or encoder.dtypes[0],
+        encoding=config,
         dim=dim,
         max_values=max_values,
         pooling=pooling,
@@ -189,8 +218,8 @@ def numerical(
     *,
     column: str | None = None,
     side: str = "context",
-    encoding: str = "standard",
-    bins: int = 32,
+    encoding: Encoding = "standard",
+    bins: int | None = None,
     dim: int | None = None,
     indicator: bool = False,
 ) -> Numerical:
@@ -200,35 +229,30 @@ def numerical(
         name: Name of the feature.
         column: Raw column, by default of the same name.
         side: As in `categorical`.
-        encoding: `standard` (zero mean, unit variance on training rows), `log`
-            (`sign(x)·log(1 + |x|)`, then standard), `quantile` (the index of its quantile
-            bucket, embedded like a category) or `piecewise` (piecewise-linear encoding over
-            quantile bins, Gorishniy et al., NeurIPS 2022, eq. 1).
-        bins: Buckets of `quantile` and `piecewise`. Quantiles are those of the values other than
-            zero, and `quantile` keeps one bucket for zero (our choice: counts and amounts are
-            mostly zero).
-        dim: Width of a `quantile` embedding; the model's width by default.
+        encoding: A registered encoding by name: `standard` (zero mean, unit variance on training
+            rows), `log` (`sign(x)·log(1 + |x|)`, then standard), `quantile` (the index of its
+            quantile bucket, embedded like a category) or `piecewise` (piecewise-linear encoding
+            over quantile bins, Gorishniy et al., NeurIPS 2022, eq. 1); with its arguments,
+            `{"name": "cyclic", "period": 24}` for hours; or a class of your own. See
+            `tfmtl.features.encodings`.
+        bins: Short for the argument `bins` of `quantile` and `piecewise`.
+        dim: Width of the embedding of an encoding with ids; the model's width by default.
         indicator: Adds an input that is 1 where the value is missing. A missing value (an
-            infinite one is too) is the mean for `standard` and `log`, a bucket of its own for
-            `quantile`, zeros for `piecewise`.
+            infinite one is too) is the mean for `standard` and `log`, an id of its own for
+            `quantile`, zeros for `piecewise` and `cyclic`.
 
     Raises:
-        SpecError: The arguments contradict each other.
+        SpecError: The arguments contradict each other, or the encoding is unknown.
     """
     field = f"numerical {name!r}"
-    _one_of(field, "side", side, SIDES)
-    _one_of(field, "encoding", encoding, ("standard", "log", "quantile", "piecewise"))
-    _positive(field, "dim", dim)
-    if bins < 3:
-        raise SpecError(f"{field}: bins={bins}; at least 3 make sense.")
-    if dim is not None and encoding != "quantile":
-        raise SpecError(f"{field}: dim= is the width of encoding='quantile', not of {encoding!r}.")
+    one_of(field, "side", side, SIDES)
+    config = encoding_config(field, encoding, {"bins": bins})
+    check_dim(field, dim, config, encoder_of(field, Numerical.kind, config))
     return Numerical(
         name=name,
         column=column or name,
         side=side,
-        encoding=encoding,
-        bins=bins,
+        encoding=config,
         dim=dim,
         indicator=indicator,
     )
@@ -246,8 +270,8 @@ def count_encoding(
         dtype: As in `categorical`.
     """
     field = f"count_encoding {column!r}"
-    _one_of(field, "side", side, SIDES)
-    _one_of(field, "dtype", dtype, ("string", "int64"))
+    one_of(field, "side", side, SIDES)
+    one_of(field, "dtype", dtype, ("string", "int64"))
     return CountEncoding(name=name or f"{column}_count", column=column, side=side, dtype=dtype)
 
 
@@ -264,7 +288,7 @@ def target_encoding(
     """Declares the smoothed mean label of a value, `(Σy + s·ȳ) / (n + s)` on observed rows.
 
     A training row is encoded from the other folds' rows, so its own label never reaches it;
-    every other row is encoded from all training rows. A binary task's mean becomes a log-odds
+    any other row is encoded from all training rows. A binary task's mean becomes a log-odds
     relative to `ȳ`, a regression's a difference in standard deviations (our choice: both are
     zero for an unseen value).
 
@@ -278,8 +302,8 @@ def target_encoding(
         folds: Folds of the training rows.
     """
     field = f"target_encoding {column!r}"
-    _one_of(field, "side", side, SIDES)
-    _one_of(field, "dtype", dtype, ("string", "int64"))
+    one_of(field, "side", side, SIDES)
+    one_of(field, "dtype", dtype, ("string", "int64"))
     if folds < 2 or smoothing <= 0:
         raise SpecError(f"{field}: needs folds ≥ 2 and smoothing > 0; got {folds}, {smoothing}.")
     return TargetEncoding(
@@ -291,16 +315,3 @@ def target_encoding(
         smoothing=smoothing,
         folds=folds,
     )
-
-
-def _one_of(field: str, argument: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise SpecError(
-            f"{field}: {argument}={value!r} is none of {list(allowed)}."
-            f"{did_you_mean(value, allowed)}"
-        )
-
-
-def _positive(field: str, argument: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise SpecError(f"{field}: {argument}={value} must be at least 1.")

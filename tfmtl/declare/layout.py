@@ -1,6 +1,6 @@
 """Where each feature lies in the packed tensors.
 
-Preprocessing writes one int64 tensor of ids and one float32 tensor of numbers a side (user, ad,
+Preprocessing writes one int64 tensor of ids and one float32 tensor of numbers per side (user, ad,
 context), so that parsing is cheap and a tower can be served from its own side alone.
 """
 
@@ -82,31 +82,25 @@ def has_pseudo(problem: ProblemSpec) -> bool:
 
 def has_ids(feature: Feature) -> bool:
     """Whether the feature is looked up in a table."""
-    if isinstance(feature, Numerical):
-        return feature.encoding == "quantile"
-    return isinstance(feature, Categorical)
+    return isinstance(feature, Categorical | Numerical) and bool(feature.encoder.has_ids)
 
 
 def is_list(feature: Feature) -> bool:
-    """Whether the feature has several ids a row."""
+    """Whether the feature has several ids per row."""
     return isinstance(feature, Categorical) and feature.max_values > 0
 
 
 def number_width(feature: Feature) -> int:
     """How many numbers the feature gives the model."""
     if isinstance(feature, Categorical):
-        return 0
-    if not isinstance(feature, Numerical):
-        return 1
-    width = {"standard": 1, "log": 1, "quantile": 0, "piecewise": feature.bins}[feature.encoding]
-    return width + feature.indicator
+        return int(feature.encoder.width)
+    if isinstance(feature, Numerical):
+        return int(feature.encoder.width) + feature.indicator
+    return 1
 
 
 def fixed_table_rows(feature: Feature) -> int | None:
     """Rows of a table that the declaration fixes; `None` for a fitted vocabulary."""
-    if isinstance(feature, Numerical):
-        return feature.bins + FIRST
-    if isinstance(feature, Categorical) and feature.encoding != "vocabulary":
-        assert feature.size is not None
-        return feature.size + FIRST
-    return None
+    if not isinstance(feature, Categorical | Numerical) or feature.encoder.ids is None:
+        return None
+    return int(feature.encoder.ids) + FIRST

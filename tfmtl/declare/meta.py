@@ -17,26 +17,27 @@ SCOPES = ("attention", "towers")
 class Meta:
     """Meta-training, then a second stage on what stands above the experts (Algorithm 1).
 
-    The paper leaves open what a task is, how many there are a step and which rate they adapt at;
-    what it does not say is our choice, after MAML (Finn et al., ICML 2017). The outer update is
+    The paper leaves open what a task is, how many there are per step and at which rate they adapt;
+    what it does not print is our choice, after MAML (Finn et al., ICML 2017). The outer update is
     the experiment's `Training`: its optimizers, rates and patience; `batch_size` is the rows of
     one task where `task_rows` is not given.
 
     Args:
-        tasks: What a task is drawn from. `random`: a random batch. `group:advertiser_id`: rows
-            with one value of a feature, so that what is learnt is to adapt to a new value.
-            `objective`: a random batch of which the loss of one objective counts, in turns.
-            Whatever it is, its rows are halved: one adapts, the other judges.
+        tasks: What a task of meta-training is. `random`: a random batch. `group:advertiser_id`:
+            rows with one value of a feature, so that the model learns to adapt to a new value.
+            `objective`: a random batch of which only the loss of one objective counts, each
+            objective in turn. The rows of every task are halved: the model adapts on one half and
+            is judged on the other.
         tasks_per_step: Tasks whose gradients one update averages.
         task_rows: Most rows of a task; `Training.batch_size` if not given.
-        hide: Features whose ids are unknown in every task, as those of a newcomer are: with
-            `("advertiser_id", "ad_id")` nothing can be learnt of an advertiser by heart, only
-            how to adapt to one. The second stage reads all features.
+        hide: Features whose ids are replaced by the unknown id in every task, as a newcomer's are:
+            with `("advertiser_id", "ad_id")` the model cannot memorise an advertiser, only learn
+            to adapt to one. The second stage reads all features.
         min_rows: Groups with fewer than twice as many rows are put together into one.
         inner_rate: Step size `α` of the adaptation.
-        inner_steps: Steps of gradient descent that a task adapts by; one in the paper.
+        inner_steps: Steps of gradient descent per task; one in the paper.
         inner_params: What adapts: `no_embedding`, all but the embedding layer, or `all`, where
-            the rows of the tables that the task looks up adapt too.
+            the table rows that the task looks up adapt too.
         second_order: Whether the update goes through the adaptation's own gradient, as the paper
             prints it. Without, it is the gradient at the adapted weights (first-order MAML),
             at about half the cost.
@@ -114,7 +115,7 @@ class Meta:
         return name if kind == "group" and name else None
 
     def check_problem(self, problem: ProblemSpec) -> None:
-        """Refuses a group that is no feature with one id a row, and what cannot be hidden.
+        """Refuses a group that is no feature with one id per row, and what cannot be hidden.
 
         Raises:
             SpecError: The message lists the features that are.
@@ -132,5 +133,5 @@ class Meta:
         if self.group not in single:
             raise SpecError(
                 f"meta: tasks={self.tasks!r} names {self.group!r}, which is no feature with one id "
-                f"a row; those are {single}.{did_you_mean(self.group, single)}"
+                f"per row; those are {single}.{did_you_mean(self.group, single)}"
             )

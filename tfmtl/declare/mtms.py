@@ -1,4 +1,4 @@
-"""The settings of MTMS, and what follows of them for a problem."""
+"""The settings of MTMS, and what follows from them for a problem."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -17,14 +17,14 @@ LOSSES = ("mtms", "mtms_literal", "cvr_click", "esmm")
 class MTMS:
     """Components, networks and slots (Tan et al., MTMS, §III).
 
-    Of the experiment's `Model` these count: `dim` and `l2`; `numeric_mode` and `numeric_units` in
-    the update; `tower_dropout` and `tower_batch_norm` in the fine-tuning. Of its `Training` all
-    count but `patience`, `monitor`, `decay` and `checkpoint_every`: no row of a slot
-    is held back to choose an epoch by.
+    It reads of the experiment's `Model`: `dim` and `l2`; `numeric_mode` and `numeric_units` in the
+    update; `tower_dropout` and `tower_batch_norm` in the fine-tuning. It reads of `Training` all
+    but `patience`, `monitor`, `decay` and `checkpoint_every`: a slot has no validation rows to
+    choose an epoch by.
 
     Args:
-        scenes: Values of the problem's scene, each with components of its own. Rows of other
-            scenes are not trained on; served, they get the first scene's predictions.
+        scenes: Values of the problem's scene, each with its own components. Rows of other scenes
+            are not trained on; in serving they get the first scene's predictions.
         losses: What updates a funnel's embeddings: `mtms` (eq. 2: clicks, conversions of clicked
             rows, and their product), `mtms_literal` (conversions of all rows, as printed),
             `cvr_click` (clicks and conversions apart) or `esmm` (eq. 1).
@@ -137,8 +137,8 @@ class MTMS:
         for scene in self.scenes:
             if not any(map(has_ids, self.features_of(problem, scene))):
                 raise SpecError(
-                    f"mtms: scene {scene!r} has no feature with ids, so that its components would "
-                    "have no tables; declare a categorical feature besides the scene."
+                    f"mtms: scene {scene!r} has no feature with ids, so its components would have "
+                    "no tables; declare a categorical feature besides the scene."
                 )
         for task in problem.tasks:
             if task.name == "network":
@@ -168,8 +168,8 @@ class MTMS:
     def features_of(self, problem: ProblemSpec, scene: str) -> tuple[Feature, ...]:
         """The features of a scene: those it has, without the scene itself, which is one value."""
         names = self.fields.get(scene, [f.name for f in problem.features])
-        own = scene_feature(problem).name
-        return tuple(f for f in problem.features if f.name in names and f.name != own)
+        scene_name = scene_feature(problem).name
+        return tuple(f for f in problem.features if f.name in names and f.name != scene_name)
 
     def units(self, problem: ProblemSpec) -> tuple[tuple[str, ...], ...]:
         """Tasks by what their losses tie together: the funnel, and every other task alone."""
@@ -200,10 +200,10 @@ class MTMS:
     def inputs_of(self, problem: ProblemSpec, scene: str, task: str) -> tuple[tuple[str, str], ...]:
         """Components, (scene, owner of tables), that a fine-tuned network reads, its own first."""
         units = self.units(problem)
-        own = next(unit for unit in units if task in unit)
+        unit_of_task = next(unit for unit in units if task in unit)
         if not self.aggregate:
-            owner = self.owners(own)
-            return ((scene, owner[0] if len(owner) == 1 else task),)
+            owners = self.owners(unit_of_task)
+            return ((scene, owners[0] if len(owners) == 1 else task),)
         others = self.contributors.get(scene, self.contributors.get(EVERY))
         if others is None:
             others = () if self.contributors else self.scenes
@@ -220,7 +220,7 @@ def scene_feature(problem: ProblemSpec) -> Categorical:
     if problem.scene is None:
         raise SpecError("mtms: the problem declares no scene; ProblemSpec(scene='scene') does.")
     feature = problem.scene_feature()
-    if feature is not None and feature.encoding == "hash":
+    if feature is not None and feature.encoding["name"] == "hash":
         return feature
     raise SpecError(
         f"mtms: rows find their components by the scene, which must be a feature whose ids follow "
@@ -230,31 +230,35 @@ def scene_feature(problem: ProblemSpec) -> Categorical:
 
 
 def meaning(feature: Feature) -> str:
-    """What a feature's ids and numbers follow from; where it changes, they are others.
+    """What a feature's ids and numbers depend on; where it changes, they change.
 
     Example:
         >>> from tfmtl.declare.problem import categorical
         >>> meaning(categorical("user", encoding="hash", size=64))
         'user (encoding=hash, dtype=string, size=64, pooling=mean)'
     """
-    given = ((n, getattr(feature, n, None)) for n in ("encoding", "dtype", "size", "pooling"))
-    said = ", ".join(f"{name}={value}" for name, value in given if value is not None)
-    return f"{feature.name} ({said})"
+    encoding = getattr(feature, "encoding", {"name": None})
+    facts = {
+        "encoding": encoding["name"],
+        "dtype": getattr(feature, "dtype", None),
+        **{argument: value for argument, value in encoding.items() if argument != "name"},
+        "pooling": getattr(feature, "pooling", None),
+    }
+    given = ", ".join(f"{name}={value}" for name, value in facts.items() if value is not None)
+    return f"{feature.name} ({given})"
 
 
 def _check_feature(feature: Feature, dim: int) -> None:
-    own = getattr(feature, "dim", None)
-    if own not in (None, dim):
+    width = getattr(feature, "dim", None)
+    if width not in (None, dim):
         raise SpecError(
-            f"mtms: feature {feature.name!r} has dim={own}; all tables of MTMS have one width, "
+            f"mtms: feature {feature.name!r} has dim={width}; all tables of MTMS have one width, "
             f"model.dim={dim}."
         )
-    vocabulary = isinstance(feature, Categorical) and feature.encoding == "vocabulary"
-    buckets = isinstance(feature, Numerical) and feature.encoding == "quantile"
-    if vocabulary or buckets:
+    if isinstance(feature, Categorical | Numerical) and feature.encoder.refitted:
         right = (
             "encoding='hash' (tables hold the ids that were seen, so size= may be 2**30)"
-            if vocabulary
+            if isinstance(feature, Categorical)
             else "encoding='standard' or 'log'"
         )
         raise SpecError(

@@ -13,14 +13,23 @@
         scene="scene", request_id="request_id", time="day",
     )
 
-What ExampleGen must find, the preprocessing, the tables, the heads, the masks, the metrics and
-the space they are computed on, the slices and the serving signatures all come from it.
+The columns that ExampleGen needs, the preprocessing, the tables, the heads, the masks, the metrics
+and the space they are computed on, the slices and the serving signatures all come from it.
 """
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from tfmtl.declare.contradictions import (
+    check_context,
+    check_heads,
+    check_indicators,
+    check_labels,
+    check_names,
+    check_spaces,
+    check_target_encodings,
+)
 from tfmtl.declare.features import (
     FEATURE_KINDS,
     Categorical,
@@ -55,6 +64,9 @@ __all__ = [
     "target_encoding",
 ]
 
+CONTEXT = ("scene", "request_id", "user_id", "time")
+"""Fields of a problem that name a column which is no feature."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProblemSpec:
@@ -71,7 +83,7 @@ class ProblemSpec:
         time: Column that orders the rows: a number (day index, epoch seconds) or an ISO date.
         space: What one row is, in metric names: `ctr/auc@imp`. `"imp"` for impressions.
         indicators: Columns of 0 and 1, neither features nor labels, that `observed_if` may name:
-            `ctr_traffic` where a row's click-through rate is asked for at all.
+            `ctr_traffic` for rows whose click-through rate is used at all.
         drop_if: Reads "drop rows where the second label is positive and the first is not", as
             `("click", "conversion")`. Such rows are always counted, dropped only where asked.
 
@@ -95,11 +107,16 @@ class ProblemSpec:
             object.__setattr__(self, field, tuple(getattr(self, field)))
         if self.drop_if is not None:
             object.__setattr__(self, "drop_if", tuple(self.drop_if))
-        _check_names(self)
+        read = {column.name: f.name for f in self.features for column in f.columns()}
+        check_names(self.features, self.tasks)
+        check_labels(self.tasks, self.indicators, read)
+        check_indicators(self.tasks, self.indicators, read)
+        check_spaces(self.tasks)
+        check_heads(self.tasks)
+        context = {name: getattr(self, name) for name in CONTEXT}
+        check_context(self.tasks, context, self.drop_if)
         check_column_names(self.feature_columns())
-        _check_labels(self)
-        _check_heads(self)
-        _check_encodings(self)
+        check_target_encodings(self.features, self.tasks)
 
     @property
     def task_names(self) -> tuple[str, ...]:
@@ -149,9 +166,9 @@ class ProblemSpec:
         A funnel is a binary task on all rows, a binary task observed where that label is
         positive, and a third on all rows with the label of the second.
         """
-        own = [t for t in self.tasks if t.kind == "binary" and t.head is None]
-        everywhere = [t for t in own if t.observed_if is None]
-        for cvr in own:
+        with_head = [t for t in self.tasks if t.kind == "binary" and t.head is None]
+        everywhere = [t for t in with_head if t.observed_if is None]
+        for cvr in with_head:
             if cvr.observed_if is None:
                 continue
             ctr = [t for t in everywhere if t.label == cvr.observed_if]
@@ -194,7 +211,7 @@ class ProblemSpec:
 
     def context_columns(self) -> dict[str, Column]:
         """Raw columns that are neither features nor labels: scene, request, user, time."""
-        context = (self.scene, self.request_id, self.user_id, self.time)
+        context = [getattr(self, name) for name in CONTEXT]
         taken = {**self.feature_columns(), **self.label_columns()}
         return {
             name: Column(name=name, dtype="string")
@@ -227,125 +244,3 @@ class ProblemSpec:
         )
         arguments["tasks"] = tuple(Task(**t) for t in plain["tasks"])
         return cls(**arguments)
-
-
-def _check_names(problem: ProblemSpec) -> None:
-    for what, parts in (("feature", problem.features), ("task", problem.tasks)):
-        if not parts:
-            raise SpecError(f"{what}s: a problem needs at least one {what}; got none.")
-        seen = set()
-        for part in parts:
-            if part.name in seen:
-                raise SpecError(
-                    f"{what} {part.name!r} is declared twice. Give one of them another name; "
-                    "its column= may stay the same."
-                )
-            seen.add(part.name)
-
-
-def _check_labels(problem: ProblemSpec) -> None:
-    labels = problem.labels
-    read = {c.name: f.name for f in problem.features for c in f.columns()}
-    for task in problem.tasks:
-        if task.label in read:
-            raise SpecError(
-                f"task {task.name!r}: its label {task.label!r} is also read by feature "
-                f"{read[task.label]!r}, which would leak the answer. Remove the feature."
-            )
-        spaces = (*labels, *problem.indicators)
-        if task.observed_if is not None and task.observed_if not in spaces:
-            known = f" and indicators {list(problem.indicators)}" if problem.indicators else ""
-            raise SpecError(
-                f"task {task.name!r} is observed_if={task.observed_if!r}, but no task has that "
-                f"label; labels are {list(labels)}{known}.{did_you_mean(task.observed_if, spaces)}"
-            )
-        if task.labelled_if is not None and task.labelled_if not in problem.indicators:
-            raise SpecError(
-                f"task {task.name!r} is labelled_if={task.labelled_if!r}, which is no indicator; "
-                f"indicators are {list(problem.indicators)}."
-                f"{did_you_mean(task.labelled_if, problem.indicators)}"
-            )
-        if task.pseudo_label is not None and task.pseudo_label in read:
-            raise SpecError(
-                f"task {task.name!r}: its pseudo_label {task.pseudo_label!r} is also read by "
-                f"feature {read[task.pseudo_label]!r}, which would leak it. Remove the feature."
-            )
-        if task.observed_if == task.label:
-            raise SpecError(
-                f"task {task.name!r} is observed_if its own label {task.label!r}: every observed "
-                "row would be positive. Name the label of the step before."
-            )
-        if task.weight is not None and task.weight in labels:
-            raise SpecError(
-                f"task {task.name!r}: weight={task.weight!r} is a label. A sample space is "
-                f"declared as observed_if={task.weight!r}."
-            )
-    for task in problem.tasks:
-        for other in problem.tasks:
-            if other.label == task.label and (other.positive is None) != (task.positive is None):
-                raise SpecError(
-                    f"tasks {task.name!r} and {other.name!r} share the label {task.label!r}, which "
-                    "is text for one (positive=) and a number for the other. Give both "
-                    "positive=, or copy the column."
-                )
-    for name in problem.indicators:
-        if name in labels or name in read:
-            what = "a label" if name in labels else f"read by feature {read[name]!r}"
-            raise SpecError(
-                f"indicators: {name!r} is {what}; an indicator only says which rows a task is "
-                "observed on. A label may be named by observed_if= as it is."
-            )
-    for space in {t.observed_if for t in problem.tasks if t.observed_if in labels}:
-        owners = [t for t in problem.tasks if t.label == space]
-        if all(t.kind != "binary" for t in owners):
-            raise SpecError(
-                f"observed_if={space!r} is the label of a {owners[0].kind} task; a sample space "
-                "needs a binary label."
-            )
-        values = {t.positive for t in owners if t.kind == "binary"}
-        if len(values) > 1:
-            raise SpecError(
-                f"observed_if={space!r} could mean any of positive={sorted(map(str, values))}, "
-                "which are tasks of that one column. Give the sample space a 0/1 column of its own."
-            )
-        rows = {t.labelled_if for t in owners if t.kind == "binary"}
-        if len(rows) > 1:
-            raise SpecError(
-                f"observed_if={space!r} could mean that label on the rows of any of labelled_if="
-                f"{sorted(map(str, rows))}. Give all tasks of the label the same labelled_if=."
-            )
-    for field in ("scene", "request_id", "user_id", "time"):
-        name = getattr(problem, field)
-        if name is not None and name in labels:
-            raise SpecError(f"{field}={name!r} is a label; name the column that holds the {field}.")
-    if problem.drop_if is not None:
-        for name in problem.drop_if:
-            if name not in labels:
-                raise SpecError(
-                    f"drop_if names {name!r}, which is no label; labels are {list(labels)}."
-                    f"{did_you_mean(name, labels)}"
-                )
-
-
-def _check_heads(problem: ProblemSpec) -> None:
-    own = [t.name for t in problem.tasks if t.head is None and t.kind == "binary"]
-    for task in problem.tasks:
-        if task.head is not None and task.head not in own:
-            raise SpecError(
-                f"task {task.name!r}: head={task.head!r} is no binary task with a head of its "
-                f"own; those are {own}.{did_you_mean(task.head, own)}"
-            )
-    if not problem.served:
-        raise SpecError("tasks: none is served, so there would be nothing to export.")
-
-
-def _check_encodings(problem: ProblemSpec) -> None:
-    problem.feature_columns()
-    for feature in problem.features:
-        if isinstance(feature, TargetEncoding):
-            if feature.task not in problem.task_names:
-                raise SpecError(
-                    f"feature {feature.name!r} encodes by task {feature.task!r}, which is not "
-                    f"declared; tasks are {list(problem.task_names)}."
-                    f"{did_you_mean(feature.task, problem.task_names)}"
-                )

@@ -22,12 +22,12 @@ class AutoMTL:
     After "Automatic Multi-Task Learning Framework with Neural Architecture Search for Recommender
     Systems", sections 3.3 and 3.4.
 
-    Searched are the interaction of the fields, each expert's pooling and layers, and which experts
-    each task reads. Hidden vectors are as wide as the experiment's `model.dim`; the other fields of
-    its `Model` hold but for `backbone` and `interaction`, which are what is found, `tower_units`,
-    which are the search's own, and `balancer`: while it searches tasks weigh the same (the paper's
-    equivalent weights), or as a `fixed` one says. Training rows train the weights, validation rows
-    the architecture.
+    The search decides the interaction of the fields, each expert's pooling and layers, and which
+    experts each task reads. Hidden vectors are as wide as the experiment's `model.dim`. The other
+    fields of its `Model` apply, with these exceptions: `backbone` and `interaction` are the
+    search's result, `tower_units` are set here, and of `balancer` only the weights of a `fixed` one
+    are read; with any other, tasks weigh the same during the search (the paper's equivalent
+    weights). Training rows train the weights, validation rows the architecture.
 
     Args:
         num_experts: Experts.
@@ -39,13 +39,14 @@ class AutoMTL:
         poolings: Candidates for fields to a vector.
         hidden: Candidates for a vector to a vector.
         interaction: False leaves the fields as they are (the paper's "w/o Int").
-        heterogeneous: False gives all experts one architecture, weights apart ("hom Exp").
+        heterogeneous: False gives all experts one architecture, each with its own weights ("hom
+            Exp").
         selection: False mixes all experts by gates, in the search and after ("w/o Sel").
-        aux_weight: Weight of the loss that drives the tasks' choices of experts apart, falling to
-            zero after the warm-up; 0 leaves it out ("w/o Aux").
-        stopping: When an operation's weights stop: `consecutive`, after `patience` steps in a row
-            whose training and validation gradients differ by more than `threshold`; `window`, when
-            the mean similarity over `window` steps is too low; `none` ("w/o OLES").
+        aux_weight: Weight of the loss that makes tasks choose different experts, falling to zero
+            after the warm-up; 0 leaves it out ("w/o Aux").
+        stopping: When an operation's weights stop: `consecutive`, after `patience` consecutive
+            steps whose training and validation gradients differ by more than `threshold`; `window`,
+            when the mean similarity over `window` steps is too low; `none` ("w/o OLES").
         direction: How gradients differ: `half`, (1 − cos)/2, or `cosine`, 1 − cos.
         threshold: As above.
         patience: As above.
@@ -53,14 +54,14 @@ class AutoMTL:
         auxiliary_skip: Adds the input to every block's output by a weight that falls to zero, as
             DARTS− does.
         epochs: Most epochs of the search.
-        warm_up_epochs: Epochs before experts are chosen between.
-        search_patience: Epochs without a better validation loss before the search stops; where
-            experts are chosen between, those of the warm-up do not count.
+        warm_up_epochs: Epochs before the search begins to choose among experts.
+        search_patience: Epochs without a better validation loss before the search stops; where it
+            chooses among experts, epochs of the warm-up do not count.
         learning_rate: Of the weights, by SGD, falling to zero by a cosine.
-        momentum: Of that.
+        momentum: Momentum of that SGD.
         architecture_rate: Of the architecture, and of the choice of experts, each by an Adam.
-        embedding_optimizer: `adam`, row-wise with `embedding_rate`, or `sgd`, as the paper's text
-            has it, which hardly moves rows that are rarely looked up.
+        embedding_optimizer: `adam`, row-wise with `embedding_rate`, or `sgd` as in the paper's
+            text, which hardly changes rows that are rarely looked up.
         embedding_rate: As above.
         algorithm: `differentiable`, or `random`: `trials` architectures drawn evenly, each
             trained as the experiment says, the one with the least validation loss taken

@@ -112,9 +112,9 @@ def whole() -> Split:
 class Sampling:
     """Which share of the training rows is kept, by a column's value.
 
-    A row is kept or not by a hash of its number, so that a lower rate keeps a part of what a
-    higher one does. Validation and test rows are all kept, and losses are not re-weighted (our
-    choice: a row stands for its kind, not for those left out).
+    A hash of a row's number decides whether it is kept, so that a lower rate keeps a subset of what
+    a higher one keeps. Validation and test rows are all kept, and losses are not re-weighted (our
+    choice: a row does not count for those left out).
 
     Args:
         column: Column that decides, such as `row_type`.

@@ -1,22 +1,30 @@
 """Tasks: what is predicted, from which label, on which rows."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tfmtl import registry
 from tfmtl.declare.features import Column
 from tfmtl.declare.names import check_task_name
 from tfmtl.errors import SpecError, did_you_mean
+from tfmtl.plain import freeze
 
-LOSSES = ("squared", "huber", "pseudo_huber", "log_cosh")
-BINARY_LOSSES = ("cross_entropy", "focal")
+DEFAULT_LOSSES: Mapping[str, str] = {"binary": "cross_entropy", "regression": "squared"}
+"""The loss by the kind of the task; declaring a task with it loads no TensorFlow."""
+
 BALANCED_SQRT = "balanced_sqrt"
+
+Loss = str | Mapping[str, Any] | Callable[..., Any]
+"""A name, a mapping with a `name` and arguments, or a class or function."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
-    """One prediction. Made by `binary` or `regression`, which document the fields."""
+    """One prediction. Made by `binary` or `regression`, which document the fields.
+
+    `loss` is the configuration of a part of kind "loss", `{"name": "focal", "gamma": 1.0}`.
+    """
 
     name: str
     kind: str
@@ -31,20 +39,19 @@ class Task:
     head: str | None = None
     trained: bool = True
     served: bool = True
-    loss: str = "squared"
-    delta: float = 1.0
+    loss: Mapping[str, Any]
     positive_weight: float | str = 1.0
     negative_weight: float = 1.0
-    gamma: float = 2.0
-    alpha: float | None = None
     metrics: Sequence[Any] = ()
 
     def __post_init__(self) -> None:
         check_task_name(self.name)
+        object.__setattr__(self, "loss", registry.config_of("loss", self.loss))
         object.__setattr__(self, "metrics", _references(self))
+        freeze(self)
 
     def columns(self) -> tuple[Column, ...]:
-        """Raw columns the task reads. A space's own label is read by the task that owns it."""
+        """Raw columns the task reads; its sample space's label is read by that label's task."""
         label = Column(name=self.label, dtype="string" if self.positive is not None else "float32")
         others = (self.weight, self.pseudo_label)
         return (label, *(Column(name=n, dtype="float32") for n in others if n is not None))
@@ -66,16 +73,14 @@ def binary(
     served: bool = True,
     positive_weight: float | str = 1.0,
     negative_weight: float = 1.0,
-    loss: str = "cross_entropy",
-    gamma: float = 2.0,
-    alpha: float | None = None,
+    loss: Loss = DEFAULT_LOSSES["binary"],
     metrics: Sequence[Any] = (),
 ) -> Task:
     """Declares a probability.
 
     Class weights and focal loss move calibration: a model that is right about the weighted
     rows, or about the hard ones, predicts another rate than the data's. With class weights the
-    odds are `positive_weight / negative_weight` times too high. Ranking metrics do not mind;
+    odds are `positive_weight / negative_weight` times too high. Ranking metrics do not change;
     where predictions are used as probabilities, leave both alone or calibrate afterwards. The
     losses and metrics of validation have neither.
 
@@ -92,55 +97,34 @@ def binary(
             missing, whatever the column holds. An ad that was not shown has no click, and a
             log that says 0 there must not make it a negative.
         pseudo_label: Column with another model's probability, which the loss takes on rows of
-            the task's space whose own label is missing, as an ad that was not shown has no
-            click (Wang et al., AdKDD 2023, §3.2.2). Metrics are on true labels alone.
-        pseudo_weight: What such a row weighs beside one with a true label.
+            the task's space whose label is missing, as an ad that was not shown has no click
+            (Wang et al., AdKDD 2023, §3.2.2). Metrics are on true labels alone.
+        pseudo_weight: Weight of such a row, where a row with a true label has 1.
         head: Task whose logit this label teaches too, instead of a head of its own.
-        trained: Whether the label has a loss. Without one it rides along with `head`: loss terms
+        trained: Whether the label has a loss. Without one it only accompanies `head`: loss terms
             over a whole batch may read it, as `pwiser` reads the conversions in a model of
-            clicks alone, and its AUC says how that head's probabilities rank it.
-        served: Whether the task is among a served model's outputs, and so measured and
-            blessed. A teacher is not: its head is left out of what is exported.
+            clicks alone, and its AUC measures how that head's probabilities rank it.
+        served: Whether the task is an output of the served model, and so is measured and blessed.
+            A teacher is not: its head is not exported.
         positive_weight: What the loss of a positive row is multiplied by, above 0, or
             `"balanced_sqrt"`: `√(negatives / positives)` of the training rows on which the task is
             observed (our choice of a value; Luo et al., 2022, section 3.3, weight the classes and
-            print none). Unlike those of `weight`, the mean is not taken over these weights: twice
+            print no weight). Unlike by `weight`, the mean is not divided by these weights: twice
             of both is twice the loss. A soft label `y` has `y` of this weight and `1 − y` of the
             other.
         negative_weight: Likewise of a negative row.
-        loss: `cross_entropy`, or `focal` (Lin et al., ICCV 2017, eq. 5), which makes little of
-            rows that are predicted well.
-        gamma: How little, at least 0: a positive's loss is multiplied by `(1 − p)^gamma`, a
-            negative's by `p^gamma`. For `focal` alone.
-        alpha: What `focal` multiplies a positive's loss by, between 0 and 1, and `1 − alpha` a
-            negative's; both are left alone without it.
+        loss: A registered loss by name; with its arguments, `{"name": "focal", "gamma": 1.0}`; or
+            a class or function of your own. `cross_entropy`, `focal`, `poly1` or
+            `label_smoothing`; see `tfmtl.losses`. Any but the default loads TensorFlow here, to
+            check its arguments.
         metrics: Metrics beside the standard ones: registered names such as `"pr_auc"` and
             `"brier"`, or metrics of your own, made by `tfmtl.metric`. They stand in tables and
             slices, and bounds and `monitor` may name them (`ctr/brier@imp`).
+
+    Raises:
+        SpecError: The arguments contradict each other, or the loss is unknown.
     """
-    if soft and positive is not None:
-        raise SpecError(f"task {name!r}: a soft label is a number, so positive= has no meaning.")
-    if not 0 <= pseudo_weight < float("inf"):
-        raise SpecError(f"task {name!r}: pseudo_weight={pseudo_weight} must be at least 0.")
-    if head is not None and served:
-        raise SpecError(
-            f"task {name!r}: with head={head!r} it has no prediction of its own to serve; give "
-            "served=False."
-        )
-    if head is None and not trained:
-        raise SpecError(
-            f"task {name!r}: trained=False without head= would leave a head of its own as it "
-            "began; name the task whose prediction its label is held against, as head='ctr'."
-        )
-    _check_class_weights(name, positive_weight, negative_weight)
-    _check_focal(name, loss, gamma, alpha)
-    plain = positive_weight == negative_weight == 1 and loss == "cross_entropy"
-    if not trained and not plain:
-        raise SpecError(
-            f"task {name!r}: with trained=False it has no loss for positive_weight=, "
-            "negative_weight= or loss= to change; leave them out."
-        )
-    return Task(
+    task = Task(
         name=name,
         kind="binary",
         label=label,
@@ -156,11 +140,13 @@ def binary(
         served=served,
         positive_weight=positive_weight,
         negative_weight=negative_weight,
-        loss=loss,
-        gamma=gamma,
-        alpha=alpha,
+        loss=_loss(name, "binary", loss),
         metrics=metrics,
     )
+    _check_label(task)
+    _check_head(task)
+    _check_class_weights(task)
+    return task
 
 
 def regression(
@@ -169,8 +155,7 @@ def regression(
     label: str,
     observed_if: str | None = None,
     weight: str | None = None,
-    loss: str = "squared",
-    delta: float = 1.0,
+    loss: Loss = DEFAULT_LOSSES["regression"],
     served: bool = True,
     metrics: Sequence[Any] = (),
 ) -> Task:
@@ -184,26 +169,23 @@ def regression(
         label: Column with numbers.
         observed_if: As in `binary`.
         weight: As in `binary`.
-        loss: `squared`, or robust against outliers: `huber`, `pseudo_huber`, `log_cosh`. Near
-            zero the robust ones are half the square: to compare, double the task's weight.
-        delta: Residual at which outliers begin, in standard deviations; not for `squared`.
+        loss: As in `binary`: `squared`, or robust against outliers, `huber`, `pseudo_huber` or
+            `log_cosh`, as `{"name": "huber", "delta": 0.5}` with the residual at which outliers
+            begin, in standard deviations. Near zero the robust ones are half the square: to
+            compare, double the task's weight.
         served: As in `binary`.
         metrics: As in `binary`.
+
+    Raises:
+        SpecError: The loss is unknown, or an argument of it.
     """
-    if loss not in LOSSES:
-        raise SpecError(
-            f"task {name!r}: loss={loss!r} is none of {list(LOSSES)}.{did_you_mean(loss, LOSSES)}"
-        )
-    if not 0 < delta < float("inf"):
-        raise SpecError(f"task {name!r}: delta={delta} must be above 0.")
     return Task(
         name=name,
         kind="regression",
         label=label,
         observed_if=observed_if,
         weight=weight,
-        loss=loss,
-        delta=delta,
+        loss=_loss(name, "regression", loss),
         served=served,
         metrics=metrics,
     )
@@ -253,35 +235,82 @@ def _is_other(metric: Any) -> bool:
     return registry.parts("metric").get(metric.name, metric) is not metric
 
 
-def _check_class_weights(name: str, positive: float | str, negative: float) -> None:
+def _loss(task: str, kind: str, loss: Loss) -> dict[str, Any]:
+    """The configuration of a task's loss, whose name and arguments are known to be right."""
+    try:
+        config = registry.config_of("loss", loss)
+        if config == {"name": DEFAULT_LOSSES[kind]}:
+            return config
+        _check_loss(kind, config)
+    except SpecError as error:
+        raise SpecError(f"task {task!r}: {error}") from None
+    return config
+
+
+def _check_loss(kind: str, config: Mapping[str, Any]) -> None:
+    name = config["name"]
+    if ":" not in name:
+        parts = {n: registry.get("loss", n) for n in registry.names("loss")}
+        # A function says nothing of the kind of task: it is given labels and logits, or numbers.
+        known = [n for n, part in parts.items() if getattr(part, "task_kind", kind) == kind]
+        if name not in known:
+            raise SpecError(
+                f"loss={name!r} is no loss of a {kind} task; those are {known}."
+                f"{did_you_mean(name, known)}"
+            )
+    part = registry.get("loss", name)
+    if not isinstance(part, type):
+        registry.check("loss", config)
+        return
+    if getattr(part, "task_kind", None) != kind:
+        raise SpecError(
+            f"loss={name!r} is no loss of a {kind} task: it is a class, and not a subclass of "
+            f"tfmtl.losses.{kind.capitalize()}Loss. A function (labels, logits) would do too."
+        )
+    registry.build("loss", config)
+
+
+def _check_label(task: Task) -> None:
+    if task.soft and task.positive is not None:
+        raise SpecError(
+            f"task {task.name!r}: a soft label is a number, so positive= has no meaning."
+        )
+    if not 0 <= task.pseudo_weight < float("inf"):
+        raise SpecError(
+            f"task {task.name!r}: pseudo_weight={task.pseudo_weight} must be at least 0."
+        )
+
+
+def _check_head(task: Task) -> None:
+    if task.head is not None and task.served:
+        raise SpecError(
+            f"task {task.name!r}: with head={task.head!r} it has no prediction of its own to "
+            "serve; give served=False."
+        )
+    if task.head is None and not task.trained:
+        raise SpecError(
+            f"task {task.name!r}: trained=False without head= would leave a head of its own at "
+            "its initial weights; name the task whose prediction its label is compared with, as "
+            "head='ctr'."
+        )
+    weighted = not task.positive_weight == task.negative_weight == 1
+    if not task.trained and (weighted or task.loss != {"name": DEFAULT_LOSSES[task.kind]}):
+        raise SpecError(
+            f"task {task.name!r}: with trained=False it has no loss for positive_weight=, "
+            "negative_weight= or loss= to change; leave them out."
+        )
+
+
+def _check_class_weights(task: Task) -> None:
+    positive, negative = task.positive_weight, task.negative_weight
     if isinstance(positive, str) and positive != BALANCED_SQRT:
         raise SpecError(
-            f"task {name!r}: positive_weight={positive!r} is neither a number nor "
+            f"task {task.name!r}: positive_weight={positive!r} is neither a number nor "
             f"{BALANCED_SQRT!r}.{did_you_mean(positive, [BALANCED_SQRT])}"
         )
     for field, weight in (("positive_weight", positive), ("negative_weight", negative)):
         if weight != BALANCED_SQRT and not 0 < float(weight) < float("inf"):
             raise SpecError(
-                f"task {name!r}: {field}={weight} must be above 0; rows that are not to count are "
-                "those on which the task is not observed, as observed_if= or labelled_if= say."
+                f"task {task.name!r}: {field}={weight} must be above 0; rows that are not to count "
+                "are those on which the task is not observed, as observed_if= or labelled_if= say."
             )
-
-
-def _check_focal(name: str, loss: str, gamma: float, alpha: float | None) -> None:
-    if loss not in BINARY_LOSSES:
-        raise SpecError(
-            f"task {name!r}: loss={loss!r} is none of {list(BINARY_LOSSES)}."
-            f"{did_you_mean(loss, BINARY_LOSSES)}"
-        )
-    if not 0 <= gamma < float("inf"):
-        raise SpecError(f"task {name!r}: gamma={gamma} must be at least 0; Lin et al. take 2.")
-    if alpha is not None and not 0 < alpha < 1:
-        raise SpecError(
-            f"task {name!r}: alpha={alpha} must be between 0 and 1, as alpha=0.25; a negative's "
-            "loss is multiplied by 1 - alpha."
-        )
-    if alpha is not None and loss != "focal":
-        raise SpecError(
-            f"task {name!r}: alpha={alpha} is of loss='focal', and loss={loss!r}; class weights "
-            "are positive_weight= and negative_weight=."
-        )

@@ -117,7 +117,8 @@ class TotalValue:
         """
         clicks, converts = self.needs(np.asarray(objective))
         pctr, rate, cqs, bid = (np.asarray(x, np.float64) for x in (pctr, rate, cqs, bid))
-        return self.combine(pctr, rate, cqs, bid, clicks, converts, xp=np)
+        value: NDArray[np.float64] = self.combine(pctr, rate, cqs, bid, clicks, converts, xp=np)
+        return value
 
     def of_rows(
         self, predictions: Mapping[str, ArrayLike], columns: Mapping[str, ArrayLike]
@@ -136,7 +137,7 @@ class TotalValue:
             objective=columns[self.objective],
         )
 
-    def needs(self, objective: NDArray) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    def needs(self, objective: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Whether each objective needs a click, and whether a conversion.
 
         Raises:
@@ -156,7 +157,9 @@ class TotalValue:
         )
         return clicks, converts
 
-    def combine(self, pctr, rate, cqs, bid, clicks, converts, *, xp: Any) -> Any:
+    def combine(
+        self, pctr: Any, rate: Any, cqs: Any, bid: Any, clicks: Any, converts: Any, *, xp: Any
+    ) -> Any:
         """`bid · eAction + f(cqs)`, with the functions of `xp`: NumPy, or TensorFlow in a graph.
 
         Args:
@@ -189,7 +192,7 @@ class TotalValue:
         return total
 
 
-def expected_action(pctr, rate, clicks, converts, *, xp: Any = np) -> Any:
+def expected_action(pctr: Any, rate: Any, clicks: Any, converts: Any, *, xp: Any = np) -> Any:
     """The probability of the action that is paid for; arguments as in `TotalValue.combine`.
 
     What an action does not need is not read: its NaN stays out.

@@ -1,12 +1,11 @@
 """Raw columns to packed tensors: one function for the pipeline, a notebook and serving.
 
-What must be fitted on training rows comes through `Analyzers`, of which there are three: the
-pipeline's (TensorFlow Transform), one that fits on columns in memory, and one that holds what
-was fitted. The arithmetic is written once, so the three agree.
+What must be fitted on training rows comes through `Analyzers`. The arithmetic is written once, here
+and in `encodings`, so the pipeline, a notebook and serving agree.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Protocol
+import dataclasses
+from collections.abc import Mapping
 
 import tensorflow as tf
 
@@ -18,29 +17,17 @@ from tfmtl.declare.features import (
     UNKNOWN,
     Categorical,
     CountEncoding,
+    Feature,
     Numerical,
+    TargetEncoding,
 )
-from tfmtl.declare.layout import GROUP, LABELS, PSEUDO, WEIGHTS, has_pseudo, layout_of
+from tfmtl.declare.layout import GROUP, LABELS, PSEUDO, WEIGHTS, has_pseudo, is_list, layout_of
 from tfmtl.declare.problem import ProblemSpec
+from tfmtl.features.analyzers import Analyzers
+from tfmtl.features.encodings.base import as_text, deviation
 from tfmtl.features.raw import NO_INTEGER, dense_columns, pseudo_labels, task_labels
 
-Lookup = Callable[[tf.Tensor], tf.Tensor]
-
-
-class Analyzers(Protocol):
-    """Statistics of training rows. Each is fitted once and known by its name."""
-
-    def vocabulary(self, name: str, values: tf.Tensor, size: int | None, min_count: int) -> Lookup:
-        """Returns ids `0…` of the most frequent values, −1 for any other."""
-
-    def moments(self, name: str, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns mean and standard deviation of `values` `[n]`; `(0, 1)` of none."""
-
-    def quantiles(self, name: str, values: tf.Tensor, bins: int) -> tf.Tensor:
-        """Returns `bins + 1` edges, least and greatest value included."""
-
-    def sums(self, name: str, keys: tf.Tensor, values: tf.Tensor) -> Lookup:
-        """Returns the sum of non-negative `values` `[n]` by text key, 0 for an unseen key."""
+Columns = Mapping[str, tf.Tensor]
 
 
 def encode(
@@ -59,39 +46,12 @@ def encode(
         tasks]`; `group` int64 `[batch]` where a request or user is declared and given.
     """
     columns = dense_columns(problem.columns(), raw)
-    first = next(iter(problem.feature_columns()))
-    rows = tf.shape(columns[first])[0]
-    fold = tf.fill([rows], tf.constant(-1, tf.int64))
-    if FOLD in raw:
-        fold = _scalar(raw[FOLD])
     labels = weights = None
     if all(name in columns for name in problem.label_columns()):
         labels, weights = task_labels(problem, columns)
-    ids: dict[str, list[tf.Tensor]] = {}
-    numbers: dict[str, list[tf.Tensor]] = {}
-    for feature in problem.features:
-        side_ids = ids.setdefault(feature.side, [])
-        side_numbers = numbers.setdefault(feature.side, [])
-        if isinstance(feature, Categorical):
-            side_ids.append(_categorical(feature, columns, analyzers))
-            if feature.weights is not None:
-                value = columns[feature.weights]
-                side_numbers.append(tf.where(tf.math.is_nan(value), 0.0, value))
-        elif isinstance(feature, Numerical):
-            _numerical(feature, columns[feature.column], analyzers, side_ids, side_numbers)
-        elif isinstance(feature, CountEncoding):
-            side_numbers.append(_count(feature, columns, analyzers))
-        else:
-            side_numbers.append(
-                _target(problem, feature, columns, analyzers, fold, labels, weights)
-            )
-    layout = layout_of(problem)
-    packed = {}
-    for side in layout.sides:
-        if layout.id_columns[side]:
-            packed[f"ids_{side}"] = tf.concat(ids[side], axis=1)
-        if layout.number_columns[side]:
-            packed[f"numbers_{side}"] = tf.concat(numbers[side], axis=1)
+    fold = _folds(raw, columns[next(iter(problem.feature_columns()))])
+    targets = _Targets(problem, fold, labels, weights)
+    packed = _features(problem, columns, analyzers, targets)
     if labels is not None:
         if has_pseudo(problem):
             pseudo, pseudo_weights = pseudo_labels(problem, columns)
@@ -100,92 +60,102 @@ def encode(
         packed[LABELS], packed[WEIGHTS] = labels, weights
     group = problem.request_id or problem.user_id
     if group is not None and group in columns:
-        packed[GROUP] = tf.strings.to_hash_bucket_fast(_text(columns[group]), 2**62)
+        packed[GROUP] = tf.strings.to_hash_bucket_fast(as_text(columns[group]), 2**62)
     return packed
 
 
-def _categorical(feature, columns, analyzers):
-    value = columns[feature.column]
-    value = value if feature.max_values else value[:, tf.newaxis]
-    absent = value == ("" if feature.dtype == "string" else NO_INTEGER)
-    if feature.encoding == "vocabulary":
-        lookup = analyzers.vocabulary(
-            feature.name, tf.boolean_mask(value, ~absent), feature.size, feature.min_count
-        )
-        known = lookup(value)
-        ids = tf.where(known < 0, tf.constant(UNKNOWN, tf.int64), known + FIRST)
-    elif feature.encoding == "hash":
-        ids = tf.strings.to_hash_bucket_fast(_text(value), feature.size) + FIRST
+@dataclasses.dataclass(frozen=True)
+class _Targets:
+    """What target encodings read besides their column; labels and weights are `None` in serving."""
+
+    problem: ProblemSpec
+    fold: tf.Tensor
+    labels: tf.Tensor
+    weights: tf.Tensor
+
+
+def _features(
+    problem: ProblemSpec, columns: Columns, analyzers: Analyzers, targets: _Targets
+) -> dict[str, tf.Tensor]:
+    """The packed ids and numbers of each side."""
+    ids: dict[str, list[tf.Tensor]] = {}
+    numbers: dict[str, list[tf.Tensor]] = {}
+    for feature in problem.features:
+        encoded_ids, encoded_numbers = _encoded(feature, columns, analyzers, targets)
+        ids.setdefault(feature.side, []).extend(encoded_ids)
+        numbers.setdefault(feature.side, []).extend(encoded_numbers)
+    layout = layout_of(problem)
+    packed = {}
+    for side in layout.sides:
+        if layout.id_columns[side]:
+            packed[f"ids_{side}"] = tf.concat(ids[side], axis=1)
+        if layout.number_columns[side]:
+            packed[f"numbers_{side}"] = tf.concat(numbers[side], axis=1)
+    return packed
+
+
+def _encoded(
+    feature: Feature, columns: Columns, analyzers: Analyzers, targets: _Targets
+) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+    """A feature's ids and its numbers, each `[batch, …]`."""
+    values = columns[feature.column]
+    if isinstance(feature, CountEncoding):
+        return [], [_count(feature, values, analyzers)]
+    if isinstance(feature, TargetEncoding):
+        return [], [_target(feature, values, analyzers, targets)]
+    missing = _missing(feature, values)
+    present = tf.boolean_mask(values, ~missing)
+    if isinstance(feature, Numerical):
+        values = tf.where(missing, float("nan"), values)
+    encoded = feature.encoder.encode(feature.name, values, present, analyzers)
+    ids, numbers = [], []
+    if feature.encoder.has_ids:
+        encoded = tf.where(encoded < 0, tf.constant(UNKNOWN, tf.int64), encoded + FIRST)
+        absent = PADDING if is_list(feature) else MISSING
+        encoded = tf.where(missing, tf.constant(absent, tf.int64), encoded)
+        ids.append(encoded if is_list(feature) else encoded[:, tf.newaxis])
     else:
-        inside = (value >= 0) & (value < feature.size)
-        ids = tf.where(inside, value + FIRST, tf.constant(UNKNOWN, tf.int64))
-    return tf.where(absent, tf.constant(PADDING if feature.max_values else MISSING, tf.int64), ids)
+        encoded = tf.ensure_shape(encoded, [None, feature.encoder.width])
+        numbers.append(tf.where(missing[:, tf.newaxis], 0.0, encoded))
+    if isinstance(feature, Numerical):
+        if feature.indicator:
+            numbers.append(tf.cast(missing, tf.float32)[:, tf.newaxis])
+    elif feature.weights is not None:
+        weights = columns[feature.weights]
+        numbers.append(tf.where(tf.math.is_nan(weights), 0.0, weights))
+    return ids, numbers
 
 
-def _numerical(feature, value, analyzers, ids, numbers):
-    # One infinite value would make the mean, and with it every row, a NaN.
-    absent = ~tf.math.is_finite(value)
-    value = tf.where(absent, float("nan"), value)
-    present = tf.boolean_mask(value, ~absent)
-    if feature.encoding in ("standard", "log"):
-        squash = tf.identity if feature.encoding == "standard" else _signed_log
-        mean, std = analyzers.moments(feature.name, squash(present))
-        scaled = (squash(value) - mean) / _scale(mean, std)
-        numbers.append(tf.where(absent, 0.0, scaled)[:, tf.newaxis])
-    else:
-        # Most counts and amounts are mostly zero, and would have one quantile for all the rest.
-        nonzero = tf.boolean_mask(present, present != 0)
-        if feature.encoding == "quantile":
-            edges = analyzers.quantiles(feature.name, nonzero, feature.bins - 1)
-            bucket = 1 + tf.searchsorted(edges[1:-1], value, side="right", out_type=tf.int64)
-            bucket = tf.where(value == 0, tf.zeros_like(bucket), bucket) + FIRST
-            bucket = tf.where(absent, tf.constant(MISSING, tf.int64), bucket)
-            ids.append(bucket[:, tf.newaxis])
-        else:
-            edges = analyzers.quantiles(feature.name, nonzero, feature.bins)
-            numbers.append(_piecewise(value, edges))
-    if feature.indicator:
-        numbers.append(tf.cast(absent, tf.float32)[:, tf.newaxis])
+def _missing(feature: Categorical | Numerical, values: tf.Tensor) -> tf.Tensor:
+    if isinstance(feature, Numerical):
+        # One infinite value would make the mean, and with it every row, a NaN.
+        return ~tf.math.is_finite(values)
+    return values == ("" if feature.dtype == "string" else NO_INTEGER)
 
 
-def _scale(mean, std):
-    # The deviation of equal float32 values comes out as rounding, up to 3e-6 of their mean:
-    # dividing by it would make millions of the first other value that is served.
-    return tf.where(std > 1e-5 * tf.abs(mean), std, 1.0)
-
-
-def _signed_log(value):
-    return tf.sign(value) * tf.math.log1p(tf.abs(value))
-
-
-def _piecewise(value, edges):
-    # Bounded at both ends (our choice): the paper extrapolates, and one outlier then rules.
-    low, width = edges[:-1], edges[1:] - edges[:-1]
-    value = value[:, tf.newaxis]
-    inside = tf.math.divide_no_nan(value - low, width)
-    inside = tf.where(width > 0, inside, tf.cast(value >= low, tf.float32))
-    return tf.where(tf.math.is_nan(value), 0.0, tf.clip_by_value(inside, 0.0, 1.0))
-
-
-def _count(feature, columns, analyzers):
-    keys = _key(columns[feature.column])
+def _count(feature: CountEncoding, values: tf.Tensor, analyzers: Analyzers) -> tf.Tensor:
+    keys = _key(values)
     count = analyzers.sums(feature.name, keys, tf.ones_like(keys, tf.float32))
     logs = tf.math.log1p(count(keys))
     mean, std = analyzers.moments(f"{feature.name}_log", logs)
-    return ((logs - mean) / _scale(mean, std))[:, tf.newaxis]
+    return ((logs - mean) / deviation(mean, std))[:, tf.newaxis]
 
 
-def _target(problem, feature, columns, analyzers, fold, labels, weights):
-    keys = _key(columns[feature.column])
+def _target(
+    feature: TargetEncoding, values: tf.Tensor, analyzers: Analyzers, targets: _Targets
+) -> tf.Tensor:
+    problem, fold = targets.problem, targets.fold
+    keys = _key(values)
     in_fold = tf.strings.as_string(tf.math.floormod(fold, feature.folds))
     in_fold = tf.where(fold < 0, "none", in_fold)
     fold_keys = tf.strings.join([keys, in_fold], "/")
     task = problem.task(feature.task)
     # Serving has no labels; what was fitted from them is then only looked up.
     label = observed = tf.zeros_like(keys, tf.float32)
-    if labels is not None:
+    if targets.labels is not None:
         index = problem.task_names.index(feature.task)
-        label, observed = labels[:, index], tf.cast(weights[:, index] > 0, tf.float32)
+        label = targets.labels[:, index]
+        observed = tf.cast(targets.weights[:, index] > 0, tf.float32)
     mean, std = analyzers.moments(f"{feature.name}_label", tf.boolean_mask(label, observed > 0))
 
     def total(part: str, value: tf.Tensor) -> tf.Tensor:
@@ -202,25 +172,25 @@ def _target(problem, feature, columns, analyzers, fold, labels, weights):
     else:
         below = total("below", tf.maximum(-label, 0.0) * observed)
         smoothed = (above - below + feature.smoothing * mean) / (count + feature.smoothing)
-        score = (smoothed - mean) / _scale(mean, std)
+        score = (smoothed - mean) / deviation(mean, std)
     return score[:, tf.newaxis]
 
 
-def _logit(p):
+def _logit(p: tf.Tensor) -> tf.Tensor:
     p = tf.clip_by_value(p, 1e-6, 1 - 1e-6)
     return tf.math.log(p) - tf.math.log1p(-p)
 
 
-def _text(value):
-    return value if value.dtype == tf.string else tf.strings.as_string(value)
-
-
-def _key(value):
+def _key(values: tf.Tensor) -> tf.Tensor:
     # A hash as text has no white space, which vocabulary files could not hold.
-    return tf.strings.as_string(tf.strings.to_hash_bucket_fast(_text(value), 2**62))
+    return tf.strings.as_string(tf.strings.to_hash_bucket_fast(as_text(values), 2**62))
 
 
-def _scalar(value):
-    if isinstance(value, tf.SparseTensor):
-        value = tf.sparse.to_dense(value, default_value=-1)
-    return tf.reshape(tf.cast(value, tf.int64), [-1])
+def _folds(raw: Mapping[str, tf.Tensor], column: tf.Tensor) -> tf.Tensor:
+    """Each row's fold, int64 `[batch]`; −1 where none is given, as in serving."""
+    if FOLD not in raw:
+        return tf.fill([tf.shape(column)[0]], tf.constant(-1, tf.int64))
+    fold = raw[FOLD]
+    if isinstance(fold, tf.SparseTensor):
+        fold = tf.sparse.to_dense(fold, default_value=-1)
+    return tf.reshape(tf.cast(fold, tf.int64), [-1])

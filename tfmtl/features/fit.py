@@ -11,12 +11,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from tfmtl.declare.features import FIRST, FOLD
 from tfmtl.declare.layout import fixed_table_rows, has_ids
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import DataError
-from tfmtl.features.encode import Lookup, encode
+from tfmtl.features.analyzers import Lookup
+from tfmtl.features.encode import encode
+from tfmtl.features.encodings.base import as_text
 from tfmtl.features.raw import DTYPES, NO_INTEGER, dense
 
 State = dict[str, Any]
@@ -50,7 +53,7 @@ class Preprocessor(tf.Module):
 
         Args:
             columns: An Arrow table, a pandas frame, or arrays `[rows]` (for lists `[rows, n]`,
-                ragged or a list a row) by raw column name.
+                ragged or a list per row) by raw column name.
 
         Raises:
             DataError: A declared feature, label or weight is not given.
@@ -85,7 +88,7 @@ class Preprocessor(tf.Module):
             if has_ids(f)
         }
 
-    def _tensors(self, columns):
+    def _tensors(self, columns: Any) -> dict[str, tf.Tensor]:
         if isinstance(columns, pa.Table):
             columns = dict(zip(columns.column_names, columns.columns, strict=True))
         declared = self.problem.columns()
@@ -102,22 +105,20 @@ class Preprocessor(tf.Module):
                 tensors[name] = _tensor(values, "int64")
         return tensors
 
-    def _folds(self, raw):
+    def _folds(self, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
         name = self.problem.request_id or self.problem.user_id
-        if name in raw:
-            values = raw[name]
-            text = values if values.dtype == tf.string else tf.strings.as_string(values)
-            return tf.strings.to_hash_bucket_fast(text, 2**31)
+        if name is not None and name in raw:
+            return tf.strings.to_hash_bucket_fast(as_text(raw[name]), 2**31)
         first = next(iter(self.problem.feature_columns()))
         return tf.range(tf.shape(raw[first], out_type=tf.int64)[0])
 
 
-def _names(columns) -> list[str]:
+def _names(columns: Any) -> list[str]:
     return list(columns.column_names if isinstance(columns, pa.Table) else columns)
 
 
-def _lists(values):
-    """Python lists, one a row, as an Arrow column; all else as it is."""
+def _lists(values: Any) -> Any:
+    """Python lists, one per row, as an Arrow column; anything else unchanged."""
     if isinstance(values, tf.Tensor | tf.SparseTensor | tf.RaggedTensor):
         return values
     if isinstance(values, pa.ChunkedArray | pa.Array):
@@ -131,31 +132,33 @@ def _lists(values):
     return values
 
 
-def _is_null(row) -> bool:
+def _is_null(row: Any) -> bool:
     return row is None or row is pd.NA or (isinstance(row, float) and row != row)
 
 
-def _plain(values: pd.Series, dtype: str) -> np.ndarray:
-    # `pd.NA` is no number to NumPy.
+def _plain(values: pd.Series, dtype: str) -> NDArray[Any]:
+    # NumPy cannot convert `pd.NA` to a number.
     if dtype == "string":
-        return values.astype(object).where(values.notna(), None).to_numpy()
-    if dtype == "int64":
-        return values.astype("Int64").fillna(NO_INTEGER).to_numpy(np.int64)
-    return values.to_numpy(np.float64, na_value=np.nan)
+        array: NDArray[Any] = values.astype(object).where(values.notna(), None).to_numpy()
+    elif dtype == "int64":
+        array = values.astype("Int64").fillna(NO_INTEGER).to_numpy(np.int64)
+    else:
+        array = values.to_numpy(np.float64, na_value=np.nan)
+    return array
 
 
-def _whole(array: np.ndarray) -> np.ndarray:
-    # A gap makes floats of pandas' integers; 7 is the same id as ever, not "7.0".
+def _whole(array: NDArray[Any]) -> NDArray[Any]:
+    # Pandas turns integers with a gap into floats; the id stays "7" and does not become "7.0".
     if array.dtype.kind != "f":
         return array
     whole = np.abs(array) < 2**53
     whole[whole] = array[whole] == np.rint(array[whole])
-    found = array.astype(object)
-    found[whole] = array[whole].astype(np.int64)
-    return found
+    mixed = array.astype(object)
+    mixed[whole] = array[whole].astype(np.int64)
+    return mixed
 
 
-def _tensor(values, dtype):
+def _tensor(values: Any, dtype: str) -> tf.Tensor:
     if isinstance(values, tf.Tensor | tf.SparseTensor | tf.RaggedTensor):
         return values
     if isinstance(values, pa.ChunkedArray):
@@ -186,10 +189,10 @@ class _Fitting:
     def __init__(self) -> None:
         self.state: State = {}
 
-    def vocabulary(self, name, values, size, min_count) -> Lookup:
+    def vocabulary(self, name: str, values: tf.Tensor, size: int | None, min_count: int) -> Lookup:
         # Hashing, then sorting the few distinct values; np.unique would sort every row's text.
-        found = pd.Series(values.numpy()).value_counts(sort=False).sort_index()
-        tokens, counts = found.index.to_numpy(), found.to_numpy()
+        by_value = pd.Series(values.numpy()).value_counts(sort=False).sort_index()
+        tokens, counts = by_value.index.to_numpy(), by_value.to_numpy()
         tokens, counts = tokens[counts >= min_count], counts[counts >= min_count]
         # Most frequent first, ties by the greater value first, as TensorFlow Transform does.
         order = np.argsort(-counts[::-1], kind="stable")
@@ -197,21 +200,19 @@ class _Fitting:
         self.state[f"vocabulary/{name}"] = tokens
         return _Fitted(self.state).vocabulary(name, values, size, min_count)
 
-    def moments(self, name, values):
-        found = values.numpy().astype(np.float64)
-        mean, std = (found.mean(), found.std()) if found.size else (0.0, 1.0)
-        self.state[f"moments/{name}"] = np.float32([mean, std])
+    def moments(self, name: str, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        numbers = values.numpy().astype(np.float64)
+        mean, std = (numbers.mean(), numbers.std()) if numbers.size else (0.0, 1.0)
+        self.state[f"moments/{name}"] = np.array([mean, std], np.float32)
         return tf.constant(mean, tf.float32), tf.constant(std, tf.float32)
 
-    def quantiles(self, name, values, bins):
-        found = values.numpy()
-        edges = (
-            np.quantile(found, np.linspace(0, 1, bins + 1)) if found.size else np.zeros(bins + 1)
-        )
+    def quantiles(self, name: str, values: tf.Tensor, bins: int) -> tf.Tensor:
+        numbers, shares = values.numpy(), np.linspace(0, 1, bins + 1)
+        edges = np.quantile(numbers, shares) if numbers.size else np.zeros(bins + 1)
         self.state[f"quantiles/{name}"] = edges.astype(np.float32)
         return tf.constant(edges, tf.float32)
 
-    def sums(self, name, keys, values) -> Lookup:
+    def sums(self, name: str, keys: tf.Tensor, values: tf.Tensor) -> Lookup:
         inverse, tokens = pd.factorize(keys.numpy())
         totals = np.bincount(inverse, values.numpy(), len(tokens)).astype(np.float32)
         kept = totals > 0
@@ -236,23 +237,25 @@ class _Fitted(tf.Module):
                 keys, totals = value
                 self.tables[name] = _table(tf.constant(keys, tf.string), totals, 0.0)
 
-    def vocabulary(self, name, values, size, min_count) -> Lookup:
-        return self.tables[f"vocabulary/{name}"].lookup
+    def vocabulary(self, name: str, values: tf.Tensor, size: int | None, min_count: int) -> Lookup:
+        lookup: Lookup = self.tables[f"vocabulary/{name}"].lookup
+        return lookup
 
-    def moments(self, name, values):
+    def moments(self, name: str, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         mean, std = self.state[f"moments/{name}"]
         return tf.constant(mean), tf.constant(std)
 
-    def quantiles(self, name, values, bins):
+    def quantiles(self, name: str, values: tf.Tensor, bins: int) -> tf.Tensor:
         return tf.constant(self.state[f"quantiles/{name}"])
 
-    def sums(self, name, keys, values) -> Lookup:
-        return self.tables[f"sums/{name}"].lookup
+    def sums(self, name: str, keys: tf.Tensor, values: tf.Tensor) -> Lookup:
+        lookup: Lookup = self.tables[f"sums/{name}"].lookup
+        return lookup
 
 
-def _table(keys, values, default):
+def _table(keys: tf.Tensor, values: Any, default: float) -> tf.lookup.StaticHashTable:
     if not len(keys):
-        # TensorFlow has no empty table; one value that maps to the default is as good.
+        # TensorFlow has no empty table; one value that maps to the default does the same.
         keys = tf.constant([b"" if keys.dtype == tf.string else NO_INTEGER], keys.dtype)
         values = tf.constant([default], tf.int64 if isinstance(default, int) else tf.float32)
     return tf.lookup.StaticHashTable(

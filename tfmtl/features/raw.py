@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from tfmtl.declare.features import Column
-from tfmtl.declare.problem import ProblemSpec
+from tfmtl.declare.problem import ProblemSpec, Task
 
 NO_INTEGER = int(tf.int64.min)
 DTYPES = {"string": tf.string, "int64": tf.int64, "float32": tf.float32}
@@ -86,7 +86,10 @@ def pseudo_labels(
     return filled, weights * tf.constant([task.pseudo_weight for task in problem.tasks])
 
 
-def _on_their_spaces(problem, raw, labels):
+def _on_their_spaces(
+    problem: ProblemSpec, raw: Mapping[str, tf.Tensor], labels: Mapping[str, tf.Tensor]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Labels and weights `[batch, tasks]`, both 0 where a task is not observed."""
     binary = {task.label: _label(task, raw) for task in problem.tasks if task.kind == "binary"}
     filled, weights = [], []
     for task in problem.tasks:
@@ -104,7 +107,8 @@ def _on_their_spaces(problem, raw, labels):
     return tf.stack(filled, axis=1), tf.stack(weights, axis=1)
 
 
-def _label(task, raw):
+def _label(task: Task, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """A task's label `[batch]`, NaN where it is missing or does not count."""
     value = raw[task.label]
     if task.positive is not None:
         value = tf.where(value == "", float("nan"), tf.cast(value == task.positive, tf.float32))

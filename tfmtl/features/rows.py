@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from tfmtl.declare.layout import GROUP, LABELS, PSEUDO, WEIGHTS, has_pseudo, layout_of
 from tfmtl.declare.problem import ProblemSpec
@@ -24,9 +25,9 @@ class Rows(Protocol):
         """Batches of packed tensors; shuffled where a seed is given, the same for the same.
 
         Args:
-            batch_size: Rows a batch.
+            batch_size: Rows per batch.
             seed: Decides the order; the rows' own order without one. A shuffled pass leaves
-                out the last, incomplete batch (unless it is the only one).
+                out the last, incomplete batch, unless it is the only one.
             skip: Batches to leave out at the start, for resuming.
         """
 
@@ -59,7 +60,7 @@ class ArrayRows:
         DataError: Their numbers of rows differ, or there is none.
     """
 
-    def __init__(self, arrays: Mapping[str, np.ndarray | tf.Tensor]):
+    def __init__(self, arrays: Mapping[str, NDArray[Any] | tf.Tensor]):
         # Ids of any table fit in 32 bits, which halves what a large log needs.
         self.tensors = {
             name: tf.cast(value, tf.int32) if name.startswith("ids_") else tf.constant(value)
@@ -80,15 +81,15 @@ class ArrayRows:
         """See `Rows.batches`."""
         rows = self._count
 
-        # Without control flow there is nothing to convert, and looking for it is a tenth of the
-        # cost of a slot with many small scenes.
+        # There is no control flow to convert, and AutoGraph's search for it is a tenth of the cost
+        # of a slot with many small scenes.
         @tf.autograph.experimental.do_not_convert
-        def following(start):
+        def following(start: tf.Tensor) -> dict[str, tf.Tensor]:
             end = tf.minimum(start + batch_size, rows)
             return {name: value[start:end] for name, value in self.tensors.items()}
 
         @tf.autograph.experimental.do_not_convert
-        def chosen(places):
+        def chosen(places: tf.Tensor) -> dict[str, tf.Tensor]:
             return {name: tf.gather(value, places) for name, value in self.tensors.items()}
 
         if seed is None:
@@ -137,8 +138,8 @@ class FileRows:
             records = self._records(self.files)
         else:
             files = np.random.default_rng(seed).permutation(self.files)
-            records = self._records(files, interleave=True)
-            # Keras may begin a data set twice: both times it is the same.
+            records = self._records(files.tolist(), interleave=True)
+            # Keras may start a data set twice, and must read the same order both times.
             records = records.shuffle(SHUFFLE_ROWS, seed=seed, reshuffle_each_iteration=False)
         several = seed is not None and self.count() >= batch_size
         batches = records.batch(batch_size, drop_remainder=several).skip(skip)
@@ -149,13 +150,13 @@ class FileRows:
 
     def load(self) -> ArrayRows:
         """Reads all rows into memory."""
-        parts: list[dict[str, np.ndarray]] = list(self.batches(READ_ROWS).as_numpy_iterator())
+        parts: list[dict[str, NDArray[Any]]] = list(self.batches(READ_ROWS).as_numpy_iterator())
         if not parts:
             raise DataError(f"no rows in {self.files}.")
         return ArrayRows({k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
 
-    def _records(self, files, interleave: bool = False) -> tf.data.Dataset:
-        def read(path):
+    def _records(self, files: Sequence[str], interleave: bool = False) -> tf.data.Dataset:
+        def read(path: tf.Tensor) -> tf.data.Dataset:
             gzipped = tf.strings.regex_full_match(path, r".*\.gz")
             return tf.data.TFRecordDataset(
                 path, compression_type=tf.where(gzipped, "GZIP", ""), buffer_size=8 << 20
@@ -189,7 +190,7 @@ def packed_spec(problem: ProblemSpec) -> dict[str, tf.io.FixedLenFeature]:
     return spec
 
 
-def label_moments(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+def label_moments(rows: Rows) -> tuple[NDArray[Any], NDArray[Any]]:
     """Mean and standard deviation of each task's observed labels, `[tasks]`; NaN of none."""
     count, total, square = np.zeros(3, object)
     for batch in numpy_batches(rows, READ_ROWS):
@@ -203,12 +204,12 @@ def label_moments(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
         return mean, np.sqrt(np.maximum(square / count - mean**2, 0))
 
 
-def numpy_batches(rows: Rows, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+def numpy_batches(rows: Rows, batch_size: int) -> Iterator[dict[str, NDArray[Any]]]:
     """Batches in the rows' own order, as arrays."""
     return iter(rows.batches(batch_size).as_numpy_iterator())
 
 
-def _narrow(packed):
+def _narrow(packed: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     return {
         name: tf.cast(value, tf.int32) if name.startswith("ids_") else value
         for name, value in packed.items()

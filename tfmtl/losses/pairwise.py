@@ -6,10 +6,11 @@ without one, and `s` their scores:
     1/|C| Σ_{i∈C} Σ_{j∈P} [s_i − s_j + m1]₊²  +  1/|Z| Σ_{k∈Z} Σ_{j∈P} [s_k − s_j + m2]₊²
 
 Both sums are one over the rivals `i ∈ C ∪ Z`, each raised by its group's margin. No tensor here
-holds every pair: `sorted` needs `O(B log B)` steps, for a positive's active rivals are a suffix
-of the sorted ones, of which three sums are enough; `chunked` goes through the pairs in blocks.
+holds every pair. `sorted` needs `O(B log B)` steps: the rivals that count for a positive are a
+suffix of the sorted ones, of which three sums are enough. `chunked` computes the pairs in blocks.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -32,10 +33,10 @@ class Groups(NamedTuple):
 
 
 def groups(click: tf.Tensor, conversion: tf.Tensor, weights: tf.Tensor | None = None) -> Groups:
-    """Tells the three kinds of impressions apart.
+    """Splits impressions into the three kinds, by weights.
 
     A conversion needs a click (the paper's Table 1 has no fourth row). A row whose labels say
-    otherwise is in no group, for one of them is wrong (our choice).
+    otherwise is in no group, because one of them is wrong (our choice).
 
     Args:
         click: `[batch]`, 0 or 1.
@@ -75,12 +76,12 @@ def pwiser(
         scores: Probabilities `[batch]`; margins have no meaning for logits.
         click: `[batch]`, 0 or 1.
         conversion: `[batch]`, 0 or 1; see `groups` for one without a click.
-        weights: `[batch]`, not negative: a row of weight 2 is that row twice, and one of weight
-            0 is left out, whatever its score. All 1 by default.
+        weights: `[batch]`, not negative: a row of weight 2 counts as that row twice, and one of
+            weight 0 is left out, whatever its score. All 1 by default.
         gate: `hinge` counts pairs with `s_j < s_i + m`, which is continuous. `literal` is what
-            is printed, `s_j < s_i − m`: it passes over wrongly ordered pairs closer than the
-            margin, and jumps by `(2m)²` where they come to it. Click-through rates far below
-            the margin never get there.
+            is printed, `s_j < s_i − m`: it ignores wrongly ordered pairs closer than the margin,
+            and jumps by `(2m)²` where their distance reaches it, which click-through rates far
+            below the margin never do.
         normalize: `paper`, by the number of `C` and of `Z` alone, grows with the number of
             conversions and so with the batch; `pairs` divides by that number too.
         margin_click: `m1`, by which conversions should lead clicks.
@@ -143,7 +144,7 @@ class _Rivals(NamedTuple):
 
 
 def _sorted(rivals: _Rivals, positives: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
-    """`Σ_j counts_j Σ_i share_i (raised_i − positives_j)²` over the pairs whose gate is open."""
+    """`Σ_j counts_j Σ_i share_i (raised_i − positives_j)²` over the pairs that count."""
     order = tf.argsort(rivals.gate)
     gate, raised, share = (tf.gather(x, order) for x in (rivals.gate, rivals.raised, rivals.share))
     moments = tf.stack([share, share * raised, share * tf.square(raised)], axis=1)
@@ -151,7 +152,7 @@ def _sorted(rivals: _Rivals, positives: tf.Tensor, counts: tf.Tensor) -> tf.Tens
     first = tf.searchsorted(gate, positives, side="right")
     zeroth, one, two = tf.unstack(tf.gather(of_suffix, first), axis=1)
     each = two - 2.0 * positives * one + tf.square(positives) * zeroth
-    # Rounding takes a sum of tiny squares below 0, where a clipped one would have no gradient.
+    # Rounding may take a sum of tiny squares below 0; plain clipping would lose its gradient.
     each += tf.stop_gradient(tf.nn.relu(each) - each)
     return tf.reduce_sum(counts * each)
 
@@ -164,14 +165,22 @@ def _chunked(rivals: _Rivals, positives: tf.Tensor, counts: tf.Tensor) -> tf.Ten
 
 
 @tf.custom_gradient
-def _over_blocks(raised, positives, gate, share, counts):
-    # The gradient is summed on the way: a loop's own would keep all of its blocks.
+def _over_blocks(
+    raised: tf.Tensor,
+    positives: tf.Tensor,
+    gate: tf.Tensor,
+    share: tf.Tensor,
+    counts: tf.Tensor,
+) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor | None, ...]]]:
+    # The gradient is summed in the loop: TensorFlow's gradient of a loop would keep all blocks.
     rows = tf.maximum(LARGEST_BLOCK // tf.maximum(tf.size(raised), 1), 1)
     blocks = tf.TensorArray(
         raised.dtype, size=0, dynamic_size=True, infer_shape=False, element_shape=[None]
     )
 
-    def add(start, total, to_raised, to_positives):
+    def add(
+        start: tf.Tensor, total: tf.Tensor, to_raised: tf.Tensor, to_positives: tf.TensorArray
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.TensorArray]:
         j = slice(start, start + rows)
         p, n = positives[j, tf.newaxis], counts[j]
         excess = tf.where(gate > p, raised - p, tf.zeros([], raised.dtype))
@@ -192,7 +201,7 @@ def _over_blocks(raised, positives, gate, share, counts):
         tf.shape(positives),
     )
 
-    def gradient(upstream):
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
         return upstream * to_raised, upstream * to_positives, None, None, None
 
     return total, gradient

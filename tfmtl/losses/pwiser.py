@@ -1,19 +1,20 @@
-"""PWiseR as a term of the loss: whose scores, which labels, and what outlives a batch."""
+"""PWiseR as a term of the loss: the scores and labels it reads, its state between batches."""
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 from absl import logging
 
-from tfmtl.declare.problem import ProblemSpec
+from tfmtl.declare.problem import ProblemSpec, Task
 from tfmtl.errors import SpecError, did_you_mean
-from tfmtl.losses.pairwise import check_options, groups, pwiser
+from tfmtl.losses.pairwise import Groups, check_options, groups, pwiser
 from tfmtl.losses.per_example import hide
 from tfmtl.registry import register
 
 SILENT_BATCHES = 100
-"""Batches in a row without an open gate after which `gate="literal"` warns."""
+"""Consecutive batches in which no pair counted after which `gate="literal"` warns."""
 
 
 @register("term", "pwiser")
@@ -21,11 +22,11 @@ class PWiseR(keras.layers.Layer):
     """Ranks converted impressions above all others, by `pairwise.pwiser` (Durmus et al.).
 
     `loss = balanced + weight · Σ_heads PWiseR(head)` (eq. 1): the weight, the paper's λ, counts
-    once, however many tasks there are and whatever the balancer makes of their losses. The
+    once, independent of the number of tasks and of the balancer. The
     `fixed` balancer takes their mean, so with two tasks a λ weighs twice as much against each
     cross-entropy as beside their sum, `{"name": "fixed", "reduction": "sum"}`.
 
-    A model of clicks alone is trained with it by a task without a head or a loss of its own:
+    A model of clicks alone is trained with it by a task without a head or a loss:
 
         tasks=(
             binary("ctr", label="click"),
@@ -35,8 +36,8 @@ class PWiseR(keras.layers.Layer):
     Rows count where the click is observed and, of clicked rows, the conversion too; with the
     click task's weights. Labels that are neither 0 nor 1, such as pseudo-labels, leave their
     row out. Groups are those of one batch, and where it is spread over devices those of one
-    device's share of it: pairs of rows on two devices are not compared. Of a few conversions in
-    ten thousand rows most shares hold none, which a queue mends.
+    device's share of it: pairs of rows on two devices are not compared. With a few conversions in
+    ten thousand rows most shares hold none; a queue (`pos_queue`) helps.
 
     Args:
         tasks: Not needed here.
@@ -48,15 +49,15 @@ class PWiseR(keras.layers.Layer):
             the head of its one task that is not trained.
         conversion: Task whose label is the conversion; by default the last of the funnel, or
             that task.
-        gate: As in `pwiser`. In training, `literal` warns where no pair came to its gate in 100
-            batches in a row that had pairs, then when their number has doubled.
+        gate: As in `pwiser`. In training, `literal` warns where no pair counted in 100 consecutive
+            batches that had pairs, and again whenever their number has doubled.
         normalize: As in `pwiser`.
         margin_click: As in `pwiser`.
         margin_no_click: As in `pwiser`.
         method: As in `pwiser`.
         pos_queue: How many scores of the last converted rows of earlier training steps stand
-            beside the batch's own, so that a batch without a conversion is told something too
-            (our choice, off). They are as old as they are, and have no gradient: such a batch
+            beside the batch's own, so that a batch without a conversion has a gradient too (our
+            choice, off). They were computed by earlier weights and have no gradient: such a batch
             only lowers the others. Checkpoints hold them. Over several devices each has a queue
             of its own, and checkpoints hold the first one's.
 
@@ -135,16 +136,18 @@ class PWiseR(keras.layers.Layer):
             self._remember(tf.stack([predictions[head] for head in self.heads]), of.converted)
         return self.weight * total
 
-    def _rows(self, names, labels, weights):
+    def _rows(
+        self, names: list[str], labels: tf.Tensor, weights: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Clicks, conversions and weights `[batch]`, 0 for a row of unknown labels."""
         at_click, at_conversion = names.index(self.click), names.index(self.conversion)
         click, conversion = labels[:, at_click], labels[:, at_conversion]
-        bought = (weights[:, at_conversion] > 0) & _told(conversion)
-        used = _told(click) & ((click < 0.5) | bought)
+        bought = (weights[:, at_conversion] > 0) & _is_known(conversion)
+        used = _is_known(click) & ((click < 0.5) | bought)
         return click, conversion, hide(weights[:, at_click], used)
 
-    def _remember(self, scores, converted):
-        """Lets the batch's conversions into the queue, and as many of the oldest out of it."""
+    def _remember(self, scores: tf.Tensor, converted: tf.Tensor) -> None:
+        """Adds the batch's conversions to the queue, and drops as many of the oldest."""
         new = tf.boolean_mask(tf.stop_gradient(scores), converted > 0, axis=1)
         counts = tf.cast(tf.boolean_mask(converted, converted > 0), self.queue_weights.dtype)
         self.queue.assign(tf.concat([self.queue, new], axis=1)[:, -self.pos_queue :])
@@ -152,8 +155,8 @@ class PWiseR(keras.layers.Layer):
             tf.concat([self.queue_weights, counts], axis=0)[-self.pos_queue :]
         )
 
-    def _watch(self, total, of):
-        """Counts batches whose pairs all stay below the gate, and warns of many in a row."""
+    def _watch(self, total: tf.Tensor, of: Groups) -> None:
+        """Counts consecutive batches in which no pair counts, and warns of many."""
         converted = tf.reduce_any(of.converted > 0)
         if self.pos_queue:
             converted |= tf.reduce_any(self.queue_weights > 0)
@@ -161,14 +164,14 @@ class PWiseR(keras.layers.Layer):
         silent = tf.where(total > 0, 0, tf.where(has_pairs, self.silent + 1, self.silent))
         warn = has_pairs & (silent > 0) & (silent % SILENT_BATCHES == 0)
         self.silent.assign(silent)
-        # Into Python in these batches alone; absl cannot be called from a graph.
+        # Python is called in these batches alone; absl cannot be called from a graph.
         tf.cond(
             warn,
             lambda: tf.numpy_function(self._warn, [silent], tf.int32),
             lambda: silent,
         )
 
-    def _warn(self, silent):
+    def _warn(self, silent: np.int32) -> np.int32:
         hundreds = int(silent) // SILENT_BATCHES
         if hundreds & (hundreds - 1) == 0:
             logging.warning(
@@ -179,13 +182,13 @@ class PWiseR(keras.layers.Layer):
             )
         return silent
 
-    def _state(self, name, shape, dtype=tf.float32):
+    def _state(self, name: str, shape: Sequence[int], dtype: tf.DType = tf.float32) -> tf.Variable:
         return self.add_weight(
             name=name, shape=shape, dtype=dtype, initializer="zeros", trainable=False
         )
 
 
-def _told(label: tf.Tensor) -> tf.Tensor:
+def _is_known(label: tf.Tensor) -> tf.Tensor:
     return (label == 0.0) | (label == 1.0)
 
 
@@ -193,19 +196,19 @@ def _labels(problem: ProblemSpec, click: str | None, conversion: str | None) -> 
     """The names of the click's and of the conversion's task."""
     if click is None or conversion is None:
         funnel = problem.funnel()
-        along = [t for t in problem.tasks if not t.trained]
+        untrained = [t for t in problem.tasks if not t.trained]
         if funnel is not None:
-            found = funnel[0], funnel[2]
-        elif len(along) == 1 and along[0].head is not None:
-            found = along[0].head, along[0].name
+            names = funnel[0], funnel[2]
+        elif len(untrained) == 1 and untrained[0].head is not None:
+            names = untrained[0].head, untrained[0].name
         else:
             raise SpecError(
-                "pwiser: the tasks are no funnel (ctr, cvr, ctcvr) that would tell which labels "
+                "pwiser: the tasks are no funnel (ctr, cvr, ctcvr) that would say which labels "
                 "are clicks and conversions; give click= and conversion=, of tasks "
                 f"{list(problem.task_names)}. A label that no head predicts is declared as "
                 "binary(…, head='ctr', trained=False, served=False)."
             )
-        click, conversion = click or found[0], conversion or found[1]
+        click, conversion = click or names[0], conversion or names[1]
     for argument, name in (("click", click), ("conversion", conversion)):
         task = _binary(problem, argument, name)
         if task.soft:
@@ -237,7 +240,7 @@ def _heads(problem: ProblemSpec, click: str, heads: Sequence[str] | None) -> tup
     return tuple(heads)
 
 
-def _binary(problem: ProblemSpec, argument: str, name: str):
+def _binary(problem: ProblemSpec, argument: str, name: str) -> Task:
     tasks = [t.name for t in problem.tasks if t.kind == "binary"]
     if name not in tasks:
         raise SpecError(

@@ -18,10 +18,10 @@ from tfmtl.registry import register
 
 @register("term", "order_calibration")
 class OrderCalibration:
-    """Punishes a later step that is held likelier than the step it needs (Xi et al., KDD 2021).
+    """Penalises a later step predicted likelier than the one it needs (Xi et al., KDD 2021).
 
     `weight · Σ mean(max(p_later − p_earlier, 0))` over the pairs, each mean over the rows on
-    which both tasks are observed. Zero just where no such row breaks the order. It is
+    which both tasks are observed. Zero exactly where no such row breaks the order. It is
     the behavioural expectation calibrator of AITM.
 
     Args:

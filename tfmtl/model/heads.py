@@ -109,6 +109,10 @@ class Heads(keras.layers.Layer):
         wanted = self.problem.served if served_only else self.problem.tasks
         return {task.name: outputs[task.head or task.name] for task in wanted}
 
+    def is_product(self, task: str) -> bool:
+        """Whether a task's probability is a product, with a `log_prob` and no logit of its own."""
+        return (self.problem.task(task).head or task) not in self.tasks
+
     def labels_of(self, task: str) -> str:
         """The task whose labels and sample space train a task's logit: its own, but for one."""
         funnel = self.problem.funnel()

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 import tf_keras as keras
 
-from tfmtl import registry
+from tfmtl import losses, registry
 from tfmtl.backbones.base import Backbone
 from tfmtl.balancing.base import Gradient, Step, TaskLosses
 from tfmtl.declare.experiment import Model
@@ -17,7 +17,7 @@ from tfmtl.declare.layout import LABELS, WEIGHTS
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.layers.decay import is_kernel
 from tfmtl.layers.embedding import Embedding
-from tfmtl.losses import per_example as losses
+from tfmtl.losses.per_example import masked_mean
 from tfmtl.metrics.packed import Packed, Predicted, packed_metrics, predict_packed
 from tfmtl.model.heads import Heads, check_semantics, direct_tasks, impression_tasks, trained_tasks
 from tfmtl.model.interaction import check_interaction, interactions_of
@@ -73,6 +73,9 @@ class MultiTaskModel(tfrs.Model):
         self.terms, self.l2 = list(terms), l2
         self.interaction = interaction
         self._scene = scene_feature(problem, backbone.name) if backbone.multi_scene else None
+        self._example_losses = {
+            t: losses.build(problem.task(t), product=heads.is_product(t)) for t in heads.trained
+        }
         self._means = {
             name: keras.metrics.Mean(name=name)
             for name in ("loss", *(problem.metric_name(t, "loss") for t in heads.trained))
@@ -280,7 +283,7 @@ class MultiTaskModel(tfrs.Model):
             index = self.problem.task_names.index(self.heads.labels_of(name))
             loss = self._example_loss(name, outputs[name], labels[:, index])
             mask = weights[:, index] > 0
-            per_task.append(losses.masked_mean(loss, mask, weights[:, index]))
+            per_task.append(masked_mean(loss, mask, weights[:, index]))
             observed.append(tf.reduce_any(mask))
         predictions = {task: output["prediction"] for task, output in outputs.items()}
         others = [term(predictions, labels, weights, training=training) for term in self.terms]
@@ -388,21 +391,9 @@ class MultiTaskModel(tfrs.Model):
         return float(np.mean(self._example_loss(name, output, labels), dtype=np.float64))
 
     def _example_loss(self, name, output, labels):
-        task = self.problem.task(name)
-        if task.kind == "regression":
+        if self.problem.task(name).kind == "regression":
             labels = self.heads.standardized(name, labels)
-            if task.loss == "squared":
-                return losses.squared_error(labels, output["logit"])
-            return getattr(losses, task.loss)(labels, output["logit"], delta=task.delta)
-        of_product = "log_prob" in output
-        predicted = output["log_prob" if of_product else "logit"]
-        if task.loss == "focal":
-            focal = losses.log_prob_focal if of_product else losses.focal
-            loss = focal(labels, predicted, gamma=task.gamma, alpha=task.alpha)
-        elif of_product:
-            loss = losses.log_prob_cross_entropy(labels, predicted)
-        else:
-            loss = losses.binary_cross_entropy(labels, predicted)
+        loss = self._example_losses[name](labels, output)
         weights = self.heads.class_weights(name, labels)
         return loss if weights is None else weights * loss
 

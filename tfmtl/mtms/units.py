@@ -59,13 +59,14 @@ def scene_ids(problem: ProblemSpec, scenes: Sequence[str]) -> list[int]:
         SpecError: Two scenes have one id.
     """
     feature = scene_feature(problem)
-    hashed = tf.strings.to_hash_bucket_fast(list(scenes), feature.size)
+    size = feature.encoding["size"]
+    hashed = tf.strings.to_hash_bucket_fast(list(scenes), size)
     ids = [int(i) + FIRST for i in hashed]
     for i, name in enumerate(scenes):
         if ids[i] in ids[:i]:
             other = scenes[ids.index(ids[i])]
             raise SpecError(
-                f"mtms: scenes {other!r} and {name!r} have one hash in size={feature.size}; give "
+                f"mtms: scenes {other!r} and {name!r} have one hash in size={size}; give "
                 f"feature {feature.name!r} a larger size."
             )
     return ids

@@ -285,7 +285,8 @@ def numbers_of(features: Iterable[Feature]) -> tuple[Numerical, ...]:
             found.append(numerical(feature.name, column=_hash_name(feature), side=feature.side))
         elif isinstance(feature, Numerical):
             # A quantile's bucket is an id, and a piecewise encoding is of many inputs.
-            kept = feature.encoding if feature.encoding in ("standard", "log") else "standard"
+            name = feature.encoding["name"]
+            kept = name if name in ("standard", "log") else "standard"
             found.append(
                 numerical(feature.name, column=feature.column, side=feature.side, encoding=kept)
             )

@@ -1,0 +1,30 @@
+"""Statistics of training rows: what an encoding may ask for, whoever fits them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from tfmtl.lazy import tf
+
+Lookup = Callable[["tf.Tensor"], "tf.Tensor"]
+
+
+class Analyzers(Protocol):
+    """Statistics of training rows. Each is fitted once and known by its name.
+
+    There are three: the pipeline's (TensorFlow Transform), one that fits on columns in memory, and
+    one that holds what was fitted.
+    """
+
+    def vocabulary(self, name: str, values: tf.Tensor, size: int | None, min_count: int) -> Lookup:
+        """Returns ids `0…` of the most frequent values, −1 for any other."""
+
+    def moments(self, name: str, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns mean and standard deviation of `values` `[n]`; `(0, 1)` of none."""
+
+    def quantiles(self, name: str, values: tf.Tensor, bins: int) -> tf.Tensor:
+        """Returns `bins + 1` edges, least and greatest value included."""
+
+    def sums(self, name: str, keys: tf.Tensor, values: tf.Tensor) -> Lookup:
+        """Returns the sum of non-negative `values` `[n]` by text key, 0 for an unseen key."""
