@@ -39,16 +39,24 @@ class Task:
     head: str | None = None
     trained: bool = True
     served: bool = True
-    loss: Mapping[str, Any]
+    loss: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     positive_weight: float | str = 1.0
     negative_weight: float = 1.0
     metrics: Sequence[Any] = ()
 
     def __post_init__(self) -> None:
         check_task_name(self.name)
-        object.__setattr__(self, "loss", registry.config_of("loss", self.loss))
+        if self.kind not in DEFAULT_LOSSES:
+            raise SpecError(
+                f"task {self.name!r}: kind={self.kind!r} is none of {list(DEFAULT_LOSSES)}."
+            )
+        loss = self.loss or {"name": DEFAULT_LOSSES[self.kind]}
+        object.__setattr__(self, "loss", _loss(self.name, self.kind, loss))
         object.__setattr__(self, "metrics", _references(self))
         freeze(self)
+        _check_label(self)
+        _check_head(self)
+        _check_class_weights(self)
 
     def columns(self) -> tuple[Column, ...]:
         """Raw columns the task reads; its sample space's label is read by that label's task."""
@@ -124,7 +132,7 @@ def binary(
     Raises:
         SpecError: The arguments contradict each other, or the loss is unknown.
     """
-    task = Task(
+    return Task(
         name=name,
         kind="binary",
         label=label,
@@ -140,13 +148,9 @@ def binary(
         served=served,
         positive_weight=positive_weight,
         negative_weight=negative_weight,
-        loss=_loss(name, "binary", loss),
+        loss=registry.config_of("loss", loss),
         metrics=metrics,
     )
-    _check_label(task)
-    _check_head(task)
-    _check_class_weights(task)
-    return task
 
 
 def regression(
@@ -185,7 +189,7 @@ def regression(
         label=label,
         observed_if=observed_if,
         weight=weight,
-        loss=_loss(name, "regression", loss),
+        loss=registry.config_of("loss", loss),
         served=served,
         metrics=metrics,
     )
