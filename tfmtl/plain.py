@@ -2,11 +2,17 @@
 
 import dataclasses
 import datetime
+import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
+
+from tfmtl.durable import whole_file
+
+MOST_LETTERS = 150
+"""Letters of a file's name that follows from a name of the user's."""
 
 
 def freeze(node: Any) -> None:
@@ -34,9 +40,24 @@ def write_text(path: str, text: str) -> None:
         path: The file.
         text: The text.
     """
-    with open(f"{path}.building", "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(f"{path}.building", path)
+    with whole_file(path) as file:
+        file.write(text.encode("utf-8"))
+
+
+def file_name(name: str) -> str:
+    """A name of a file for any name: the same for the same one, another for another.
+
+    Example:
+        >>> file_name("search"), file_name("../x"), file_name("a b")
+        ('search', '%2E.%2Fx', 'a%20b')
+    """
+    quoted = quote(name, safe="")
+    if quoted.startswith("."):
+        quoted = f"%2E{quoted[1:]}"
+    if len(quoted) <= MOST_LETTERS:
+        return quoted
+    # Most file systems take 255 bytes, some of which are what a caller puts before and after.
+    return f"{quoted[: MOST_LETTERS - 33]}-{hashlib.md5(name.encode()).hexdigest()}"
 
 
 def finite(value: Any) -> Any:

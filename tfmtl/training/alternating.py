@@ -19,6 +19,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfmtl.durable import check_whole, read_json
 from tfmtl.errors import DataError, SpecError
 from tfmtl.experiment import ExperimentConfig
 from tfmtl.inputs import Rows
@@ -111,6 +112,7 @@ def load_slot(folder: str) -> MTMSModel:
     read: dict[tuple[str, str], list[Name]] = {}
     for scene in mtms.scenes:
         for task in mtms.target_tasks(experiment.problem):
+            check_whole(target_folder(folder, scene, task), sealed=False)
             about = read_about(target_folder(folder, scene, task))
             if about is not None:
                 read[scene, task] = [(s, owner) for s, owner in about["components"]]
@@ -140,8 +142,7 @@ def read_slot(folder: str) -> dict[str, Any]:
         raise DataError(
             f"{folder} holds no finished slot; train_slot(…, folder={folder!r}) makes one."
         )
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
+    return read_json(path)
 
 
 def _check_previous(slot: int, previous: str | None) -> None:

@@ -1,18 +1,21 @@
 """Search: Keras Tuner chooses the fields of each trial, ordinary training judges them."""
 
-import json
+import glob
 import os
 from collections.abc import Mapping
 from typing import Any
 
 import keras_tuner
 import tf_keras as keras
+from absl import logging
 from keras_tuner import oracles
 from keras_tuner.errors import FatalError
 
+from tfmtl.durable import Damaged, read_json, remove
 from tfmtl.errors import DataError, SpecError
 from tfmtl.experiment import ExperimentConfig
 from tfmtl.inputs import PackedData
+from tfmtl.plain import write_json
 from tfmtl.training.fit import Validate, best_metrics, forget, lower_is_better, train
 from tfmtl.tuning import check_tuning, choices, trial_experiment
 
@@ -21,6 +24,10 @@ ORACLES = {
     "bayesian": oracles.BayesianOptimizationOracle,
     "grid": oracles.GridSearchOracle,
 }
+
+
+TRIALS = "trials"
+"""Folder of a search's trials."""
 
 
 class ExperimentTuner(keras_tuner.engine.base_tuner.BaseTuner):
@@ -53,6 +60,7 @@ class ExperimentTuner(keras_tuner.engine.base_tuner.BaseTuner):
             raise SpecError(f"experiment {experiment.name!r} declares no tuning=Tuning(...).")
         self.experiment, self.verbose, self.validate = experiment, verbose, validate
         tuning = experiment.tuning
+        forget_damaged(os.path.join(directory, TRIALS))
         super().__init__(
             ORACLES[tuning.algorithm](
                 objective=keras_tuner.Objective("monitor", direction(experiment.training.monitor)),
@@ -61,7 +69,7 @@ class ExperimentTuner(keras_tuner.engine.base_tuner.BaseTuner):
                 seed=experiment.training.seed,
             ),
             directory=directory,
-            project_name="trials",
+            project_name=TRIALS,
         )
 
     def run_trial(self, trial: Any, data: PackedData) -> dict[str, float]:
@@ -84,15 +92,13 @@ class ExperimentTuner(keras_tuner.engine.base_tuner.BaseTuner):
             # Keras Tuner would note a failed trial and try the next, which fails alike.
             raise FatalError(str(error)) from error
         metrics = best_metrics(trained)
-        with open(self._metrics_path(trial), "w", encoding="utf-8") as file:
-            json.dump(metrics, file)
+        write_json(self._metrics_path(trial), metrics)
         forget(folder)
         return {"monitor": metrics[experiment.training.monitor]}
 
     def metrics_of(self, trial: Any) -> dict[str, float]:
         """All validation metrics of a finished trial, at its best epoch."""
-        with open(self._metrics_path(trial), encoding="utf-8") as file:
-            return json.load(file)
+        return read_json(self._metrics_path(trial))
 
     def _metrics_path(self, trial: Any) -> str:
         return os.path.join(self.get_trial_dir(trial.trial_id), "metrics.json")
@@ -100,6 +106,26 @@ class ExperimentTuner(keras_tuner.engine.base_tuner.BaseTuner):
     def get_best_models(self, num_models: int = 1) -> list[Any]:
         """Trials keep no models: train the best one with `apply_hyperparameters`."""
         raise NotImplementedError("a search keeps hyper-parameters only; train them to the end.")
+
+
+def forget_damaged(folder: str) -> None:
+    """Removes a search of Keras Tuner's that it could not go on with: it starts anew.
+
+    Keras Tuner writes its files in place, so that a power cut may leave half of one, and then
+    fails each time it reads it.
+
+    Args:
+        folder: Its project's folder.
+    """
+    # No deeper: a trial's checkpoints are looked after by the run they are of.
+    patterns = (os.path.join(glob.escape(folder), name) for name in ("*.json", "trial_*/*.json"))
+    for path in sorted(path for pattern in patterns for path in glob.glob(pattern)):
+        try:
+            read_json(path)
+        except Damaged as damage:
+            logging.warning("%s. The search starts anew.", damage)
+            remove(folder)
+            return
 
 
 def search_space(space: Mapping[str, Any]) -> keras_tuner.HyperParameters:

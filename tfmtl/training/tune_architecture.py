@@ -17,7 +17,11 @@ from tfmtl.experiment import ExperimentConfig
 from tfmtl.inputs import PackedData
 from tfmtl.training.checkpoints import forget
 from tfmtl.training.search import search
+from tfmtl.training.tune import forget_damaged
 from tfmtl.tuning import ARCHITECTURE
+
+PROJECT = "search"
+"""Folder of the search that Keras Tuner keeps."""
 
 
 class ArchitectureTuner(keras_tuner.engine.base_tuner.BaseTuner):
@@ -40,6 +44,8 @@ class ArchitectureTuner(keras_tuner.engine.base_tuner.BaseTuner):
     def __init__(self, experiment: ExperimentConfig, *, directory: str, verbose: int = 1):
         check_search(experiment)
         self.experiment, self.verbose = experiment, verbose
+        # The trial's own folder has what the search goes on from, which it looks after itself.
+        forget_damaged(os.path.join(directory, PROJECT))
         super().__init__(
             oracles.RandomSearchOracle(
                 objective=keras_tuner.Objective("loss", "min"),
@@ -48,7 +54,7 @@ class ArchitectureTuner(keras_tuner.engine.base_tuner.BaseTuner):
                 seed=experiment.training.seed,
             ),
             directory=directory,
-            project_name="search",
+            project_name=PROJECT,
         )
         # It would tell of one trial without hyper-parameters; the search tells of its epochs.
         self.oracle.verbose = 0

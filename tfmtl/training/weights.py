@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from absl import logging
 
+from tfmtl.durable import Damaged, read_json
 from tfmtl.errors import SpecError
 from tfmtl.experiment import ExperimentConfig, Tuning
 from tfmtl.inputs import PackedData
@@ -154,8 +155,10 @@ def _with_weights(experiment, candidates):
 def _dedicated(experiment, data, validate, directory, cqs, verbose) -> dict[str, float]:
     path = os.path.join(directory, "dedicated.json")
     if os.path.exists(path):
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
+        try:
+            return read_json(path)
+        except Damaged as damage:
+            logging.warning("%s. The dedicated model is trained anew.", damage)
     folder = os.path.join(directory, "dedicated")
     alone = experiment.replace_path(f"{PATH}.{cqs}", 0.0)
     # By its clicks alone: recall would choose an epoch by the untrained quality too.
