@@ -2,11 +2,11 @@
 
 import dataclasses
 import json
-import logging
 import os
 import shutil
 from pathlib import Path
 
+import mtms_rows
 import numpy as np
 import pytest
 import searches
@@ -14,14 +14,16 @@ from kills import Kill
 from worlds import experiment, packed
 
 from tfmtl import durable
+from tfmtl.errors import DataError
 from tfmtl.experiment import Tuning
 from tfmtl.meta import Meta
-from tfmtl.training import train
+from tfmtl.mtms.store import Building
+from tfmtl.training import alternating, slot_parts, train, tune
 from tfmtl.training.checkpoints import Run
+from tfmtl.training.epochs import Trained, ready
 from tfmtl.training.gradient_log import GradientLog
 from tfmtl.training.search import search
-from tfmtl.training.tune import ExperimentTuner
-from tfmtl.transfer.runs import outcome_of
+from tfmtl.transfer import runs
 
 _, DATA = packed()
 CONFIG = experiment(epochs=3, patience=9, checkpoint_every=4, monitor="loss")
@@ -82,7 +84,7 @@ WAYS = {
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """Checkpoints of a run that was killed in its second epoch, and what it would have ended at."""
+    """Checkpoints of a run that was killed in its second epoch."""
     folder = tmp_path_factory.mktemp("killed")
     with pytest.raises(KeyboardInterrupt):
         train(CONFIG, DATA, checkpoint_dir=str(folder), verbose=0, callbacks=(Kill(16),))
@@ -90,48 +92,65 @@ def killed(tmp_path_factory):
         "at-00001-000000000",
         "at-00001-000000004",
     ]
-    return folder, weights(train(CONFIG, DATA, verbose=0))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fresh():
+    """A model that is ready to be trained, and its first weights."""
+    model = ready(CONFIG, DATA, None)
+    return model, [v.numpy() for v in model.variables]
+
+
+def restored(fresh, folder) -> Run:
+    model, first = fresh
+    for variable, value in zip(model.variables, first, strict=True):
+        variable.assign(value)
+    run = Run(model, CONFIG, str(folder))
+    run.restore()
+    return run
+
+
+def said(caplog) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.name == "absl"]
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_as_ever(
-    killed, tmp_path, caplog, way
-):
-    former, whole = killed
+def test_a_damaged_checkpoint_is_passed_over_in_a_line(killed, fresh, tmp_path, caplog, way):
     folder = tmp_path / "run"
-    shutil.copytree(former, folder)
+    shutil.copytree(killed, folder)
     WAYS[way](folder)
-    with caplog.at_level(logging.INFO):
-        trained = train(CONFIG, DATA, checkpoint_dir=str(folder), verbose=0)
-    lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert all("That checkpoint is passed over" in line and "\n" not in line for line in lines)
-    resumed = [m for r in caplog.records if (m := r.getMessage()).startswith("Resumed")]
+    run = restored(fresh, folder)
+    lines = [line for line in said(caplog) if "That checkpoint is passed over" in line]
+    assert not any("\n" in line for line in lines)
+    position = run.state["epoch"], run.state["step"]
     if "best" in way:
-        # Both refer to the same best weights.
-        assert len(lines) == 2 and "the run starts anew" in lines[1] and not resumed
+        # Both checkpoints refer to the same best weights.
+        assert position == (0, 0) and run.best == [] and len(lines) == 2
+        assert f"{best_of(killed).name} is" in lines[0] and "the run starts anew" in lines[1]
+        assert same(fresh[1], [v.numpy() for v in run.variables])
     else:
-        assert len(lines) == 1 and "the run goes on from the one before" in lines[0]
-        assert str(last(former).name) in lines[0]
-        assert resumed == ["Resumed at epoch 1, step 0."]
-    assert same(weights(trained), whole)
-    # The same command does not say it again.
+        assert position == (1, 0) and len(lines) == 1
+        assert last(killed).name in lines[0] and "goes on from the one before" in lines[0]
+    # At the next checkpoint what was damaged is gone, so that nobody meets it again.
+    run.save()
+    for path in folder.glob("at-*"):
+        durable.check_whole(str(path))
     caplog.clear()
-    train(CONFIG, DATA, checkpoint_dir=str(folder), verbose=0)
-    assert not [r for r in caplog.records if r.levelname == "WARNING"]
+    restored(fresh, folder)
+    assert not any("passed over" in line for line in said(caplog))
 
 
-def test_without_any_whole_checkpoint_the_run_starts_anew(killed, tmp_path, caplog):
-    former, whole = killed
+def test_without_any_whole_checkpoint_the_run_starts_anew_and_ends_as_ever(
+    killed, tmp_path, caplog
+):
     folder = tmp_path / "run"
-    shutil.copytree(former, folder)
+    shutil.copytree(killed, folder)
     for path in folder.glob("at-*"):
         cut(path / "weights.index")
     trained = train(CONFIG, DATA, checkpoint_dir=str(folder), verbose=0)
     assert "the run starts anew" in caplog.text
-    assert same(weights(trained), whole)
-    # What was damaged is gone, and does not count among those that are kept.
-    for path in folder.glob("at-*"):
-        durable.check_whole(str(path))
+    assert same(weights(trained), weights(train(CONFIG, DATA, verbose=0)))
 
 
 @pytest.mark.parametrize("stage", ["meta", "finetune"])
@@ -183,14 +202,18 @@ def test_a_damaged_list_of_drawn_networks_is_said_and_drawn_anew(tmp_path, caplo
 
 
 @pytest.mark.parametrize("what", ["oracle.json", "trial_*/trial.json", "trial_*/metrics.json"])
-def test_a_damaged_file_of_keras_tuner_is_said_and_the_search_starts_anew(tmp_path, caplog, what):
+def test_a_damaged_file_of_keras_tuner_is_said_and_the_search_starts_anew(
+    tmp_path, caplog, monkeypatch, what
+):
+    history = [{"val_mean_auc": 0.75}]
+    monkeypatch.setattr(tune, "train", lambda *_, **__: Trained(None, history, 0))
     tuning = Tuning(space={"training.learning_rate": [1e-3]}, algorithm="grid", trials=1, epochs=1)
     config = dataclasses.replace(experiment(epochs=1), tuning=tuning)
     for _ in range(2):
-        tuner = ExperimentTuner(config, directory=str(tmp_path), verbose=0)
+        tuner = tune.ExperimentTuner(config, directory=str(tmp_path), verbose=0)
         tuner.search(data=DATA)
         (trial,) = tuner.oracle.trials.values()
-        assert tuner.metrics_of(trial)
+        assert tuner.metrics_of(trial) == {"mean_auc": 0.75}
         cut(next((tmp_path / "trials").glob(what)))
     assert "The search starts anew" in caplog.text
 
@@ -203,25 +226,107 @@ def test_a_gradient_log_that_was_cut_off_in_a_line_keeps_the_lines_before(tmp_pa
         return GradientLog(rows, every=2, path=str(path))
 
     folder = str(tmp_path / "run")
-    train(CONFIG, DATA, checkpoint_dir=folder, verbose=0, callbacks=(log(),))
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, DATA, checkpoint_dir=folder, verbose=0, callbacks=(log(), Kill(9)))
     lines = path.read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [0, 2, 4, 6, 8]
     path.write_text("\n".join(lines)[:-20])
     again = log()
-    train(CONFIG, DATA, checkpoint_dir=folder, verbose=0, callbacks=(again,))
-    assert [row["step"] for row in again.rows] == [json.loads(line)["step"] for line in lines[:-1]]
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, DATA, checkpoint_dir=folder, verbose=0, callbacks=(again, Kill(0)))
+    assert [row["step"] for row in again.rows] == [0, 2, 4, 6]
 
 
-def test_a_result_of_a_transfer_report_that_was_cut_off_is_trained_anew(tmp_path, caplog):
+def test_a_result_of_a_transfer_report_that_was_cut_off_is_trained_anew(
+    tmp_path, caplog, monkeypatch
+):
+    trained = []
+
+    def fake(*_):
+        trained.append(True)
+        return runs.Outcome(
+            metrics={"a": 0.5}, predictions={"ctr": np.arange(9.0)}, log=[], gates=()
+        )
+
+    monkeypatch.setattr(runs, "_trained", fake)
+
     def outcome():
-        return outcome_of("all", experiment(epochs=1), DATA, DATA.validation, directory=tmp_path)
+        return runs.outcome_of("all", CONFIG, DATA, DATA.validation, directory=str(tmp_path))
 
-    first = outcome()
+    outcome()
     for name in ("result.json", "predictions.npz"):
         caplog.clear()
+        trained.clear()
         cut(next(tmp_path.glob(f"*/{name}")))
         again = outcome()
-        assert f"{name} is damaged" in caplog.text and "trained anew" in caplog.text
-        assert repr(again.metrics) == repr(first.metrics)
+        assert f"{name} is damaged" in caplog.text and "'all' is trained anew" in caplog.text
+        assert trained and again.metrics == {"a": 0.5}
+        trained.clear()
+        assert outcome().predictions["ctr"].sum() == 36 and not trained
+
+
+# Slots
+
+
+@pytest.fixture
+def slot(tmp_path, monkeypatch):
+    """A finished slot, and the parts that are trained from then on."""
+    parts = []
+
+    def train_part(job):
+        parts.append((job.part.kind, job.part.scene))
+        with Building(job.part.folder(job.folder), job.about) as folder:
+            Path(folder, "network.npz").write_text(f"the network of {job.part}")
+
+    monkeypatch.setattr(slot_parts, "train_part", train_part)
+    monkeypatch.setattr(alternating, "load_slot", lambda folder: None)
+    train_mtms(tmp_path / "1", 1)
+    assert len(parts) == 4
+    parts.clear()
+    return tmp_path / "1", parts
+
+
+def train_mtms(folder, number, previous=None):
+    config = mtms_rows.experiment(targets=("cvr",))
+    rows = mtms_rows.as_rows(mtms_rows.packed())
+    alternating.train_slot(
+        config, rows, slot=number, folder=str(folder), previous=previous, verbose=0
+    )
+
+
+@pytest.mark.parametrize("name", ["network.npz", "about.json", durable.SEAL])
+def test_a_damaged_part_of_a_slot_is_said_and_that_part_alone_is_trained_anew(slot, caplog, name):
+    folder, parts = slot
+    damaged = folder / "scenes/feed/fine_tune-cvr" / name
+    cut(damaged)
+    train_mtms(folder, 1)
+    assert parts == [("fine_tune", "feed")]
+    assert f"{damaged} is damaged" in caplog.text and "That part is trained anew" in caplog.text
+    parts.clear()
+    train_mtms(folder, 1)
+    assert parts == []
+
+
+def test_a_damaged_part_of_the_slot_before_is_refused_with_what_to_do(slot, tmp_path):
+    folder, _ = slot
+    flip(folder / "scenes/feed/fine_tune-cvr/network.npz")
+    with pytest.raises(DataError, match="fine_tune-cvr/network.npz is damaged.*slot before.*again"):
+        train_mtms(tmp_path / "2", 2, previous=str(folder))
+
+
+def test_a_slot_whose_own_file_was_cut_off_is_finished_anew_from_its_parts(slot, caplog):
+    folder, parts = slot
+    cut(folder / "slot.json")
+    train_mtms(folder, 1)
+    assert "The slot is finished anew" in caplog.text and parts == []
+    assert alternating.read_slot(str(folder))["slot"] == 1
+
+
+def test_a_finished_slot_that_cannot_be_read_is_refused_by_its_file(slot):
+    folder, _ = slot
+    cut(folder / "slot.json")
+    with pytest.raises(DataError, match="slot.json is damaged"):
+        alternating.read_slot(str(folder))
 
 
 # Files and folders that are whole or not there

@@ -18,8 +18,9 @@ import shutil
 from typing import Any
 
 import tensorflow as tf
+from absl import logging
 
-from tfmtl.durable import check_whole, read_json
+from tfmtl.durable import Damaged, check_whole, read_json
 from tfmtl.errors import DataError, SpecError
 from tfmtl.experiment import ExperimentConfig
 from tfmtl.inputs import Rows
@@ -163,7 +164,11 @@ def _check_folder(name: str, slot: int, folder: str, previous: str | None) -> No
         )
     if not os.path.exists(os.path.join(folder, SLOT)):
         return
-    there = read_slot(folder)
+    try:
+        there = read_slot(folder)
+    except Damaged as damage:
+        logging.warning("%s. The slot is finished anew; parts of it that are whole stay.", damage)
+        return
     found, other = there["slot"], json.loads(there["experiment"])["name"]
     if (found, other) != (slot, name):
         raise SpecError(
