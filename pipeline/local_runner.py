@@ -48,6 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted. The same command goes on from here.", file=sys.stderr)
         return 130
+    except SystemExit as error:
+        # With status 0, too: a run that was ended must not pass for one that succeeded.
+        print(
+            f"\nerror: the run was ended from within, by SystemExit({error.code!r}).",
+            file=sys.stderr,
+        )
+        return 1
     except Exception as error:
         # The user's mistakes need a sentence; a mistake of ours, the whole trace.
         message = None if options.verbose else explanation(error)
@@ -145,7 +152,17 @@ def run(options: argparse.Namespace) -> None:
     # Imported here: --help and a mistyped name need not wait for TensorFlow and TFX.
     from pipeline.config import check, check_slots, load
     from pipeline.data import data_of, replay_of
+    from pipeline.explain import explained
     from pipeline.lock import alone
+    from pipeline.preflight import (
+        ARTIFACTS,
+        METADATA,
+        SERVING,
+        check_metadata,
+        check_output,
+        check_records,
+        check_schema,
+    )
     from tfmtl.errors import SpecError
 
     config = load(options.config)
@@ -156,28 +173,36 @@ def run(options: argparse.Namespace) -> None:
             f"--days {options.days}: {options.config} trains one model on all its rows; days are "
             "of an experiment with split=whole() and mtms=MTMS(…), such as --config mtms."
         )
+    if options.schema is not None:
+        check_schema(options.schema)
     output = os.path.abspath(options.output or os.path.join("output", experiment.name))
-    with alone(output):
+    check_output(output)
+    with alone(output), explained(output):
+        check_metadata(output)
+        check_records(output)
         data = data_of(config, options, output)
         replay = replay_of(config, experiment, options, output)
         check(experiment)
+        from components.pusher import sweep
         from pipeline import report
         from pipeline.pipeline import beam_arguments, create_pipeline
         from pipeline.runner import Runner
 
         if not options.verbose:
             console.keep_our_messages()
+        for path in sweep(os.path.join(output, SERVING, experiment.name)):
+            print(f"Removed {path}: a version without a model, which a killed run left.")
         if experiment.mtms is not None:
             _run_days(config, experiment, data, output, options)
             return
-        metadata_path = os.path.join(output, "metadata.sqlite")
+        metadata_path = os.path.join(output, METADATA)
         pipeline = create_pipeline(
             experiment=experiment,
             source=config.source,
             data_path=data,
             replay_path=replay,
-            pipeline_root=os.path.join(output, "artifacts"),
-            serving_dir=os.path.join(output, "serving"),
+            pipeline_root=os.path.join(output, ARTIFACTS),
+            serving_dir=os.path.join(output, SERVING),
             metadata_path=metadata_path,
             schema_path=options.schema,
             enable_cache=not options.no_cache,
@@ -196,12 +221,13 @@ def _run_days(config, experiment, data: str, output: str, options: argparse.Name
     from pipeline import days_report
     from pipeline.daily import Place
     from pipeline.pipeline import beam_arguments
+    from pipeline.preflight import ARTIFACTS, METADATA, SERVING
     from pipeline.slots import run_days
 
     place = Place(
-        pipeline_root=os.path.join(output, "artifacts"),
-        serving_dir=os.path.join(output, "serving"),
-        metadata_path=os.path.join(output, "metadata.sqlite"),
+        pipeline_root=os.path.join(output, ARTIFACTS),
+        serving_dir=os.path.join(output, SERVING),
+        metadata_path=os.path.join(output, METADATA),
         schema_path=options.schema,
         enable_cache=not options.no_cache,
         beam_args=beam_arguments(options.workers),

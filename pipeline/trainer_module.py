@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from components.analyzers import TransformGraph, vocabulary_file
+from tfmtl.durable import sync
 from tfmtl.experiment import ExperimentConfig
 from tfmtl.features.declare import FIRST
 from tfmtl.features.layout import fixed_table_rows, has_ids
@@ -50,6 +51,8 @@ def run_fn(fn_args) -> None:
         value=experiment.value,
         extra={"experiment.json": experiment.to_json()},
     )
+    # Before the checkpoints go: after a power cut one or the other must be whole.
+    sync(fn_args.serving_model_dir)
     forget(checkpoints)
 
 

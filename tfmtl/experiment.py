@@ -192,7 +192,8 @@ class ExperimentConfig:
     """Everything a run depends on, besides the data.
 
     Args:
-        name: Name of the pipeline and of the served model.
+        name: Name of the pipeline, of the served model and of its folder, and part of its URL:
+            letters, digits, `_`, `-` and `.`; see `check_plain_name`.
         problem: What is known and asked.
         split: How rows become train, validation and test.
         model: The network.
@@ -222,6 +223,7 @@ class ExperimentConfig:
     search: AutoMTL | None = None
 
     def __post_init__(self) -> None:
+        check_plain_name("name", self.name)
         if self.split.rule == "row_number" and self.problem.request_id:
             raise SpecError(
                 "split: by_row_number would cut requests apart, and request_id="

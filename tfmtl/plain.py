@@ -5,12 +5,15 @@ import datetime
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
 from tfmtl.durable import whole_file
+from tfmtl.errors import SpecError
 
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 MOST_LETTERS = 150
 """Letters of a file's name that follows from a name of the user's."""
 
@@ -42,6 +45,31 @@ def write_text(path: str, text: str) -> None:
     """
     with whole_file(path) as file:
         file.write(text.encode("utf-8"))
+
+
+def check_plain_name(field: str, name: Any) -> None:
+    """Refuses what cannot be a folder, a word of a command and a part of a URL as it is.
+
+    Letters of other alphabets are refused too: what serves a model may read a URL's bytes as
+    another encoding than who asks it.
+
+    Args:
+        field: What is named, for the message.
+        name: The name.
+
+    Raises:
+        SpecError: It is not 1 to 100 of the letters `a` to `z` and `A` to `Z`, digits, `_`, `-`
+            and `.`, or it begins with `-` or `.`.
+    """
+    if isinstance(name, str) and PLAIN_NAME.fullmatch(name):
+        return
+    near = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).lstrip("._-") if isinstance(name, str) else ""
+    near = near.rstrip("_")[:100]
+    raise SpecError(
+        f"{field}={name!r} becomes a folder, a served model and part of a URL: 1 to 100 of the "
+        "letters a to z and A to Z, digits, '_', '-' and '.', of which '-' and '.' not at the "
+        f"front, would be right{f', such as {near!r}' if near else ''}."
+    )
 
 
 def file_name(name: str) -> str:
