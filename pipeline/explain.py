@@ -1,4 +1,4 @@
-"""What goes wrong with disks and files while a run is at work, in a line with path and remedy."""
+"""What ends a run, in a sentence: the user's mistakes, and what disks and files do meanwhile."""
 
 import contextlib
 import glob
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pipeline.preflight import ARTIFACTS, METADATA, damaged_records
 from tfmtl.errors import DataError, SpecError
 
+OURS = re.compile(r"(?:DataError|SpecError): (.+?)(?: \[while running .*)?$", re.M)
 DIVERGED = re.compile(r"FloatingPointError: (.+)")
 FULL = re.compile(r"No space left on device|Disk quota exceeded|database or disk is full")
 LOCKED = re.compile(
@@ -42,14 +43,25 @@ def explained(output: str) -> Iterator[None]:
         raise DataError(sentence) from error
 
 
+def explanation(error: BaseException) -> str | None:
+    """The sentence of an error that the user can mend, or `None`.
+
+    TFX, Beam and Keras Tuner wrap errors, and those of other processes arrive as text.
+    """
+    for part in causes(error):
+        if isinstance(part, DataError | SpecError):
+            return re.sub(r" \[while running .*", "", str(part), flags=re.S)
+        if found := OURS.findall(str(part)):
+            return found[-1]
+    return None
+
+
 def sentence_of(error: BaseException, output: str) -> str | None:
     """The sentence of an error in a run, `None` where it has its own or is a mistake of ours."""
+    if explanation(error) is not None:
+        return None
     chain = list(causes(error))
     texts = [f"{type(part).__name__}: {part}" for part in chain]
-    if any(isinstance(part, DataError | SpecError) for part in chain):
-        return None
-    if any(re.search(r"\b(?:DataError|SpecError): ", text) for text in texts):
-        return None
     # First: a folder that is gone makes many other errors.
     if not os.path.exists(os.path.join(output, ".lock")):
         return (

@@ -22,7 +22,6 @@ passed over.
 import argparse
 import dataclasses
 import os
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -34,6 +33,7 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from pipeline import console
+from pipeline.explain import explained, explanation
 
 DEFAULT_CONFIG = "simulated_ads"
 
@@ -50,10 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except SystemExit as error:
         # With status 0, too: a run that was ended must not pass for one that succeeded.
-        print(
-            f"\nerror: the run was ended from within, by SystemExit({error.code!r}).",
-            file=sys.stderr,
-        )
+        sentence = f"the run was ended from within, by SystemExit({error.code!r})."
+        print(f"\nerror: {sentence}", file=sys.stderr)
         return 1
     except Exception as error:
         # The user's mistakes need a sentence; a mistake of ours, the whole trace.
@@ -152,7 +150,6 @@ def run(options: argparse.Namespace) -> None:
     # Imported here: --help and a mistyped name need not wait for TensorFlow and TFX.
     from pipeline.config import check, check_slots, load
     from pipeline.data import data_of, replay_of
-    from pipeline.explain import explained
     from pipeline.lock import alone
     from pipeline.preflight import (
         ARTIFACTS,
@@ -267,27 +264,6 @@ def with_options(experiment, options: argparse.Namespace):
             raise SpecError(f"--set {setting}: PATH=VALUE would be right, as training.epochs=3.")
         experiment = experiment.replace_path(path, _value(text))
     return experiment
-
-
-def explanation(error: BaseException) -> str | None:
-    """The sentence of an error that the user can mend, or `None`.
-
-    TFX, Beam and Keras Tuner wrap errors, and those of other processes arrive as text.
-    """
-    from tfmtl.errors import DataError, SpecError
-
-    pattern = re.compile(r"(?:DataError|SpecError): (.+?)(?: \[while running .*)?$", re.M)
-    seen: set[int] = set()
-    following: BaseException | None = error
-    while following is not None and id(following) not in seen:
-        seen.add(id(following))
-        if isinstance(following, (DataError, SpecError)):
-            return re.sub(r" \[while running .*", "", str(following), flags=re.S)
-        found = pattern.findall(str(following))
-        if found:
-            return found[-1]
-        following = following.__cause__ or following.__context__
-    return None
 
 
 def _count(text: str) -> int:

@@ -13,7 +13,7 @@ from tfmtl.errors import SpecError, did_you_mean
 from tfmtl.meta import Meta
 from tfmtl.mtms.declare import MTMS
 from tfmtl.partition import Sampling, Split
-from tfmtl.plain import freeze
+from tfmtl.plain import check_plain_name, freeze
 from tfmtl.problem import ProblemSpec
 from tfmtl.total_value import TotalValue
 
