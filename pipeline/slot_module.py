@@ -10,10 +10,10 @@ from components.analyzers import TransformGraph
 from pipeline import trainer_module
 from pipeline.window import SLOT
 from tfmtl import training
+from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.durable import sync, whole_folder
-from tfmtl.experiment import ExperimentConfig
-from tfmtl.serving import export
-from tfmtl.training.fit import forget
+from tfmtl.serving.export import export
+from tfmtl.training.checkpoints import forget
 
 
 def run_fn(fn_args) -> None:

@@ -19,9 +19,9 @@ from pipeline.fingerprint import code_hash
 from pipeline.pipeline import CODE
 from pipeline.runner import Runner
 from tfmtl.data.readers import Source
+from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.durable import Damaged, read_json
 from tfmtl.errors import DataError
-from tfmtl.experiment import ExperimentConfig
 from tfmtl.plain import write_json
 
 

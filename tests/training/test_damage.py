@@ -2,28 +2,29 @@
 
 import dataclasses
 import json
-import os
 import shutil
 from pathlib import Path
 
-import mtms_rows
 import numpy as np
 import pytest
-import searches
-from kills import Kill
-from worlds import experiment, packed
 
+from tests.doubles import mtms_rows, searches
+from tests.doubles.kills import Kill
+from tests.doubles.worlds import experiment, packed
 from tfmtl import durable
+from tfmtl.automtl.search import search
+from tfmtl.declare.experiment import Tuning
+from tfmtl.declare.meta import Meta
 from tfmtl.errors import DataError
-from tfmtl.experiment import Tuning
-from tfmtl.meta import Meta
+from tfmtl.mtms import slot as slots
+from tfmtl.mtms import slot_parts
 from tfmtl.mtms.store import Building
-from tfmtl.training import alternating, slot_parts, train, tune
+from tfmtl.run import train
 from tfmtl.training.checkpoints import Run
 from tfmtl.training.epochs import Trained, ready
 from tfmtl.training.gradient_log import GradientLog
-from tfmtl.training.search import search
 from tfmtl.transfer import runs
+from tfmtl.tuning import tune
 
 _, DATA = packed()
 CONFIG = experiment(epochs=3, patience=9, checkpoint_every=4, monitor="loss")
@@ -279,7 +280,7 @@ def slot(tmp_path, monkeypatch):
             Path(folder, "network.npz").write_text(f"the network of {job.part}")
 
     monkeypatch.setattr(slot_parts, "train_part", train_part)
-    monkeypatch.setattr(alternating, "load_slot", lambda folder: None)
+    monkeypatch.setattr(slots, "load_slot", lambda folder: None)
     train_mtms(tmp_path / "1", 1)
     assert len(parts) == 4
     parts.clear()
@@ -289,9 +290,7 @@ def slot(tmp_path, monkeypatch):
 def train_mtms(folder, number, previous=None):
     config = mtms_rows.experiment(targets=("cvr",))
     rows = mtms_rows.as_rows(mtms_rows.packed())
-    alternating.train_slot(
-        config, rows, slot=number, folder=str(folder), previous=previous, verbose=0
-    )
+    slots.train_slot(config, rows, slot=number, folder=str(folder), previous=previous, verbose=0)
 
 
 @pytest.mark.parametrize("name", ["network.npz", "about.json", durable.SEAL])
@@ -319,86 +318,11 @@ def test_a_slot_whose_own_file_was_cut_off_is_finished_anew_from_its_parts(slot,
     cut(folder / "slot.json")
     train_mtms(folder, 1)
     assert "The slot is finished anew" in caplog.text and parts == []
-    assert alternating.read_slot(str(folder))["slot"] == 1
+    assert slots.read_slot(str(folder))["slot"] == 1
 
 
 def test_a_finished_slot_that_cannot_be_read_is_refused_by_its_file(slot):
     folder, _ = slot
     cut(folder / "slot.json")
     with pytest.raises(DataError, match="slot.json is damaged"):
-        alternating.read_slot(str(folder))
-
-
-# Files and folders that are whole or not there
-
-
-def test_a_file_is_given_to_the_disk_before_it_gets_its_name_and_its_folder_after(
-    tmp_path, monkeypatch
-):
-    events = watched(monkeypatch)
-    with durable.whole_file(str(tmp_path / "state")) as file:
-        file.write(b"all of it")
-    assert events == ["fsync .state.building", "replace .state.building state", "fsync folder"]
-
-
-def test_a_folder_is_given_to_the_disk_with_all_its_files_before_it_gets_its_name(
-    tmp_path, monkeypatch
-):
-    path = tmp_path / "at-1"
-    path.mkdir()
-    events = watched(monkeypatch)
-    with durable.whole_folder(str(path)) as building:
-        for name in ("a", "b"):
-            Path(building, name).write_text(name)
-    named = events.index("rename .at-1.building at-1")
-    assert {"fsync a", "fsync b"} <= set(events[:named])
-    assert events[named:] == ["rename .at-1.building at-1", "fsync folder"]
-    assert sorted(os.listdir(tmp_path)) == ["at-1"]
-
-
-def watched(monkeypatch):
-    """What is handed to the disk and renamed, in the order in which it is."""
-    events, fsync = [], os.fsync
-
-    def note_fsync(handle):
-        path = os.readlink(f"/proc/self/fd/{handle}")
-        name = "folder" if os.path.isdir(path) else os.path.basename(path)
-        events.append(f"fsync {name}")
-        fsync(handle)
-
-    def noting(kind, real):
-        def note(source, target, **options):
-            events.append(f"{kind} {os.path.basename(source)} {os.path.basename(target)}")
-            real(source, target, **options)
-
-        return note
-
-    monkeypatch.setattr(os, "fsync", note_fsync)
-    monkeypatch.setattr(os, "replace", noting("replace", os.replace))
-    monkeypatch.setattr(os, "rename", noting("rename", os.rename))
-    return events
-
-
-def test_a_file_that_cannot_be_written_to_its_end_leaves_the_former_one_and_nothing_else(tmp_path):
-    path = tmp_path / "state"
-    path.write_text("former")
-    with pytest.raises(OSError), durable.whole_file(str(path)) as file:
-        file.write(b"half")
-        raise OSError(28, "No space left on device")
-    assert path.read_text() == "former" and os.listdir(tmp_path) == ["state"]
-
-
-def test_a_seal_tells_a_missing_file_another_size_and_other_content_apart(tmp_path):
-    (tmp_path / "a").write_text("some text")
-    durable.seal(str(tmp_path))
-    durable.check_whole(str(tmp_path))
-    for content, sentence in (
-        ("some tex", "a is damaged: it has 8 of 9 bytes"),
-        ("some tExt", "a is damaged: its content has changed"),
-    ):
-        (tmp_path / "a").write_text(content)
-        with pytest.raises(durable.Damaged, match=sentence):
-            durable.check_whole(str(tmp_path))
-    (tmp_path / "a").unlink()
-    with pytest.raises(durable.Damaged, match="a is missing"):
-        durable.check_whole(str(tmp_path))
+        slots.read_slot(str(folder))

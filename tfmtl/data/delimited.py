@@ -17,8 +17,8 @@ from tfmtl.data.types import (
     typed,
     unparsable_value,
 )
+from tfmtl.declare.features import Column
 from tfmtl.errors import DataError
-from tfmtl.features.declare import Column
 
 BLOCK_BYTES = 4 << 20
 ENCODING_HINT = " Source(encoding='latin-1') names another encoding."

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 
 from tfmtl.data.sources import Source
 from tfmtl.data.types import KINDS, Unparsable, missing_column, typed, unparsable_value
+from tfmtl.declare.features import Column
 from tfmtl.errors import DataError
-from tfmtl.features.declare import Column
 
 BATCH_ROWS = 65536
 

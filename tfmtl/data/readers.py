@@ -7,8 +7,8 @@ import pyarrow as pa
 from tfmtl.data import delimited, parquet
 from tfmtl.data.sources import Source, files_of, same_format
 from tfmtl.data.types import arrow_schema
+from tfmtl.declare.features import Column
 from tfmtl.errors import DataError
-from tfmtl.features.declare import Column
 
 __all__ = ["Source", "open_table"]
 

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfmtl.data.hashing import hash_rows, hash_text, mix, share
+from tfmtl.declare.features import FOLD, Column
+from tfmtl.declare.problem import ProblemSpec
+from tfmtl.declare.split import Sampling, Split, by_hash, by_row_number
 from tfmtl.errors import DataError, SpecError
-from tfmtl.features.declare import FOLD, Column
-from tfmtl.partition import Sampling, Split, by_hash, by_row_number
-from tfmtl.problem import ProblemSpec
 
 FOLD_RANGE = 2**31
 SAMPLING_STREAM = 0x5A3B1C9D00000000

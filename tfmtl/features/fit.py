@@ -12,12 +12,12 @@ import pandas as pd
 import pyarrow as pa
 import tensorflow as tf
 
+from tfmtl.declare.features import FIRST, FOLD
+from tfmtl.declare.layout import fixed_table_rows, has_ids
+from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import DataError
-from tfmtl.features.declare import FIRST, FOLD
 from tfmtl.features.encode import Lookup, encode
-from tfmtl.features.layout import fixed_table_rows, has_ids
 from tfmtl.features.raw import DTYPES, NO_INTEGER, dense
-from tfmtl.problem import ProblemSpec
 
 State = dict[str, Any]
 
@@ -29,7 +29,7 @@ class Preprocessor(tf.Module):
         problem: The declaration.
 
     Example:
-        >>> from tfmtl.problem import ProblemSpec, binary, numerical
+        >>> from tfmtl.declare.problem import ProblemSpec, binary, numerical
         >>> problem = ProblemSpec(features=(numerical("age"),), tasks=(binary("y", label="y"),))
         >>> rows = {"age": np.float32([20, 30, 40]), "y": np.float32([0, 1, 1])}
         >>> preprocessor = Preprocessor(problem)

@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.declare.features import FIRST
 from tfmtl.durable import read_arrays, read_json, seal, whole_file, whole_folder
 from tfmtl.errors import SpecError
-from tfmtl.features.declare import FIRST
 from tfmtl.plain import file_name, write_json
 
 MOMENTS = ("_momentums", "_velocities", "_accumulators")

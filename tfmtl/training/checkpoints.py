@@ -14,10 +14,10 @@ import tensorflow as tf
 from absl import logging
 
 from tfmtl import durable
+from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.durable import Damaged
 from tfmtl.errors import SpecError
-from tfmtl.experiment import ExperimentConfig
-from tfmtl.model import MultiTaskModel
+from tfmtl.model.multitask import MultiTaskModel
 
 KEPT = 2
 """Checkpoints that are kept: where the last is damaged, the run goes on from the one before."""

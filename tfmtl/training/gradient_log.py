@@ -15,11 +15,11 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.balancing.task_gradients import TaskGradients
 from tfmtl.errors import SpecError
-from tfmtl.model import MultiTaskModel
-from tfmtl.packed_metrics import Packed
+from tfmtl.metrics.packed import Packed
+from tfmtl.model.multitask import MultiTaskModel
 from tfmtl.plain import write_text
-from tfmtl.task_gradients import TaskGradients
 
 
 def task_gram(model: MultiTaskModel, packed: Packed) -> tuple[tf.Tensor, tf.Tensor]:
