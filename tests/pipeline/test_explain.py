@@ -64,9 +64,7 @@ def test_an_output_that_was_removed_meanwhile_is_said_to_be(output):
 
 
 def test_a_model_that_diverged_is_said_with_the_rate_to_lower(output):
-    error = FloatingPointError(
-        "the training loss is nan in epoch 0. Lower training.learning_rate"
-    )
+    error = FloatingPointError("the training loss is nan in epoch 0. Lower training.learning_rate")
     assert told(output, error) == str(error)
 
 
