@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from keras_tuner.errors import FatalError
 
 from tests.doubles import mtms_rows, searches
 from tests.doubles.kills import Kill
@@ -217,6 +218,48 @@ def test_a_damaged_file_of_keras_tuner_is_said_and_the_search_starts_anew(
         assert tuner.metrics_of(trial) == {"mean_auc": 0.75}
         cut(next((tmp_path / "trials").glob(what)))
     assert "The search starts anew" in caplog.text
+
+
+@pytest.fixture
+def rates(monkeypatch):
+    """A search over three rates, of which those above 1 diverge; nothing is trained."""
+
+    def trained(experiment, *_, **__):
+        rate = experiment.training.learning_rate
+        if rate > 1:
+            raise FloatingPointError(f"the loss is nan: lower learning_rate ({rate:g})")
+        if rate == 0.25:
+            raise OSError(28, "No space left on device")
+        return Trained(None, [{"val_mean_auc": 0.5 + rate / 10}], 0)
+
+    monkeypatch.setattr(tune, "train", trained)
+
+    def over(folder, *values):
+        space = {"training.learning_rate": list(values)}
+        tuning = Tuning(space=space, algorithm="grid", trials=len(values), epochs=1)
+        config = dataclasses.replace(experiment(epochs=1), tuning=tuning)
+        return tune.ExperimentTuner(config, directory=str(folder), verbose=0)
+
+    return over
+
+
+def test_candidates_that_diverge_are_left_out_however_many_they_are(rates, tmp_path, caplog):
+    tuner = rates(tmp_path, 9.0, 8.0, 7.0, 6.0, 0.5, 0.1)
+    tuner.search(data=DATA)
+    assert caplog.text.count("diverged and is left out") == 4
+    assert len(tuner.finished()) == 2
+    assert tuner.get_best_hyperparameters()[0].values == {"training.learning_rate": 0.5}
+
+
+def test_where_every_candidate_diverges_the_search_says_so_with_a_remedy(rates, tmp_path):
+    with pytest.raises(FloatingPointError, match=r"all 2 candidates .* lower learning_rate \(8\)"):
+        rates(tmp_path, 9.0, 8.0).search(data=DATA)
+
+
+def test_a_full_disk_ends_a_search_at_once(rates, tmp_path):
+    with pytest.raises(FatalError, match="No space left on device") as ended:
+        rates(tmp_path, 0.25, 0.5).search(data=DATA)
+    assert isinstance(ended.value.__cause__, OSError)
 
 
 def test_a_gradient_log_that_was_cut_off_in_a_line_keeps_the_lines_before(tmp_path):

@@ -102,7 +102,7 @@ def tune_loss_weights(
     )
     tuner.search(data=data)
     trials = []
-    for trial in tuner.oracle.trials.values():
+    for trial in tuner.finished():
         metrics = tuner.metrics_of(trial)
         weights = {task: trial.hyperparameters.values[f"{PATH}.{task}"] for task in candidates}
         found = {"recall": metrics[recall], "ne": metrics[ne], "allowed": metrics[ne] <= most_ne}

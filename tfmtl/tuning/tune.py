@@ -9,11 +9,11 @@ import keras_tuner
 import tf_keras as keras
 from absl import logging
 from keras_tuner import oracles
-from keras_tuner.errors import FatalError
+from keras_tuner.errors import FailedTrialError, FatalError
 
 from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.durable import Damaged, read_json, remove
-from tfmtl.errors import DataError, SpecError
+from tfmtl.errors import SpecError
 from tfmtl.features.rows import PackedData
 from tfmtl.plain import write_json
 from tfmtl.run import train
@@ -49,6 +49,8 @@ class ExperimentTuner(keras_tuner.engine.base_tuner.BaseTuner):
         SpecError: The search does not fit the experiment.
     """
 
+    _diverged = ""
+
     def __init__(
         self,
         experiment: ExperimentConfig,
@@ -69,6 +71,8 @@ class ExperimentTuner(keras_tuner.engine.base_tuner.BaseTuner):
                 max_trials=tuning.trials,
                 hyperparameters=search_space(tuning.space),
                 seed=experiment.training.seed,
+                # Neighbours in a grid diverge together.
+                max_consecutive_failed_trials=tuning.trials + 1,
             ),
             directory=directory,
             project_name=TRIALS,
@@ -90,13 +94,35 @@ class ExperimentTuner(keras_tuner.engine.base_tuner.BaseTuner):
                 verbose=self.verbose,
                 validate=self.validate,
             )
-        except (SpecError, DataError) as error:
+        except FloatingPointError as error:
+            # One candidate of many: the others are still worth a try.
+            logging.warning("Trial %s diverged and is left out: %s", trial.trial_id, error)
+            self._diverged = str(error)
+            raise FailedTrialError(str(error)) from error
+        except Exception as error:
             # Keras Tuner would note a failed trial and try the next, which fails alike.
             raise FatalError(str(error)) from error
         metrics = best_metrics(trained)
         write_json(self._metrics_path(trial), metrics)
         forget(folder)
         return {"monitor": metrics[experiment.training.monitor]}
+
+    def on_search_end(self) -> None:
+        """Refuses a search in which nothing could be trained to the end.
+
+        Raises:
+            FloatingPointError: Every candidate diverged.
+        """
+        super().on_search_end()
+        if not self.finished():
+            raise FloatingPointError(
+                f"all {len(self.oracle.trials)} candidates of the search diverged; the last said: "
+                f"{self._diverged}"
+            )
+
+    def finished(self) -> list[Any]:
+        """Trials that were trained to the end; those that diverged are none."""
+        return [t for t in self.oracle.trials.values() if t.status == "COMPLETED"]
 
     def metrics_of(self, trial: Any) -> dict[str, float]:
         """All validation metrics of a finished trial, at its best epoch."""
