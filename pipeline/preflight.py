@@ -6,6 +6,7 @@ import os
 import sqlite3
 import tempfile
 
+from tfmtl.durable import SEAL, Damaged, check_whole
 from tfmtl.errors import DataError, SpecError, did_you_mean
 
 ARTIFACTS, SERVING, METADATA = "artifacts", "serving", "metadata.sqlite"
@@ -100,15 +101,23 @@ def check_schema(path: str) -> None:
 
 
 def check_records(output: str) -> None:
-    """Refuses rows of former runs that were emptied since: they would pass for no rows.
+    """Refuses rows of former runs of which some are gone: the rest would pass for all of them.
 
     Raises:
         DataError: The message names the file.
     """
-    artifacts = os.path.join(glob.escape(os.path.join(output, ARTIFACTS)))
+    artifacts = glob.escape(os.path.join(output, ARTIFACTS))
     for path in glob.glob(os.path.join(artifacts, "*", "*", "*", "Split-*", "*.gz")):
         if os.path.getsize(path) == 0:
             raise DataError(damaged_records(path, "it is empty"))
+    for path in glob.glob(os.path.join(artifacts, "*", "*", "*", SEAL)):
+        folder = os.path.dirname(path)
+        try:
+            check_whole(folder)
+        except Damaged as damage:
+            raise DataError(
+                f"{damage}. Remove {folder}; the same command makes it anew."
+            ) from damage
 
 
 def damaged_records(path: str, why: str) -> str:
@@ -117,10 +126,7 @@ def damaged_records(path: str, why: str) -> str:
     component = parts[parts.index(ARTIFACTS) + 1] if ARTIFACTS in parts else ""
     whose = f", of {component}," if component else ""
     folder = os.path.dirname(os.path.dirname(path))
-    return (
-        f"{path}{whose} is damaged: {why}. Remove {folder}; the same command makes it anew, and "
-        "takes all else from where it is."
-    )
+    return f"{path}{whose} is damaged: {why}. Remove {folder}; the same command makes it anew."
 
 
 def _problem_of(path: str) -> str | None:

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline import local_runner, preflight
 from tests.doubles.shop import write_shop
+from tfmtl import durable
 from tfmtl.errors import DataError, SpecError
 
 SCHEMA = 'feature { name: "price" type: FLOAT }\n'
@@ -140,6 +141,27 @@ def test_rows_that_were_emptied_are_refused_instead_of_passing_for_no_rows(shop,
     line = refused(shop, capsys, output="emptied")
     assert "data-00000-of-00001.gz, of ArrowExampleGen, is damaged: it is empty" in line
     assert f"Remove {folder}" in line
+
+
+@pytest.mark.parametrize(
+    ("size", "sentence"),
+    [(70, "has 70 of 90 bytes"), (0, "has 0 of 90 bytes"), (None, "is missing")],
+)
+def test_rows_that_were_cut_off_between_two_records_are_refused(tmp_path, size, sentence):
+    folder = tmp_path / "artifacts/ArrowExampleGen/examples/1"
+    (folder / "Split-train").mkdir(parents=True)
+    shard = folder / "Split-train/data_tfrecord-00000-of-00001"
+    shard.write_bytes(b"x" * 90)
+    durable.seal(str(folder), content=False)
+    preflight.check_records(str(tmp_path))
+    if size is None:
+        shard.unlink()
+    else:
+        os.truncate(shard, size)
+    with pytest.raises(DataError, match=sentence) as refused:
+        preflight.check_records(str(tmp_path))
+    assert str(shard) in str(refused.value)
+    assert f"Remove {folder}; the same command makes it anew" in str(refused.value)
 
 
 @pytest.mark.parametrize("status", ["0", "1", "", "'bye'"])
