@@ -70,7 +70,7 @@ class Component:
             Damaged: The file is missing, cut off or changed.
         """
         arrays = read_arrays(path)
-        found = {field.name: arrays[field.name] for field in dataclasses.fields(cls)}
+        found: dict[str, Any] = {f.name: arrays[f.name] for f in dataclasses.fields(cls)}
         return cls(**{**found, "features": tuple(map(str, found["features"]))})
 
 

@@ -148,7 +148,7 @@ def _line(row: Mapping[str, float]) -> str:
     return json.dumps(plain, allow_nan=False) + "\n"
 
 
-def _whole(line: str) -> dict[str, float | None] | None:
+def _whole(line: str) -> dict[str, Any] | None:
     # A kill or a power cut may leave half a line, or zeros where one was.
     try:
         plain = json.loads(line)
