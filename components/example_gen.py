@@ -29,6 +29,7 @@ from tfmtl.data.table import split_batches
 from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.declare.split import Sampling, Split
+from tfmtl.durable import seal
 
 REPORT = "data_report.json"
 # Placeholders of TFX's spans, dates and versions.
@@ -235,6 +236,8 @@ def write_examples(
             logging.info(line)
     with open(os.path.join(folder, REPORT), "w") as file:
         file.write(report.to_json())
+    # By size alone: TensorFlow checks each record that it reads, and misses those that are gone.
+    seal(folder, content=False)
 
 
 def _folder(uri: str, split: str) -> str:

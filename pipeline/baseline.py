@@ -1,5 +1,7 @@
 """Which earlier model a new one is compared with."""
 
+import os
+
 from tfx import types
 from tfx.components.evaluator import constants
 from tfx.dsl.components.common import resolver
@@ -22,7 +24,8 @@ class LatestOtherBlessedModel(resolver.ResolverStrategy):
     ) -> dict[str, list[types.Artifact]]:
         """Returns one model and its blessing, or none, under the keys of `input_dict`."""
         judged = {model.id for model in input_dict["candidate"]}
-        models = {model.id: model for model in input_dict["model"]}
+        # An old model may have been removed to make room, which ML Metadata does not hear of.
+        models = {m.id: m for m in input_dict["model"] if not m.uri or os.path.isdir(m.uri)}
         newest = sorted(input_dict["model_blessing"], key=lambda b: b.id, reverse=True)
         latest: dict[tuple[int, str], types.Artifact] = {}
         for blessing in newest:

@@ -26,7 +26,7 @@ from pipeline import configs
 from tfmtl import registry
 from tfmtl.data.readers import Source
 from tfmtl.declare.experiment import ExperimentConfig
-from tfmtl.errors import SpecError, did_you_mean
+from tfmtl.errors import DataError, SpecError, did_you_mean
 from tfmtl.metrics.monitor import lower_is_better
 from tfmtl.metrics.sliced import split_name
 from tfmtl.tuning.space import check_tuning
@@ -103,6 +103,22 @@ def load(name_or_path: str) -> Config:
         generate=getattr(module, "generate", None),
         spans=getattr(module, "SPANS", SPANS),
     )
+
+
+def generate(config: Config, folder: str) -> None:
+    """Has a configuration write its data to a folder.
+
+    Raises:
+        SpecError: Its function `generate` fails, or ends the program.
+    """
+    assert config.generate is not None
+    try:
+        config.generate(folder)
+    except OSError:
+        raise  # The disk's, more likely than the configuration's.
+    except (Exception, SystemExit) as error:
+        line, sentence = _line(error, config.path), _sentence(error)
+        raise SpecError(f"{config.path}{line}: generate(…): {sentence}") from error
 
 
 def check(experiment: ExperimentConfig) -> None:
@@ -214,14 +230,14 @@ def _import_file(path: str) -> ModuleType:
     sys.path.append(folder)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SpecError(f"{path}{_line(error, path)}: {_sentence(error)}") from error
     finally:
         sys.path.remove(folder)
     return module
 
 
-def _line(error: Exception, path: str) -> str:
+def _line(error: BaseException, path: str) -> str:
     if isinstance(error, SyntaxError):
         return f", line {error.lineno}"
     same = os.path.abspath(path)
@@ -230,8 +246,11 @@ def _line(error: Exception, path: str) -> str:
     return f", line {lines[-1]}" if lines else ""
 
 
-def _sentence(error: Exception) -> str:
-    if isinstance(error, SpecError):
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, SpecError | DataError):
         return str(error)
+    if isinstance(error, SystemExit):
+        # With status 0, too: a run that did nothing must not pass for one that succeeded.
+        return f"SystemExit({error.code!r}) ends the run; a configuration only defines things."
     text = error.msg if isinstance(error, SyntaxError) else str(error)
     return f"{type(error).__name__}: {text}"

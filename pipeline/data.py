@@ -2,13 +2,13 @@
 
 import argparse
 import os
-import shutil
 
-from pipeline.config import Config
+from pipeline.config import Config, generate
 from pipeline.fingerprint import code_hash
 from tfmtl.data.readers import Source
 from tfmtl.data.sources import files_of
 from tfmtl.declare.experiment import ExperimentConfig
+from tfmtl.durable import whole_folder
 from tfmtl.errors import DataError
 
 
@@ -72,9 +72,6 @@ def _generated(config: Config, output: str) -> str:
     folder = os.path.join(output, "data", code_hash(code))
     if not os.path.isdir(folder):
         print(f"Generating data in {folder}", flush=True)
-        building = f"{folder}.building"
-        shutil.rmtree(building, ignore_errors=True)
-        os.makedirs(building)
-        config.generate(building)
-        os.replace(building, folder)
+        with whole_folder(folder) as building:
+            generate(config, building)
     return folder

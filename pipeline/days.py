@@ -1,7 +1,6 @@
 """The days of a log: folders of a day each, found by a pattern with TFX's placeholders."""
 
 import glob
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from tfx.components.example_gen import utils
 from tfx.proto import example_gen_pb2, range_config_pb2
 
 from pipeline.config import SPANS
+from tfmtl.durable import Damaged, read_json
 from tfmtl.errors import DataError
 from tfmtl.plain import write_json
 
@@ -96,8 +96,10 @@ def known_days(log: Log, path: str) -> dict[int, str]:
     """
     known: dict[int, str] = {}
     if os.path.exists(path):
-        with open(path, encoding="utf-8") as file:
-            known = {int(span): mark for span, mark in json.load(file).items()}
+        try:
+            known = {int(span): mark for span, mark in read_json(path).items()}
+        except Damaged as damage:
+            print(f"{damage}. The log's days are those there are now.", flush=True)
     known.update({span: log.fingerprint(span) for span in log.spans})
     check_no_gap(log, known)
     os.makedirs(os.path.dirname(path), exist_ok=True)

@@ -22,7 +22,6 @@ passed over.
 import argparse
 import dataclasses
 import os
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -34,6 +33,7 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from pipeline import console
+from pipeline.explain import explained, explanation
 
 DEFAULT_CONFIG = "simulated_ads"
 
@@ -48,6 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted. The same command goes on from here.", file=sys.stderr)
         return 130
+    except SystemExit as error:
+        # With status 0, too: a run that was ended must not pass for one that succeeded.
+        sentence = f"the run was ended from within, by SystemExit({error.code!r})."
+        print(f"\nerror: {sentence}", file=sys.stderr)
+        return 1
     except Exception as error:
         # The user's mistakes need a sentence; a mistake of ours, the whole trace.
         message = None if options.verbose else explanation(error)
@@ -146,6 +151,15 @@ def run(options: argparse.Namespace) -> None:
     from pipeline.config import check, check_slots, load
     from pipeline.data import data_of, replay_of
     from pipeline.lock import alone
+    from pipeline.preflight import (
+        ARTIFACTS,
+        METADATA,
+        SERVING,
+        check_metadata,
+        check_output,
+        check_records,
+        check_schema,
+    )
     from tfmtl.errors import SpecError
 
     config = load(options.config)
@@ -156,28 +170,36 @@ def run(options: argparse.Namespace) -> None:
             f"--days {options.days}: {options.config} trains one model on all its rows; days are "
             "of an experiment with split=whole() and mtms=MTMS(…), such as --config mtms."
         )
+    if options.schema is not None:
+        check_schema(options.schema)
     output = os.path.abspath(options.output or os.path.join("output", experiment.name))
-    with alone(output):
+    check_output(output)
+    with alone(output), explained(output):
+        check_metadata(output)
+        check_records(output)
         data = data_of(config, options, output)
         replay = replay_of(config, experiment, options, output)
         check(experiment)
+        from components.pusher import sweep
         from pipeline import report
         from pipeline.pipeline import beam_arguments, create_pipeline
         from pipeline.runner import Runner
 
         if not options.verbose:
             console.keep_our_messages()
+        for path in sweep(os.path.join(output, SERVING, experiment.name)):
+            print(f"Removed {path}: a version without a model, which a killed run left.")
         if experiment.mtms is not None:
             _run_days(config, experiment, data, output, options)
             return
-        metadata_path = os.path.join(output, "metadata.sqlite")
+        metadata_path = os.path.join(output, METADATA)
         pipeline = create_pipeline(
             experiment=experiment,
             source=config.source,
             data_path=data,
             replay_path=replay,
-            pipeline_root=os.path.join(output, "artifacts"),
-            serving_dir=os.path.join(output, "serving"),
+            pipeline_root=os.path.join(output, ARTIFACTS),
+            serving_dir=os.path.join(output, SERVING),
             metadata_path=metadata_path,
             schema_path=options.schema,
             enable_cache=not options.no_cache,
@@ -196,12 +218,13 @@ def _run_days(config, experiment, data: str, output: str, options: argparse.Name
     from pipeline import days_report
     from pipeline.daily import Place
     from pipeline.pipeline import beam_arguments
+    from pipeline.preflight import ARTIFACTS, METADATA, SERVING
     from pipeline.slots import run_days
 
     place = Place(
-        pipeline_root=os.path.join(output, "artifacts"),
-        serving_dir=os.path.join(output, "serving"),
-        metadata_path=os.path.join(output, "metadata.sqlite"),
+        pipeline_root=os.path.join(output, ARTIFACTS),
+        serving_dir=os.path.join(output, SERVING),
+        metadata_path=os.path.join(output, METADATA),
         schema_path=options.schema,
         enable_cache=not options.no_cache,
         beam_args=beam_arguments(options.workers),
@@ -241,27 +264,6 @@ def with_options(experiment, options: argparse.Namespace):
             raise SpecError(f"--set {setting}: PATH=VALUE would be right, as training.epochs=3.")
         experiment = experiment.replace_path(path, _value(text))
     return experiment
-
-
-def explanation(error: BaseException) -> str | None:
-    """The sentence of an error that the user can mend, or `None`.
-
-    TFX, Beam and Keras Tuner wrap errors, and those of other processes arrive as text.
-    """
-    from tfmtl.errors import DataError, SpecError
-
-    pattern = re.compile(r"(?:DataError|SpecError): (.+?)(?: \[while running .*)?$", re.M)
-    seen: set[int] = set()
-    following: BaseException | None = error
-    while following is not None and id(following) not in seen:
-        seen.add(id(following))
-        if isinstance(following, (DataError, SpecError)):
-            return re.sub(r" \[while running .*", "", str(following), flags=re.S)
-        found = pattern.findall(str(following))
-        if found:
-            return found[-1]
-        following = following.__cause__ or following.__context__
-    return None
 
 
 def _count(text: str) -> int:

@@ -17,6 +17,7 @@ from tfx.dsl.components.base.base_node import BaseNode
 from components.consistency_evaluator import ConsistencyEvaluator
 from components.evaluator import RankingEvaluator
 from components.example_gen import example_gen
+from components.pusher import Pusher
 from components.replay_gen import ReplayGen
 from pipeline.baseline import LatestOtherBlessedModel
 from pipeline.fingerprint import code_hash
@@ -208,7 +209,7 @@ def pusher_of(
     trainer: BaseNode, judge: BaseNode, experiment: ExperimentConfig, serving_dir: str
 ) -> BaseNode:
     """The component that copies a model blessed by `judge` to where TensorFlow Serving looks."""
-    return tfx.components.Pusher(
+    return Pusher(
         model=trainer.outputs["model"],
         model_blessing=judge.outputs["blessing"],
         push_destination=tfx.proto.PushDestination(

@@ -6,7 +6,9 @@ import json
 import os
 import shlex
 import textwrap
+import time
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import numpy as np
 import tensorflow as tf
@@ -16,11 +18,13 @@ from ml_metadata.metadata_store import metadata_store
 from components.consistency_evaluator import CURVE_FILE, NAME, read_consistency
 from components.consistency_verdict import REFUSED
 from components.evaluator import METRICS_FILE, VERDICT_FILE
+from components.pusher import is_whole, newest_version
 from pipeline.searched import lines_of
 from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.features.raw import dense_columns, example_spec
 from tfmtl.metrics.metric import metric_of
 from tfmtl.metrics.sliced import SlicedMetrics, format_table, slice_name
+from tfmtl.plain import write_json
 from tfmtl.replay.report import Consistency
 from tfmtl.text import aligned
 
@@ -199,13 +203,27 @@ def _notes(outcome: Outcome) -> list[str]:
             lines.append(f"Its curve is   {os.path.join(outcome.replayed, CURVE_FILE)}")
     lines += outcome.searched
     lines += _anomaly_lines(outcome)
-    served = outcome.pushed and newest_version(os.path.dirname(outcome.pushed))
-    if served and served != os.path.basename(outcome.pushed or ""):
-        lines.append(
-            f"Note: version {served}, of another run, is newer than this one and is served. "
-            "--no-cache pushes this one again."
-        )
+    if outcome.pushed is not None:
+        lines += _version_lines(outcome.pushed)
     return lines
+
+
+def _version_lines(pushed: str) -> list[str]:
+    folder, version = os.path.split(pushed)
+    if not is_whole(pushed):
+        return [f"Note: {pushed} is not there any more. --no-cache pushes this model again."]
+    served = newest_version(folder)
+    if served is None or served == version:
+        return []
+    lines = f"Note: version {served}, of another run, is newer than this one and is served."
+    # A version is the second of its push, so that none that is pushed now comes after it.
+    if int(served) > time.time():
+        path = shlex.quote(os.path.join(folder, served))
+        return [
+            f"{lines} Its number is later than now, so that every push would be older: remove it, "
+            f"as by rm -r {path}"
+        ]
+    return [f"{lines} --no-cache pushes this one again."]
 
 
 def _anomaly_lines(outcome: Outcome) -> list[str]:
@@ -240,12 +258,19 @@ def serving_commands(pushed: str, request: str, name: str) -> list[str]:
         request: A request, as `write_request` writes it.
         name: Name of the served model.
     """
-    folder = shlex.quote(os.path.dirname(os.path.abspath(pushed)))
+    folder, inside = os.path.dirname(os.path.abspath(pushed)), f"/models/{name}"
+    mount = ("-v", f"{folder}:{inside}")
+    if ":" in folder:
+        # Docker takes a colon for the end of the path; here commas are what is between fields.
+        fields = ("type=bind", f"source={folder}", f"target={inside}")
+        quoted = ('"' + field.replace('"', '""') + '"' for field in fields)
+        mount = ("--mount", ",".join(quoted))
+    docker = ("docker", "run", "-p", "8501:8501", "-e", f"MODEL_NAME={name}", *mount)
+    url = f"http://localhost:8501/v1/models/{quote(name)}:predict"
     return [
         f"  saved_model_cli show --dir {shlex.quote(pushed)} --all",
-        f"  docker run -p 8501:8501 -e MODEL_NAME={name} -v {folder}:/models/{name} "
-        "tensorflow/serving",
-        f"  curl -d @{shlex.quote(request)} http://localhost:8501/v1/models/{name}:predict",
+        f"  {shlex.join((*docker, 'tensorflow/serving'))}",
+        f"  {shlex.join(('curl', '-d', f'@{request}', url))}",
     ]
 
 
@@ -258,14 +283,13 @@ def write_request(examples: str, experiment: ExperimentConfig, path: str) -> str
         path: JSON file to write; returned.
     """
     split = f"Split-{experiment.split.names[-1]}"
-    (file, *_) = sorted(glob.glob(os.path.join(examples, split, "*")))
+    (file, *_) = sorted(glob.glob(os.path.join(glob.escape(examples), split, "*")))
     compression = "GZIP" if file.endswith(".gz") else ""
     record = next(iter(tf.data.TFRecordDataset(file, compression_type=compression)))
     columns = experiment.problem.feature_columns()
     row = tf.io.parse_example([record.numpy()], example_spec(columns))
     instance = {name: _plain(v[0].numpy()) for name, v in dense_columns(columns, row).items()}
-    with open(path, "w", encoding="utf-8") as request:
-        json.dump({"signature_name": "predict", "instances": [instance]}, request, indent=1)
+    write_json(path, {"signature_name": "predict", "instances": [instance]}, indent=1)
     return path
 
 
@@ -275,17 +299,11 @@ def _plain(value):
     return value.decode() if isinstance(value, bytes) else value.item()
 
 
-def newest_version(folder: str) -> str | None:
-    """The version that TensorFlow Serving would choose in a folder."""
-    versions = [os.path.basename(path) for path in glob.glob(os.path.join(folder, "*"))]
-    return max((v for v in versions if v.isdigit()), key=int, default=None)
-
-
 def _anomalies(uri: str) -> dict[str, list[str]]:
     from tensorflow_metadata.proto.v0 import anomalies_pb2
 
     anomalies = {}
-    for folder in sorted(glob.glob(os.path.join(uri, "Split-*"))):
+    for folder in sorted(glob.glob(os.path.join(glob.escape(uri), "Split-*"))):
         message = anomalies_pb2.Anomalies()
         with open(os.path.join(folder, "SchemaDiff.pb"), "rb") as file:
             message.ParseFromString(file.read())

@@ -42,7 +42,8 @@ def lines_of(found: Mapping[str, Any], output: str) -> list[str]:
 def _collect(text: str, architecture: Architecture, output: str, folder: str) -> None:
     # Whole and anew: pictures of another search's course must not stand beside this network.
     shutil.rmtree(folder, ignore_errors=True)
-    for path in sorted(glob.glob(os.path.join(output, "**", "found", FILE), recursive=True)):
+    pattern = os.path.join(glob.escape(output), "**", "found", FILE)
+    for path in sorted(glob.glob(pattern, recursive=True)):
         with open(path, encoding="utf-8") as file:
             if file.read() == text:
                 checkpoints = shutil.ignore_patterns(CHECKPOINTS)

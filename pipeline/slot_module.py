@@ -11,6 +11,7 @@ from pipeline import trainer_module
 from pipeline.window import SLOT
 from tfmtl import training
 from tfmtl.declare.experiment import ExperimentConfig
+from tfmtl.durable import sync, whole_folder
 from tfmtl.serving.export import export
 from tfmtl.training.checkpoints import forget
 
@@ -52,5 +53,7 @@ def run_fn(fn_args) -> None:
         extra={"experiment.json": experiment.to_json()},
     )
     # Copied, and removed last: killed in between, the run finds a finished slot again.
-    shutil.copytree(checkpoints, os.path.join(os.path.dirname(fn_args.serving_model_dir), SLOT))
+    with whole_folder(os.path.join(os.path.dirname(fn_args.serving_model_dir), SLOT)) as folder:
+        shutil.copytree(checkpoints, folder, dirs_exist_ok=True)
+    sync(fn_args.serving_model_dir)
     forget(checkpoints)

@@ -20,6 +20,7 @@ from pipeline.pipeline import CODE
 from pipeline.runner import Runner
 from tfmtl.data.readers import Source
 from tfmtl.declare.experiment import ExperimentConfig
+from tfmtl.durable import Damaged, read_json
 from tfmtl.errors import DataError
 from tfmtl.plain import write_json
 
@@ -183,8 +184,11 @@ def _recorded(folder: str, span: int, key: str, place: Place) -> DoneDay | None:
     path = os.path.join(folder, f"{span}.json")
     if not place.enable_cache or not os.path.exists(path):
         return None
-    with open(path, encoding="utf-8") as file:
-        plain: dict[str, Any] = json.load(file)
+    try:
+        plain: dict[str, Any] = read_json(path)
+    except Damaged as damage:
+        print(f"{damage}. The day is run again.", flush=True)
+        return None
     if plain.pop("key") != key or not os.path.exists(place.metadata_path):
         return None
     done = DoneDay.from_plain(plain)

@@ -13,6 +13,7 @@ from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.declare.features import FIRST
 from tfmtl.declare.layout import fixed_table_rows, has_ids
 from tfmtl.declare.problem import ProblemSpec
+from tfmtl.durable import sync
 from tfmtl.features.rows import FileRows, PackedData, Rows
 from tfmtl.run import train
 from tfmtl.serving.export import export
@@ -50,6 +51,8 @@ def run_fn(fn_args) -> None:
         value=experiment.value,
         extra={"experiment.json": experiment.to_json()},
     )
+    # Before the checkpoints go: after a power cut one or the other must be whole.
+    sync(fn_args.serving_model_dir)
     forget(checkpoints)
 
 

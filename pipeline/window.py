@@ -1,10 +1,9 @@
 """What a day's run takes from earlier ones: a window of days, and the model to start from."""
 
-import json
 import os
 from collections.abc import Iterable
 
-import tensorflow as tf
+from absl import logging
 from ml_metadata import proto as mlmd_proto
 from ml_metadata.metadata_store import metadata_store
 from tfx import types
@@ -12,6 +11,7 @@ from tfx.components.evaluator import constants
 from tfx.dsl.components.common import resolver
 
 from components.model_blessing import COMPONENT
+from tfmtl.durable import Damaged, read_json
 from tfmtl.errors import DataError
 
 # In a model's folder, beside what is served: the state that the next slot starts from.
@@ -89,10 +89,13 @@ class LastBlessedSlot(resolver.ResolverStrategy):
 def slot_of(uri: str) -> int | None:
     """The slot that a Model artifact's state is of; `None` where it has none."""
     path = os.path.join(uri, SLOT, "slot.json")
-    if not tf.io.gfile.exists(path):
+    if not os.path.exists(path):
         return None
-    with tf.io.gfile.GFile(path) as file:
-        return int(json.load(file)["slot"])
+    try:
+        return int(read_json(path)["slot"])
+    except Damaged as damage:
+        logging.warning("%s. That slot is passed over.", damage)
+        return None
 
 
 def _by_use(store, artifacts: Iterable[types.Artifact]) -> list[types.Artifact]:

@@ -151,7 +151,7 @@ def drawn():
     """The picture (Mermaid, which GitHub draws) and the table of the rooms."""
     between = {n: others - {"tfmtl"} for n, others in arrows(graph()).items() if n != "tfmtl"}
     between.pop("_version", None)
-    ground = {"errors", "plain", "text", "arguments", "registry", "_version"}
+    ground = {"errors", "durable", "plain", "text", "arguments", "registry", "_version"}
     upper = {n: others - ground for n, others in between.items() if n not in ground}
     level = floors(upper)
     lines = ["```mermaid", "flowchart BT"]

@@ -92,8 +92,11 @@ def steps_of(output):
     return {line[0]: line[1:] for line in lines if len(line) > 1 and line[0][0].isupper()}
 
 
-def run_until(condition, *arguments, **options):
-    """Runs the command and kills it, as a power cut would, once `condition()` is true."""
+def run_until(condition, *arguments, may_end=False, **options):
+    """Runs the command and kills it, as a power cut would, once `condition()` is true.
+
+    Returns whether it was killed; where it `may_end` before, it need not be.
+    """
     process = subprocess.Popen(
         command(*arguments, **options),
         cwd=ROOT,
@@ -101,7 +104,10 @@ def run_until(condition, *arguments, **options):
         stderr=subprocess.DEVNULL,
     )
     while not condition():
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.02)
+        if process.poll() is not None:
+            assert may_end, "the run ended before it could be killed"
+            return False
+        time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    return True

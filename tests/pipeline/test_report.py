@@ -1,11 +1,16 @@
 """What a run tells at its end."""
 
+import csv
+import dataclasses
+import os
+import shlex
+
 import numpy as np
 import pytest
 
 from components.consistency_verdict import judge
 from pipeline.config import load
-from pipeline.report import Outcome, both, report
+from pipeline.report import Outcome, both, report, serving_commands
 from tfmtl.evaluation.blessing import bless
 from tfmtl.metrics.sliced import SlicedMetrics
 from tfmtl.replay.log import ReplayLog
@@ -98,3 +103,68 @@ def test_a_scene_that_is_all_requests_is_not_told_twice(tmp_path, consistency):
         "again",
     )
     assert "scene=feed" not in text
+
+
+def test_commands_are_quoted_for_the_shell():
+    pushed = "/my out/it's; rm -rf $HOME/serving/shop/17"
+    commands = serving_commands(pushed, "/my out/request.json", "shop")
+    show, docker, curl = (shlex.split(command) for command in commands)
+    assert show[3] == pushed
+    assert docker[docker.index("-v") + 1] == f"{os.path.dirname(pushed)}:/models/shop"
+    assert docker[-1] == "tensorflow/serving" and "MODEL_NAME=shop" in docker
+    assert curl[1:3] == ["-d", "@/my out/request.json"]
+    assert curl[3] == "http://localhost:8501/v1/models/shop:predict"
+
+
+def test_a_folder_with_a_colon_is_mounted_another_way():
+    docker = shlex.split(serving_commands("/a:b,c/serving/shop/17", "/r.json", "shop")[1])
+    assert "-v" not in docker
+    (fields,) = csv.reader([docker[docker.index("--mount") + 1]])
+    assert fields == ["type=bind", "source=/a:b,c/serving/shop", "target=/models/shop"]
+
+
+@pytest.fixture
+def version(tmp_path):
+    """A pushed version."""
+    path = tmp_path / "shop/1700000000"
+    path.mkdir(parents=True)
+    (path / "saved_model.pb").touch()
+    return path
+
+
+def notes_of(tmp_path, consistency, version):
+    outcome = outcome_of(tmp_path, consistency)
+    outcome = dataclasses.replace(outcome, pushed=str(version))
+    text = report(outcome, EXPERIMENT, "command")
+    return [line for line in text.splitlines() if line.startswith("Note: ")]
+
+
+def beside(version, name):
+    (version.parent / name).mkdir()
+    (version.parent / name / "saved_model.pb").touch()
+
+
+def test_a_version_that_is_the_newest_needs_no_note(tmp_path, consistency, version):
+    (version.parent / "1700000001").mkdir()
+    assert notes_of(tmp_path, consistency, version) == []
+
+
+def test_a_newer_version_is_noted_with_how_to_push_again(tmp_path, consistency, version):
+    beside(version, "1700000001")
+    (note,) = notes_of(tmp_path, consistency, version)
+    assert "version 1700000001" in note and "--no-cache pushes this one again" in note
+
+
+def test_a_version_later_than_now_is_to_be_removed_as_no_push_comes_after_it(
+    tmp_path, consistency, version
+):
+    beside(version, "9999999999999")
+    (note,) = notes_of(tmp_path, consistency, version)
+    assert "--no-cache" not in note and "later than now" in note
+    assert note.endswith(f"rm -r {version.parent}/9999999999999")
+
+
+def test_a_pushed_version_that_is_gone_is_not_said_to_be_served(tmp_path, consistency, version):
+    (version / "saved_model.pb").unlink()
+    (note,) = notes_of(tmp_path, consistency, version)
+    assert f"{version} is not there any more. --no-cache pushes" in note

@@ -1,7 +1,6 @@
 """The search's baseline: networks drawn evenly from the space, each trained (AutoMTL-R)."""
 
 import dataclasses
-import json
 import math
 import os
 from typing import Any
@@ -16,6 +15,7 @@ from tfmtl.automtl.derive import sample
 from tfmtl.automtl.found import CHECKPOINTS, Budget, Found
 from tfmtl.automtl.supernet import Supernet
 from tfmtl.declare.experiment import ExperimentConfig
+from tfmtl.durable import Damaged, read_json
 from tfmtl.features.rows import PackedData
 from tfmtl.model.heads import direct_tasks
 from tfmtl.plain import write_json
@@ -135,8 +135,11 @@ class _About:
         }
         if directory is None or not os.path.exists(self._path):
             return
-        with open(self._path, encoding="utf-8") as file:
-            former = json.load(file)
+        try:
+            former = read_json(self._path)
+        except Damaged as damage:
+            logging.warning("%s. The search starts anew.", damage)
+            return
         check_same(former["experiment"], self.plain["experiment"], directory)
         self.plain = former
 

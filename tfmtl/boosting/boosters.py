@@ -7,7 +7,6 @@ Rows, splits, labels, sample spaces and metrics are those of `train` and `MultiT
 """
 
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -31,9 +30,10 @@ from tfmtl.boosting.columns import (
 from tfmtl.data.labels import label_values, numbers, observed
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.declare.tasks import Task
+from tfmtl.durable import read_arrays, read_json, whole_file
 from tfmtl.errors import DataError
 from tfmtl.metrics.packed import Predicted, packed_metrics
-from tfmtl.plain import write_json
+from tfmtl.plain import file_name, write_json
 
 SETTINGS: Mapping[str, Any] = {
     "learning_rate": 0.05,
@@ -136,17 +136,16 @@ class Boosters:
         arrays |= {f"counts/{name}": of for name, of in self.columns.log_counts.items()}
         for task, means in self.means.items():
             arrays |= {f"means/{task}/{name}": of for name, of in means.means.items()}
-        np.savez_compressed(os.path.join(folder, "columns.npz"), **arrays)
+        with whole_file(os.path.join(folder, "columns.npz")) as file:
+            np.savez_compressed(file, **arrays)
         write_json(os.path.join(folder, "boosters.json"), plain)
 
     @classmethod
     def load(cls, folder: str, *, num_threads: int = 0) -> "Boosters":
         """Reads what `save` wrote; its predictions are the same."""
         lightgbm = _lightgbm()
-        with open(os.path.join(folder, "boosters.json"), encoding="utf-8") as file:
-            plain = json.load(file)
-        with np.load(os.path.join(folder, "columns.npz")) as file:
-            arrays = dict(file)
+        plain = read_json(os.path.join(folder, "boosters.json"))
+        arrays = read_arrays(os.path.join(folder, "columns.npz"))
 
         def under(prefix: str) -> dict[str, np.ndarray]:
             return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
@@ -324,7 +323,7 @@ def _arrow(table: Any) -> pa.Table:
 
 
 def _model_path(folder: str, task: str) -> str:
-    return os.path.join(folder, f"{task}.txt")
+    return os.path.join(folder, f"{file_name(task)}.txt")
 
 
 def _lightgbm() -> Any:

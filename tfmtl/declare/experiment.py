@@ -15,7 +15,7 @@ from tfmtl.declare.search import AutoMTL
 from tfmtl.declare.split import Sampling, Split
 from tfmtl.declare.total_value import TotalValue
 from tfmtl.errors import SpecError, did_you_mean
-from tfmtl.plain import freeze
+from tfmtl.plain import check_plain_name, freeze
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -193,7 +193,8 @@ class ExperimentConfig:
     """Everything a run depends on, besides the data.
 
     Args:
-        name: Name of the pipeline and of the served model.
+        name: Name of the pipeline, of the served model and of its folder, and part of its URL:
+            letters, digits, `_`, `-` and `.`; see `check_plain_name`.
         problem: What is known and asked.
         split: How rows become train, validation and test.
         model: The network.
@@ -223,6 +224,7 @@ class ExperimentConfig:
     search: AutoMTL | None = None
 
     def __post_init__(self) -> None:
+        check_plain_name("name", self.name)
         if self.split.rule == "row_number" and self.problem.request_id:
             raise SpecError(
                 "split: by_row_number would cut requests apart, and request_id="

@@ -24,6 +24,7 @@ from tfmtl.mtms.store import (
     save_network,
 )
 from tfmtl.mtms.units import Keys, SceneRows, joined_keys, keys_of, pack, part_of, places
+from tfmtl.plain import file_name
 
 
 def update_embeddings(
@@ -108,7 +109,7 @@ def update_embeddings(
     for table in tables:
         ids = own[table.owner]
         component = table.component(ids.keys, ids.seen())
-        component.save(os.path.join(folder, f"{table.owner}.npz"))
+        component.save(os.path.join(folder, f"{file_name(table.owner)}.npz"))
     return history
 
 
@@ -147,7 +148,7 @@ def declared(experiment: ExperimentConfig) -> MTMS:
 
 
 def _former(previous: str, owner: str) -> Component:
-    path = os.path.join(previous, f"{owner}.npz")
+    path = os.path.join(previous, f"{file_name(owner)}.npz")
     if not os.path.exists(path):
         raise SpecError(
             f"{previous} has no tables of {owner!r}: whether a scene's clicks and conversions are "

@@ -18,8 +18,10 @@ import shutil
 from typing import Any
 
 import tensorflow as tf
+from absl import logging
 
 from tfmtl.declare.experiment import ExperimentConfig
+from tfmtl.durable import Damaged, check_whole, read_json
 from tfmtl.errors import DataError, SpecError
 from tfmtl.features.rows import Rows
 from tfmtl.mtms.embedding_update import declared
@@ -106,6 +108,7 @@ def load_slot(folder: str) -> MTMSModel:
     read: dict[tuple[str, str], list[Name]] = {}
     for scene in mtms.scenes:
         for task in mtms.target_tasks(experiment.problem):
+            check_whole(target_folder(folder, scene, task), sealed=False)
             about = read_about(target_folder(folder, scene, task))
             if about is not None:
                 read[scene, task] = [(s, owner) for s, owner in about["components"]]
@@ -135,8 +138,7 @@ def read_slot(folder: str) -> dict[str, Any]:
         raise DataError(
             f"{folder} holds no finished slot; train_slot(…, folder={folder!r}) makes one."
         )
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
+    return read_json(path)
 
 
 def _check_previous(slot: int, previous: str | None) -> None:
@@ -157,7 +159,11 @@ def _check_folder(name: str, slot: int, folder: str, previous: str | None) -> No
         )
     if not os.path.exists(os.path.join(folder, SLOT)):
         return
-    there = read_slot(folder)
+    try:
+        there = read_slot(folder)
+    except Damaged as damage:
+        logging.warning("%s. The slot is finished anew; parts of it that are whole stay.", damage)
+        return
     found, other = there["slot"], json.loads(there["experiment"])["name"]
     if (found, other) != (slot, name):
         raise SpecError(

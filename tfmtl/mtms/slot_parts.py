@@ -20,6 +20,7 @@ from absl import logging
 from tqdm import tqdm
 
 from tfmtl.declare.experiment import ExperimentConfig
+from tfmtl.durable import Damaged, check_whole, remove
 from tfmtl.mtms.embedding_update import declared, network_of, update_embeddings
 from tfmtl.mtms.fine_tuning import component_tables, fine_tune
 from tfmtl.mtms.frozen import Name
@@ -107,11 +108,11 @@ class Parts:
     def _job(self, part: Part) -> Job | None:
         path = part.folder(self.folder)
         former = None if self.previous is None else part.folder(self.previous)
-        former_about = None if former is None else read_about(former)
+        former_about = None if former is None else _former(former)
         if former_about is None:
             former = None
         wanted = self._components(part)
-        there = read_about(path)
+        there = _there(path)
         if there is not None:
             recorded, known = ([(s, o) for s, o in there[of]] for of in ("components", "declared"))
             # What was added since to those a network reads is read from the next slot on.
@@ -157,7 +158,7 @@ class Parts:
         )
         if former is None or about is None:
             # Other rows may have left something.
-            shutil.rmtree(path, ignore_errors=True)
+            remove(path)
         elif read_about(path) != about:
             with Building(path, about) as building:
                 shutil.copytree(former, building, dirs_exist_ok=True)
@@ -224,6 +225,33 @@ class Parts:
         }
         text = json.dumps(plain, sort_keys=True, default=list)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _there(path: str) -> dict[str, Any] | None:
+    """What a part that is there says of itself; one that is damaged goes, to be trained anew."""
+    try:
+        check_whole(path, sealed=False)
+        return read_about(path)
+    except Damaged as damage:
+        logging.warning("%s. That part is trained anew.", damage)
+        remove(path)
+        return None
+
+
+def _former(path: str) -> dict[str, Any] | None:
+    """What a part of the slot before says of itself.
+
+    Raises:
+        Damaged: It is not as it was written.
+    """
+    try:
+        check_whole(path, sealed=False)
+        return read_about(path)
+    except Damaged as damage:
+        raise Damaged(
+            f"{damage}. It is of the slot before: train that slot again in an empty folder, or "
+            "this one from another previous slot, or from none."
+        ) from damage
 
 
 @contextlib.contextmanager

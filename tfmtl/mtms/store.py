@@ -1,20 +1,19 @@
 """Components and networks on disk, and how a slot takes over those of the slot before."""
 
+import contextlib
 import dataclasses
-import json
 import os
-import shutil
 from collections.abc import Iterable, Sequence
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
 from tfmtl.declare.features import FIRST
+from tfmtl.durable import read_arrays, read_json, seal, whole_file, whole_folder
 from tfmtl.errors import SpecError
-from tfmtl.plain import write_json
+from tfmtl.plain import file_name, write_json
 
 MOMENTS = ("_momentums", "_velocities", "_accumulators")
 
@@ -60,14 +59,18 @@ class Component:
 
     def save(self, path: str) -> None:
         """Writes the component to a file."""
-        with open(path, "wb") as file:
+        with whole_file(path) as file:
             np.savez(file, **dataclasses.asdict(self))
 
     @classmethod
     def load(cls, path: str) -> "Component":
-        """Reads what `save` wrote."""
-        with np.load(path) as arrays:
-            found = {field.name: arrays[field.name] for field in dataclasses.fields(cls)}
+        """Reads what `save` wrote.
+
+        Raises:
+            Damaged: The file is missing, cut off or changed.
+        """
+        arrays = read_arrays(path)
+        found: dict[str, Any] = {f.name: arrays[f.name] for f in dataclasses.fields(cls)}
         return cls(**{**found, "features": tuple(map(str, found["features"]))})
 
 
@@ -101,7 +104,7 @@ def save_network(
     arrays["steps"] = np.asarray([int(optimizer.iterations) for optimizer in optimizers])
     arrays["inputs"] = np.asarray(list(inputs), np.str_)
     arrays["fixed"] = np.asarray(_fixed(optimizers, fields), np.str_)
-    with open(path, "wb") as file:
+    with whole_file(path) as file:
         np.savez(file, **arrays)
 
 
@@ -120,9 +123,9 @@ def load_network(
 
     Raises:
         SpecError: The network has another shape, other fields or other optimizers.
+        Damaged: The file is missing, cut off or changed.
     """
-    with np.load(path) as file:
-        arrays = dict(file)
+    arrays = read_arrays(path)
     # What is served has no optimizer. Equal shapes would let one optimizer's state, or a field's
     # rows of a kernel, pass for another's.
     fixed, now = [str(name) for name in arrays["fixed"]], _fixed(optimizers, fields)
@@ -160,26 +163,35 @@ def load_network(
 
 def scene_folder(folder: str, scene: str) -> str:
     """Where a scene's components and networks lie in a slot's folder."""
-    return os.path.join(folder, "scenes", quote(scene, safe=""))
+    return os.path.join(folder, "scenes", file_name(scene))
 
 
 def component_path(folder: str, scene: str, owner: str, unit: Sequence[str]) -> str:
     """The file of a component."""
-    return os.path.join(update_folder(folder, scene, unit), f"{owner}.npz")
+    return os.path.join(update_folder(folder, scene, unit), f"{file_name(owner)}.npz")
 
 
 def update_folder(folder: str, scene: str, unit: Sequence[str]) -> str:
     """Where the embedding update of a unit leaves its components and its network."""
-    return os.path.join(scene_folder(folder, scene), f"update-{'-'.join(unit)}")
+    return os.path.join(scene_folder(folder, scene), f"update-{'-'.join(map(_part, unit))}")
 
 
 def target_folder(folder: str, scene: str, task: str) -> str:
     """Where the fine-tuning of a task leaves its network."""
-    return os.path.join(scene_folder(folder, scene), f"fine_tune-{task}")
+    return os.path.join(scene_folder(folder, scene), f"fine_tune-{file_name(task)}")
+
+
+def _part(task: str) -> str:
+    # Tasks are joined by a hyphen, which is thus none of theirs.
+    return file_name(task).replace("-", "%2D")
 
 
 class Building:
-    """A folder that appears whole or not at all.
+    """A folder that appears whole or not at all, sealed, and says of itself what it is.
+
+    Args:
+        path: The folder.
+        about: What it says, as it is when the block ends.
 
     Example:
         >>> import tempfile
@@ -187,36 +199,39 @@ class Building:
         >>> with Building(path, {"fingerprint": "a"}) as folder:
         ...     _ = open(os.path.join(folder, "table"), "w").write("…")
         >>> sorted(os.listdir(path)), read_about(path)
-        (['about.json', 'table'], {'fingerprint': 'a'})
+        (['about.json', 'seal.json', 'table'], {'fingerprint': 'a'})
     """
 
     def __init__(self, path: str, about: dict[str, Any]):
         self.path, self.about = path, about
 
     def __enter__(self) -> str:
-        self.building = f"{self.path}.building"
-        shutil.rmtree(self.building, ignore_errors=True)
-        os.makedirs(self.building)
+        self._stack = contextlib.ExitStack()
+        self.building = self._stack.enter_context(whole_folder(self.path))
+        # Left in the reverse order: what it says is written before the folder gets its name.
+        self._stack.push(self._finish)
         return self.building
 
     def __exit__(self, kind, error, trace) -> None:
-        if kind is not None:
-            return
-        write_json(os.path.join(self.building, ABOUT), self.about, indent=1, sort_keys=True)
-        shutil.rmtree(self.path, ignore_errors=True)
-        os.replace(self.building, self.path)
+        self._stack.__exit__(kind, error, trace)
+
+    def _finish(self, kind, error, trace) -> None:
+        if kind is None:
+            write_json(os.path.join(self.building, ABOUT), self.about, indent=1, sort_keys=True)
+            seal(self.building)
 
 
 ABOUT = "about.json"
 
 
 def read_about(path: str) -> dict[str, Any] | None:
-    """What a finished folder says of itself; `None` where there is none."""
+    """What a finished folder says of itself; `None` where there is none.
+
+    Raises:
+        Damaged: It says nothing that can be read.
+    """
     about = os.path.join(path, ABOUT)
-    if not os.path.exists(about):
-        return None
-    with open(about, encoding="utf-8") as file:
-        return json.load(file)
+    return read_json(about) if os.path.exists(about) else None
 
 
 def _fixed(optimizers, fields: Iterable[str]) -> list[str]:

@@ -1,8 +1,10 @@
 """A training run's checkpoints: what a killed run goes on from, and its best weights."""
 
+import contextlib
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from typing import Any
@@ -11,10 +13,17 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from tfmtl import durable
 from tfmtl.declare.experiment import ExperimentConfig
+from tfmtl.durable import Damaged
 from tfmtl.errors import SpecError
 from tfmtl.metrics.monitor import lower_is_better
 from tfmtl.model.multitask import MultiTaskModel
+
+KEPT = 2
+"""Checkpoints that are kept: where the last is damaged, the run goes on from the one before."""
+
+STATE, WEIGHTS = "state.json", "weights"
 
 
 class Run:
@@ -44,6 +53,7 @@ class Run:
         self.variables = list(model.variables)
         self.lower = lower_is_better(monitor or experiment.training.monitor, experiment.problem)
         self.best: list[np.ndarray] = []
+        self._damaged: list[str] = []
         self.state: dict[str, Any] = {
             "epoch": 0,
             "step": 0,
@@ -61,19 +71,26 @@ class Run:
         )
 
     def restore(self) -> None:
-        """Goes on from the last checkpoint, if there is one."""
-        path = self._last()
-        if path is None:
+        """Goes on from the last checkpoint that is whole, if there is one.
+
+        Raises:
+            SpecError: It is of another experiment.
+        """
+        paths = self._checkpoints()
+        for i, path in enumerate(paths):
+            try:
+                state, best = self._read(path)
+            except Damaged as damage:
+                then = "goes on from the one before" if paths[i + 1 :] else "starts anew"
+                logging.warning("%s. That checkpoint is passed over: the run %s.", damage, then)
+                self._damaged.append(path)
+                continue
+            check_same(state["experiment"], self.state["experiment"], str(self.folder))
+            self.state, self.best = state, best
+            found = self.checkpoint.read(os.path.join(path, WEIGHTS))
+            found.assert_existing_objects_matched()
+            logging.info("Resumed at epoch %d, step %d.", state["epoch"], state["step"])
             return
-        with open(os.path.join(path, "state.json"), encoding="utf-8") as file:
-            state = json.load(file)
-        check_same(state["experiment"], self.state["experiment"], str(self.folder))
-        self.state = state
-        self.checkpoint.read(os.path.join(path, "weights")).assert_existing_objects_matched()
-        if self.keep_best and self.state["best_epoch"] >= 0:
-            with np.load(self._best_path(self.state["best_epoch"])) as arrays:
-                self.best = [arrays[f"arr_{i}"] for i in range(len(arrays.files))]
-        logging.info("Resumed at epoch %d, step %d.", self.state["epoch"], self.state["step"])
 
     def go_on_from(self, former: "Run") -> None:
         """Begins at another run's best weights, which stay where no epoch is better."""
@@ -81,25 +98,34 @@ class Run:
         self.state["best_value"] = former.state["best_value"]
 
     def save(self) -> None:
-        """Writes a checkpoint; the former one stays until the new one is whole."""
+        """Writes a checkpoint; former ones stay until the new one is whole."""
         if self.folder is None:
             return
-        former = self._last()
         name = f"at-{self.state['epoch']:05d}-{self.state['step']:09d}"
-        path, building = os.path.join(self.folder, name), os.path.join(self.folder, "building")
-        shutil.rmtree(building, ignore_errors=True)
-        os.makedirs(building)
-        self.checkpoint.write(os.path.join(building, "weights"))
-        with open(os.path.join(building, "state.json"), "w", encoding="utf-8") as file:
-            json.dump(self.state, file)
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(building, path)
-        if former is not None and former != path:
-            shutil.rmtree(former)
-        kept = self._best_path(self.state["best_epoch"])
+        with durable.whole_folder(os.path.join(self.folder, name)) as building:
+            self.checkpoint.write(os.path.join(building, WEIGHTS))
+            with durable.whole_file(os.path.join(building, STATE)) as file:
+                file.write(json.dumps(self.state).encode())
+            durable.seal(building)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        # Damaged ones might be of a later epoch than the run has come to since.
+        for path in self._damaged:
+            durable.remove(path)
+        self._damaged.clear()
+        kept, former = self._checkpoints()[:KEPT], self._checkpoints()[KEPT:]
+        for path in former:
+            durable.remove(path)
+        best = {self._best_path(self.state["best_epoch"])}
+        for path in kept:
+            with contextlib.suppress(Damaged, OSError):
+                state = durable.read_json(os.path.join(path, STATE))
+                best.add(self._best_path(state["best_epoch"]))
         for name in os.listdir(self.folder):
-            if name.startswith("best-") and name != os.path.basename(kept):
-                os.remove(os.path.join(self.folder, name))
+            path = os.path.join(str(self.folder), name)
+            if re.match(r"\.?best-", name) and path not in best:
+                os.remove(path)
 
     def finish_epoch(self, metrics: dict[str, Any], value: float) -> None:
         """Notes an epoch's metrics and whether it was the best."""
@@ -120,9 +146,8 @@ class Run:
         if self.folder is not None:
             os.makedirs(self.folder, exist_ok=True)
             # Named by its epoch: after a kill before `save`, the last checkpoint's stands.
-            path = self._best_path(self.state["epoch"])
-            np.savez(path + ".building.npz", *self.best)
-            os.replace(path + ".building.npz", path)
+            with durable.whole_file(self._best_path(self.state["epoch"])) as file:
+                np.savez(file, *self.best)
 
     def load_best(self) -> None:
         """Gives the model the weights of its best epoch."""
@@ -132,11 +157,25 @@ class Run:
     def _best_path(self, epoch: int) -> str:
         return os.path.join(self.folder or "", f"best-{epoch:05d}.npz")
 
-    def _last(self) -> str | None:
+    def _checkpoints(self) -> list[str]:
+        """Folders of checkpoints, the last one first."""
         if self.folder is None or not os.path.isdir(self.folder):
-            return None
-        found = sorted(name for name in os.listdir(self.folder) if name.startswith("at-"))
-        return os.path.join(self.folder, found[-1]) if found else None
+            return []
+        found = [name for name in os.listdir(self.folder) if re.fullmatch(r"at-\d+-\d+", name)]
+        return [os.path.join(self.folder, name) for name in sorted(found, reverse=True)]
+
+    def _read(self, path: str) -> tuple[dict[str, Any], list[np.ndarray]]:
+        """A checkpoint's state and best weights, once all of it is known to be whole.
+
+        Raises:
+            Damaged: Something is missing, or not as it was written.
+        """
+        durable.check_whole(path)
+        state = durable.read_json(os.path.join(path, STATE))
+        if not self.keep_best or state["best_epoch"] < 0:
+            return state, self.best
+        arrays = durable.read_arrays(self._best_path(state["best_epoch"]))
+        return state, [arrays[f"arr_{i}"] for i in range(len(arrays))]
 
 
 def decisive(experiment: ExperimentConfig) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from tfmtl.balancing.task_gradients import TaskGradients
 from tfmtl.errors import SpecError
 from tfmtl.metrics.packed import Packed
 from tfmtl.model.multitask import MultiTaskModel
+from tfmtl.plain import write_text
 
 
 def task_gram(model: MultiTaskModel, packed: Packed) -> tuple[tf.Tensor, tf.Tensor]:
@@ -135,17 +136,25 @@ class GradientLog(keras.callbacks.Callback):
         if self.path is None:
             return
         if os.path.exists(self.path) and step:
-            with open(self.path, encoding="utf-8") as file:
-                found = [json.loads(line) for line in file]
+            with open(self.path, encoding="utf-8", errors="replace") as file:
+                found = [plain for line in file if (plain := _whole(line)) is not None]
             self.rows = [_row(plain) for plain in found if plain["step"] <= step]
         os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
-        with open(self.path, "w", encoding="utf-8") as file:
-            file.writelines(_line(row) for row in self.rows)
+        write_text(self.path, "".join(map(_line, self.rows)))
 
 
 def _line(row: Mapping[str, float]) -> str:
     plain = {k: None if math.isnan(v) else v for k, v in row.items()}
     return json.dumps(plain, allow_nan=False) + "\n"
+
+
+def _whole(line: str) -> dict[str, Any] | None:
+    # A kill or a power cut may leave half a line, or zeros where one was.
+    try:
+        plain = json.loads(line)
+    except ValueError:
+        return None
+    return plain if isinstance(plain, dict) and "step" in plain else None
 
 
 def _row(plain: Mapping[str, float | None]) -> dict[str, float]:

@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from absl import logging
 from numpy.typing import NDArray
 
 from tfmtl.declare.experiment import ExperimentConfig
+from tfmtl.durable import Damaged, read_arrays, read_json, whole_file
 from tfmtl.features.rows import READ_ROWS, PackedData, Rows, numpy_batches
 from tfmtl.metrics.packed import packed_metrics
-from tfmtl.plain import finite, write_json
+from tfmtl.plain import file_name, finite, write_json
 from tfmtl.run import train
 from tfmtl.training.checkpoints import forget
 from tfmtl.training.gradient_log import GradientLog
@@ -89,9 +91,12 @@ def outcome_of(
         "gates": gates,
     }
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
-    folder = os.path.join(directory, f"{name}-seed{experiment.training.seed}-{key}")
+    folder = os.path.join(directory, f"{file_name(name)}-seed{experiment.training.seed}-{key}")
     if os.path.exists(os.path.join(folder, RESULT)):
-        return _read(folder)
+        try:
+            return _read(folder)
+        except Damaged as damage:
+            logging.warning("%s. %r is trained anew.", damage, name)
     os.makedirs(folder, exist_ok=True)
     outcome = _trained(experiment, data, test_rows, watch, gates, folder, verbose)
     _write(folder, outcome, about)
@@ -148,7 +153,8 @@ def _checkpoints(folder: str) -> str:
 
 
 def _write(folder: str, outcome: Outcome, about: Mapping[str, Any]) -> None:
-    np.savez(os.path.join(folder, PREDICTIONS), **outcome.predictions)
+    with whole_file(os.path.join(folder, PREDICTIONS)) as file:
+        np.savez(file, **outcome.predictions)
     plain = {
         "about": about,
         "metrics": dict(outcome.metrics),
@@ -160,10 +166,8 @@ def _write(folder: str, outcome: Outcome, about: Mapping[str, Any]) -> None:
 
 
 def _read(folder: str) -> Outcome:
-    with open(os.path.join(folder, RESULT), encoding="utf-8") as file:
-        plain = json.load(file)
-    with np.load(os.path.join(folder, PREDICTIONS)) as arrays:
-        predictions = {name: arrays[name] for name in arrays.files}
+    plain = read_json(os.path.join(folder, RESULT))
+    predictions = read_arrays(os.path.join(folder, PREDICTIONS))
     return Outcome(
         metrics=_defined(plain["metrics"]),
         predictions=predictions,

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from absl import logging
 
 from tfmtl.declare.experiment import ExperimentConfig, Tuning
+from tfmtl.durable import Damaged, read_json
 from tfmtl.errors import SpecError
 from tfmtl.features.rows import PackedData
 from tfmtl.plain import write_json
@@ -101,7 +102,7 @@ def tune_loss_weights(
     )
     tuner.search(data=data)
     trials = []
-    for trial in tuner.oracle.trials.values():
+    for trial in tuner.finished():
         metrics = tuner.metrics_of(trial)
         weights = {task: trial.hyperparameters.values[f"{PATH}.{task}"] for task in candidates}
         found = {"recall": metrics[recall], "ne": metrics[ne], "allowed": metrics[ne] <= most_ne}
@@ -156,8 +157,10 @@ def _with_weights(experiment, candidates):
 def _dedicated(experiment, data, validate, directory, cqs, verbose) -> dict[str, float]:
     path = os.path.join(directory, "dedicated.json")
     if os.path.exists(path):
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
+        try:
+            return read_json(path)
+        except Damaged as damage:
+            logging.warning("%s. The dedicated model is trained anew.", damage)
     folder = os.path.join(directory, "dedicated")
     alone = experiment.replace_path(f"{PATH}.{cqs}", 0.0)
     # By its clicks alone: recall would choose an epoch by the untrained quality too.

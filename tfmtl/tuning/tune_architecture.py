@@ -18,6 +18,10 @@ from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.features.rows import PackedData
 from tfmtl.training.checkpoints import forget
 from tfmtl.tuning.space import ARCHITECTURE
+from tfmtl.tuning.tune import forget_damaged
+
+PROJECT = "search"
+"""Folder of the search that Keras Tuner keeps."""
 
 
 class ArchitectureTuner(keras_tuner.engine.base_tuner.BaseTuner):
@@ -40,6 +44,7 @@ class ArchitectureTuner(keras_tuner.engine.base_tuner.BaseTuner):
     def __init__(self, experiment: ExperimentConfig, *, directory: str, verbose: int = 1):
         check_search(experiment)
         self.experiment, self.verbose = experiment, verbose
+        forget_damaged(os.path.join(directory, PROJECT))
         super().__init__(
             oracles.RandomSearchOracle(
                 objective=keras_tuner.Objective("loss", "min"),
@@ -48,7 +53,7 @@ class ArchitectureTuner(keras_tuner.engine.base_tuner.BaseTuner):
                 seed=experiment.training.seed,
             ),
             directory=directory,
-            project_name="search",
+            project_name=PROJECT,
         )
         # It would tell of one trial without hyper-parameters; the search tells of its epochs.
         self.oracle.verbose = 0
