@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 from components.example_shards import Encoder
 from tfmtl import replay
+from tfmtl.data.parquet import open_file
 from tfmtl.data.readers import Source, open_table
 from tfmtl.data.sources import files_of
 from tfmtl.errors import DataError, SpecError
@@ -204,7 +205,7 @@ def write_replay(
 
 def read_replay(folder: str, experiment: ExperimentConfig) -> tuple[replay.ReplayLog, pa.Table]:
     """The log that `write_replay` wrote, and its columns."""
-    table = pq.read_table(os.path.join(folder, LOG_FILE))
+    table = open_file(os.path.join(folder, LOG_FILE)).read()
     return replay_log(table, experiment), table
 
 

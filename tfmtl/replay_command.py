@@ -8,10 +8,10 @@ import sys
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow import csv as arrow_csv
 
 from tfmtl.bootstrap import PairedInterval
+from tfmtl.data.parquet import open_file
 from tfmtl.data.sources import Source, files_of, format_of, same_format
 from tfmtl.data.types import missing_column
 from tfmtl.errors import DataError
@@ -82,7 +82,7 @@ def read_columns(path: str, ids: Sequence[str], numbers: Sequence[str]) -> pa.Ta
 
 def _read_parquet(path: str, ids: Sequence[str], numbers: Sequence[str]) -> pa.Table:
     # A replay log carries the features of users and ads too; they stay in the file.
-    file = pq.ParquetFile(path)
+    file = open_file(path)
     _check_names(path, [*ids, *numbers], file.schema_arrow.names)
     return file.read(columns=[*ids, *numbers])
 

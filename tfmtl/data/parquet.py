@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tfmtl.data import pickled_types
 from tfmtl.data.sources import Source
 from tfmtl.data.types import KINDS, Unparsable, missing_column, typed, unparsable_value
 from tfmtl.errors import DataError
@@ -13,12 +14,25 @@ from tfmtl.features.declare import Column
 BATCH_ROWS = 65536
 
 
-def read(path: str, columns: Mapping[str, Column], source: Source) -> Iterator[pa.RecordBatch]:
-    """Reads the declared columns of one Parquet file; see `readers.open_table`."""
+def open_file(path: str) -> pq.ParquetFile:
+    """Opens a Parquet file, without running code from it.
+
+    Raises:
+        DataError: It is damaged, or one of its columns is a pickled Python object.
+    """
+    pickled_types.close()
     try:
         file = pq.ParquetFile(path)
+        schema = file.schema_arrow
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"file {path} cannot be read as Parquet: {error}") from None
+    pickled_types.refuse(path, schema)
+    return file
+
+
+def read(path: str, columns: Mapping[str, Column], source: Source) -> Iterator[pa.RecordBatch]:
+    """Reads the declared columns of one Parquet file; see `readers.open_table`."""
+    file = open_file(path)
     known = file.schema_arrow.names
     for name in columns:
         if name not in known:
@@ -54,4 +68,4 @@ def _typed(array: pa.Array, column: Column, source: Source, path: str, done: int
                 f"{KINDS[column.dtype]} column {column.name!r} {error.problem}: file {path}."
             ) from None
         where = f"file {path}, row {done + error.row + 1}"
-        raise unparsable_value(column, where, error.problem) from None
+        raise unparsable_value(column, where, error.problem, error.remedy) from None
