@@ -16,6 +16,7 @@ from tfmtl.data.labels import (
     without,
 )
 from tfmtl.data.leaks import EqualColumns, strongest_features
+from tfmtl.data.places import Places
 from tfmtl.data.report import Report
 from tfmtl.data.sampling import IdSet, RowSample
 from tfmtl.data.splits import as_text
@@ -52,6 +53,7 @@ class Checks:
         self.split = split
         self.report = Report(rows=dict.fromkeys(split.names, 0))
         self.rows_seen = 0
+        self.places = Places()
         self._columns = problem.feature_columns()
         self._spaces = _steps(problem)
         self._sample = RowSample(sample_rows)
@@ -117,8 +119,8 @@ class Checks:
                 reason.
         """
         report = self.report
-        report.errors += self._oddities.lines("error")
-        report.warnings += self._oddities.lines("warning")
+        report.errors += self._oddities.lines("error", self.places.of)
+        report.warnings += self._oddities.lines("warning", self.places.of)
         for what, rows in report.contradictions.items():
             if rows:
                 second, first = what.split(" without ")

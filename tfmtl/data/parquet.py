@@ -7,7 +7,14 @@ import pyarrow.parquet as pq
 
 from tfmtl.data import pickled_types
 from tfmtl.data.sources import Source
-from tfmtl.data.types import KINDS, Unparsable, missing_column, typed, unparsable_value
+from tfmtl.data.texts import Unparsable
+from tfmtl.data.types import (
+    KINDS,
+    double_column,
+    missing_column,
+    typed,
+    unparsable_value,
+)
 from tfmtl.errors import DataError
 from tfmtl.features.declare import Column
 
@@ -37,7 +44,19 @@ def read(path: str, columns: Mapping[str, Column], source: Source) -> Iterator[p
     for name in columns:
         if name not in known:
             raise missing_column(name, path, known)
+        if known.count(name) > 1:
+            raise double_column(name, path, known)
     return _batches(file, path, columns, source)
+
+
+def names_in(path: str, source: Source) -> list[str]:
+    """Names of the file's columns."""
+    return open_file(path).schema_arrow.names
+
+
+def place(path: str, source: Source, row: int) -> str:
+    """Where row `row`, from 0, stands, in words."""
+    return f"file {path}, row {row + 1}"
 
 
 def _batches(
@@ -48,7 +67,6 @@ def _batches(
         for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=list(columns)):
             arrays = []
             for name, column in columns.items():
-                # The first of several columns with this name.
                 array = batch.column(batch.schema.names.index(name))
                 arrays.append(_typed(array, column, source, path, done))
             yield pa.RecordBatch.from_arrays(arrays, names=list(columns))

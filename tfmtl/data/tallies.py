@@ -1,6 +1,7 @@
 """Running counts: of odd values with the first place they were seen, and of labels."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ class Oddity:
 
     Attributes:
         rows: Rows that have it.
-        first_row: Number of the first of them, from 1.
+        first_row: Number of the first of them among all rows, from 0.
         example: The value there.
     """
 
@@ -53,14 +54,19 @@ class Oddities:
         oddity = self._seen.setdefault((kind, where, what), Oddity())
         if not oddity.rows:
             first = int(np.argmax(bad))
-            oddity.first_row = int(row_numbers[first]) + 1
+            oddity.first_row = int(row_numbers[first])
             oddity.example = None if examples is None else float(examples[first])
         oddity.rows += int(bad.sum())
 
-    def lines(self, kind: str) -> list[str]:
-        """One sentence for each oddity of a kind."""
+    def lines(self, kind: str, place: Callable[[int], str]) -> list[str]:
+        """One sentence for each oddity of a kind.
+
+        Args:
+            kind: `error` or `warning`.
+            place: Where a row stands, in words, by its number from 0.
+        """
         return [
-            f"{where}: {o.rows:,} {what}, first in row {o.first_row}"
+            f"{where}: {o.rows:,} {what}, first in {place(o.first_row)}"
             + ("." if o.example is None else f" ({o.example:g}).")
             for (k, where, what), o in self._seen.items()
             if k == kind

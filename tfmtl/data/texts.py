@@ -49,8 +49,12 @@ def is_text(kind: pa.DataType) -> bool:
     )
 
 
-def text_of(array: pa.Array) -> pa.Array:
+def text_of(array: pa.Array, *, exact: bool = True) -> pa.Array:
     """Scalars of any type as text; missing values and NaN as nulls.
+
+    Args:
+        array: The values.
+        exact: Whether whole floats that no longer tell ids apart are refused.
 
     Raises:
         Unparsable: A float is whole and above 2**53, bytes are not UTF-8, or values of the type
@@ -68,7 +72,7 @@ def text_of(array: pa.Array) -> pa.Array:
     if pa.types.is_boolean(kind):
         return pc.if_else(array, "True", "False")
     if pa.types.is_floating(kind):
-        return _of_floats(array)
+        return _of_floats(array, exact)
     if pa.types.is_decimal(kind):
         return pa.array([_of_decimal(value) for value in array.to_pylist()], pa.string())
     if pa.types.is_timestamp(kind):
@@ -94,7 +98,7 @@ def _decoded(array: pa.Array) -> pa.Array:
         raise
 
 
-def _of_floats(array: pa.Array) -> pa.Array:
+def _of_floats(array: pa.Array, exact: bool) -> pa.Array:
     if pa.types.is_float16(array.type):
         values = array.to_numpy(zero_copy_only=False)
         array = pa.array(values.astype(np.float32), from_pandas=True)
@@ -102,7 +106,8 @@ def _of_floats(array: pa.Array) -> pa.Array:
     values = array.to_numpy(zero_copy_only=False).astype(np.float64)
     whole = np.isfinite(values) & (values == np.rint(values))
     beyond = whole & (np.abs(values) > EXACT)
-    if beyond.any():
+    whole &= ~beyond
+    if exact and beyond.any():
         row = int(np.argmax(beyond))
         raise Unparsable(
             row,

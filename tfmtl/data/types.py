@@ -40,6 +40,15 @@ def missing_column(name: str, path: str, known: list[str], hint: str = "") -> Da
     )
 
 
+def double_column(name: str, path: str, known: list[str]) -> DataError:
+    """The error that says a file has several columns `name`."""
+    places = [str(place) for place, other in enumerate(known, 1) if other == name]
+    return DataError(
+        f"file {path} has {len(places)} columns {name!r}, in places {' and '.join(places)}: which "
+        "one is meant nobody can tell. Give each a name of its own."
+    )
+
+
 def unparsable_value(column: Column, where: str, value: str, remedy: str = "") -> DataError:
     """The error that says a value is not of its column's type.
 

@@ -5,7 +5,7 @@ pipeline's (TensorFlow Transform), one that fits on columns in memory, and one t
 was fitted. The arithmetic is written once, so the three agree.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import tensorflow as tf
@@ -34,7 +34,7 @@ class Analyzers(Protocol):
         """Returns ids `0…` of the most frequent values, −1 for any other."""
 
     def moments(self, name: str, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns mean and standard deviation of `values` `[n]`; `(0, 1)` of none."""
+        """Returns mean and standard deviation of `values` `[n]` as float64; `(0, 1)` of none."""
 
     def quantiles(self, name: str, values: tf.Tensor, bins: int) -> tf.Tensor:
         """Returns `bins + 1` edges, least and greatest value included."""
@@ -44,7 +44,11 @@ class Analyzers(Protocol):
 
 
 def encode(
-    problem: ProblemSpec, raw: Mapping[str, tf.Tensor], analyzers: Analyzers
+    problem: ProblemSpec,
+    raw: Mapping[str, tf.Tensor],
+    analyzers: Analyzers,
+    *,
+    null_values: Sequence[str] = (),
 ) -> dict[str, tf.Tensor]:
     """Returns the packed tensors of a batch.
 
@@ -52,13 +56,18 @@ def encode(
         problem: The declaration.
         raw: Raw columns, dense, sparse or ragged. Labels may be absent, as in serving.
         analyzers: Where fitted statistics come from.
+        null_values: Text that means "missing". The readers of text files know it, and what is
+            served must too, or `NA` would be missing in training and an unknown word later.
 
     Returns:
         `ids_{side}` int64 `[batch, …]` and `numbers_{side}` float32 `[batch, …]` for each side
         that has any, and where labels are given `labels`, `label_weights` float32 `[batch,
         tasks]`; `group` int64 `[batch]` where a request or user is declared and given.
     """
-    columns = dense_columns(problem.columns(), raw)
+    columns = {
+        name: _filled(value, null_values)
+        for name, value in dense_columns(problem.columns(), raw).items()
+    }
     first = next(iter(problem.feature_columns()))
     rows = tf.shape(columns[first])[0]
     fold = tf.fill([rows], tf.constant(-1, tf.int64))
@@ -104,6 +113,14 @@ def encode(
     return packed
 
 
+def _filled(value, null_values):
+    words = [word for word in null_values if word]
+    if value.dtype != tf.string or not words:
+        return value
+    missing = tf.reduce_any(value[..., tf.newaxis] == tf.constant(words), axis=-1)
+    return tf.where(missing, "", value)
+
+
 def _categorical(feature, columns, analyzers):
     value = columns[feature.column]
     value = value if feature.max_values else value[:, tf.newaxis]
@@ -128,9 +145,10 @@ def _numerical(feature, value, analyzers, ids, numbers):
     value = tf.where(absent, float("nan"), value)
     present = tf.boolean_mask(value, ~absent)
     if feature.encoding in ("standard", "log"):
+        # In float64: hours of epoch seconds differ in the sixth digit.
         squash = tf.identity if feature.encoding == "standard" else _signed_log
-        mean, std = analyzers.moments(feature.name, squash(present))
-        scaled = (squash(value) - mean) / _scale(mean, std)
+        mean, std = analyzers.moments(feature.name, squash(tf.cast(present, tf.float64)))
+        scaled = _standardised(squash(tf.cast(value, tf.float64)), mean, std)
         numbers.append(tf.where(absent, 0.0, scaled)[:, tf.newaxis])
     else:
         # Most counts and amounts are mostly zero, and would have one quantile for all the rest.
@@ -148,10 +166,14 @@ def _numerical(feature, value, analyzers, ids, numbers):
         numbers.append(tf.cast(absent, tf.float32)[:, tf.newaxis])
 
 
+def _standardised(value, mean, std):
+    return tf.cast((tf.cast(value, tf.float64) - mean) / _scale(mean, std), tf.float32)
+
+
 def _scale(mean, std):
-    # The deviation of equal float32 values comes out as rounding, up to 3e-6 of their mean:
-    # dividing by it would make millions of the first other value that is served.
-    return tf.where(std > 1e-5 * tf.abs(mean), std, 1.0)
+    # The deviation of equal values comes out as rounding, about 1e-16 of their mean: whoever
+    # divided by it would make millions of another value that is served.
+    return tf.where(std > 1e-9 * tf.abs(mean), std, tf.ones_like(std))
 
 
 def _signed_log(value):
@@ -172,7 +194,7 @@ def _count(feature, columns, analyzers):
     count = analyzers.sums(feature.name, keys, tf.ones_like(keys, tf.float32))
     logs = tf.math.log1p(count(keys))
     mean, std = analyzers.moments(f"{feature.name}_log", logs)
-    return ((logs - mean) / _scale(mean, std))[:, tf.newaxis]
+    return _standardised(logs, mean, std)[:, tf.newaxis]
 
 
 def _target(problem, feature, columns, analyzers, fold, labels, weights):
@@ -186,7 +208,8 @@ def _target(problem, feature, columns, analyzers, fold, labels, weights):
     if labels is not None:
         index = problem.task_names.index(feature.task)
         label, observed = labels[:, index], tf.cast(weights[:, index] > 0, tf.float32)
-    mean, std = analyzers.moments(f"{feature.name}_label", tf.boolean_mask(label, observed > 0))
+    moments = analyzers.moments(f"{feature.name}_label", tf.boolean_mask(label, observed > 0))
+    mean, std = (tf.cast(moment, tf.float32) for moment in moments)
 
     def total(part: str, value: tf.Tensor) -> tf.Tensor:
         everywhere = analyzers.sums(f"{feature.name}_{part}", keys, value)
