@@ -69,7 +69,7 @@ def _remedy(column: Column, value: str) -> str:
     word = value.lower()
     if word in NOTHING:
         return (
-            f"Where it means that there is no value, say so by Source(null_values=({value!r}, …))."
+            f"Where it means that there is no value, say so by Source(null_values=({value!r}, ''))."
         )
     if column.dtype == "int64":
         return (
