@@ -95,7 +95,7 @@ setup(
     packages=find_packages(
         include=["tfmtl", "tfmtl.*", "components", "components.*", "pipeline", "pipeline.*"]
     ),
-    package_data={"": ["*.json", "*.pbtxt", "py.typed"]},
+    package_data={"": ["*.json", "*.pbtxt", "*.pyi", "py.typed"]},
     install_requires=[
         *(f"{needed}; python_version < '3.11'" for needed in TFX_1_16 + TFX_1_16_CEILINGS),
         *(f"{needed}; python_version >= '3.11'" for needed in TFX_1_21),

@@ -20,11 +20,11 @@ import tf_keras as keras
 from benchmarks.contract import Result, main
 from benchmarks.turns import in_turns
 from tfmtl import registry
-from tfmtl.experiment import Model, Training
-from tfmtl.features.layout import LABELS, WEIGHTS
-from tfmtl.model import MultiTaskModel
-from tfmtl.problem import ProblemSpec, binary, categorical
-from tfmtl.training.fit import compile_model
+from tfmtl.declare.experiment import Model, Training
+from tfmtl.declare.layout import LABELS, WEIGHTS
+from tfmtl.declare.problem import ProblemSpec, binary, categorical
+from tfmtl.model.multitask import MultiTaskModel
+from tfmtl.training.epochs import compile_model
 
 ROWS, FIELDS, IDS, DIM = 2_048, 16, 1_000_000, 32
 TASKS = (2, 4)

@@ -33,16 +33,16 @@ from tqdm import tqdm
 from benchmarks.contract import Result, main, over_runs
 from benchmarks.newcomers import WORLDS
 from pipeline.configs import simulated_ads
-from tfmtl.experiment import ExperimentConfig, Model, Training
+from tfmtl.declare.experiment import ExperimentConfig, Model, Training
+from tfmtl.declare.meta import Meta
+from tfmtl.declare.problem import ProblemSpec, binary
+from tfmtl.features.prepare import Prepared, prepare
+from tfmtl.few_shot.cold_start import cold_start
 from tfmtl.few_shot.picture import draw_cold_start
 from tfmtl.few_shot.report import ColdStart
-from tfmtl.meta import Meta
-from tfmtl.metrics import log_loss
+from tfmtl.metrics.tasks import log_loss
 from tfmtl.plain import write_json
-from tfmtl.preparation import Prepared, prepare
-from tfmtl.problem import ProblemSpec, binary
-from tfmtl.training import train
-from tfmtl.training.cold_start import cold_start
+from tfmtl.run import train
 from tfmtl.transfer.intervals import over_seeds
 
 TUNING_SEED, CHOSEN_AT = 1_000, 20

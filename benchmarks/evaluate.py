@@ -24,9 +24,9 @@ from tfx.utils import proto_utils
 from benchmarks.contract import Result, main
 from components import tfma_results
 from components.evaluator import Executor
-from tfmtl.experiment import Evaluation, ExperimentConfig
-from tfmtl.partition import by_hash
-from tfmtl.problem import ProblemSpec, binary, numerical
+from tfmtl.declare.experiment import Evaluation, ExperimentConfig
+from tfmtl.declare.problem import ProblemSpec, binary, numerical
+from tfmtl.declare.split import by_hash
 
 ROWS, QUICK_ROWS = 40_000, 8_000
 EXPERIMENT = ExperimentConfig(

@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 
 from pipeline.configs import census_income, simulated_ads
 from tfmtl.data.table import read_table
-from tfmtl.features.declare import Feature
-from tfmtl.metrics import auc, calibration, normalized_entropy
+from tfmtl.declare.features import Feature
+from tfmtl.metrics.tasks import auc, calibration, normalized_entropy
 from tfmtl.simulator.impressions import impression_log
 from tfmtl.simulator.world import draw_world
 

@@ -102,9 +102,9 @@ def _run_component(name: str, path: Path, folder: Path) -> Seconds:
     from tfx import v1 as tfx
 
     from components.example_gen import example_gen
-    from tfmtl.experiment import ExperimentConfig
-    from tfmtl.partition import by_hash
-    from tfmtl.problem import ProblemSpec, binary, categorical, numerical
+    from tfmtl.declare.experiment import ExperimentConfig
+    from tfmtl.declare.problem import ProblemSpec, binary, categorical, numerical
+    from tfmtl.declare.split import by_hash
 
     if name == "ours":
         problem = ProblemSpec(

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from tfmtl.data.splits import assign
-from tfmtl.partition import SPLITS, Split, by_column, by_hash
+from tfmtl.declare.split import SPLITS, Split, by_column, by_hash
 from tfmtl.simulator.constants import EVENTS, Constants
 from tfmtl.simulator.impressions import impression_log
 from tfmtl.simulator.scenes import many_scenes

@@ -23,12 +23,12 @@ import numpy as np
 
 from benchmarks.contract import Result, main
 from pipeline.config import Config, load
-from tfmtl.boosting import train_boosters
+from tfmtl.boosting.boosters import train_boosters
 from tfmtl.data.table import read_table
-from tfmtl.experiment import ExperimentConfig
-from tfmtl.metrics import auc, calibration, log_loss
-from tfmtl.preparation import prepare
-from tfmtl.training import train
+from tfmtl.declare.experiment import ExperimentConfig
+from tfmtl.features.prepare import prepare
+from tfmtl.metrics.tasks import auc, calibration, log_loss
+from tfmtl.run import train
 
 FOLDERS = ("data", "../data")
 TARGETS = {
@@ -190,7 +190,7 @@ def _simulated(options: argparse.Namespace) -> Iterator[Result]:
 
 def _true_probabilities(path, problem, experiment) -> dict[str, np.ndarray]:
     """The known probabilities of the test rows, in the order `read_table` gives the rows."""
-    from tfmtl.problem import ProblemSpec, numerical
+    from tfmtl.declare.problem import ProblemSpec, numerical
 
     names = {t.name: f"true_{t.name}" for t in problem.tasks if t.kind == "binary"}
     context = {f: getattr(problem, f) for f in ("scene", "request_id", "user_id", "time")}

@@ -5,10 +5,10 @@ import re
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from tfmtl.features.declare import FOLD
+from tfmtl.declare.features import FOLD
+from tfmtl.declare.problem import ProblemSpec
 from tfmtl.features.encode import Lookup
 from tfmtl.features.raw import NO_INTEGER
-from tfmtl.problem import ProblemSpec
 
 
 class TransformAnalyzers:
@@ -58,7 +58,7 @@ class TransformAnalyzers:
 
 
 class TransformGraph(tf.Module):
-    """The pipeline's transform graph as `tfmtl.serving.Transform`.
+    """The pipeline's transform graph as `tfmtl.serving.export.Transform`.
 
     Args:
         output: What the Transform component wrote.

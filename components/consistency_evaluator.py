@@ -28,21 +28,17 @@ from components.evaluator import load_predict, read_examples, saved_model_path, 
 from components.model_blessing import mark
 from components.replay_gen import EXAMPLES_FILE, ReplayLog, parts_of, read_replay
 from components.request_cost import request_cost
-from tfmtl import recall_curve, replay
-from tfmtl.blessing import Verdict
-from tfmtl.bootstrap import PairedInterval
+from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.errors import DataError
-from tfmtl.experiment import ExperimentConfig
-from tfmtl.metrics import normalized_entropy
-from tfmtl.recall import Ranking, rank
-from tfmtl.replay_columns import column
-from tfmtl.replay_report import (
-    Consistency,
-    compare,
-    consistency_report,
-    finite,
-    format_consistency,
-)
+from tfmtl.evaluation.blessing import Verdict
+from tfmtl.metrics.bootstrap import PairedInterval
+from tfmtl.metrics.tasks import normalized_entropy
+from tfmtl.plain import finite
+from tfmtl.replay import curve as recall_curve
+from tfmtl.replay import log as replay
+from tfmtl.replay.columns import column
+from tfmtl.replay.recall import Ranking, rank
+from tfmtl.replay.report import Consistency, compare, consistency_report, format_consistency
 
 CONSISTENCY_FILE = "consistency.json"
 VERDICT_FILE = "verdict.json"

@@ -7,11 +7,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from tfmtl.blessing import ROUNDING, Bound, Reason, Verdict
-from tfmtl.bootstrap import Interval, PairedInterval
+from tfmtl.declare.experiment import Replay
 from tfmtl.errors import SpecError, did_you_mean
-from tfmtl.experiment import Replay
-from tfmtl.replay_report import Consistency
+from tfmtl.evaluation.blessing import ROUNDING, Bound, Reason, Verdict
+from tfmtl.metrics.bootstrap import Interval, PairedInterval
+from tfmtl.replay.report import Consistency
 
 RECALLS = ("soft_recall", "hard_recall", "soft_recall_micro", "hard_recall_micro")
 ERRORS = ("tvd", "cqs_error", "value_regret")

@@ -27,11 +27,11 @@ from tqdm import tqdm
 
 from components import tfma_results
 from components.model_blessing import mark
-from tfmtl import reliability
-from tfmtl.blessing import Verdict, bless, bounds
+from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.errors import DataError
-from tfmtl.evaluation import Predict, Rows, SlicedMetrics, collect, format_table, measure
-from tfmtl.experiment import ExperimentConfig
+from tfmtl.evaluation import reliability
+from tfmtl.evaluation.blessing import Verdict, bless, bounds
+from tfmtl.evaluation.evaluate import Predict, Rows, SlicedMetrics, collect, format_table, measure
 
 BATCH_SIZE = 8192
 METRICS_FILE = "metrics.json"

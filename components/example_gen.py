@@ -26,9 +26,9 @@ from tfmtl.data.checks import Checks
 from tfmtl.data.readers import Source
 from tfmtl.data.sources import files_of
 from tfmtl.data.table import split_batches
-from tfmtl.experiment import ExperimentConfig
-from tfmtl.partition import Sampling, Split
-from tfmtl.problem import ProblemSpec
+from tfmtl.declare.experiment import ExperimentConfig
+from tfmtl.declare.problem import ProblemSpec
+from tfmtl.declare.split import Sampling, Split
 
 REPORT = "data_report.json"
 # Placeholders of TFX's spans, dates and versions.

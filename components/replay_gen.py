@@ -30,16 +30,16 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tqdm import tqdm
 
 from components.example_shards import Encoder
-from tfmtl import replay
 from tfmtl.data.parquet import open_file
 from tfmtl.data.readers import Source, open_table
 from tfmtl.data.sources import files_of
+from tfmtl.declare.experiment import Evaluation, ExperimentConfig, Model, Replay, Training
+from tfmtl.declare.features import Column
+from tfmtl.declare.total_value import ACTIONS, TotalValue
 from tfmtl.errors import DataError, SpecError
-from tfmtl.experiment import Evaluation, ExperimentConfig, Model, Replay, Training
-from tfmtl.features.declare import Column
-from tfmtl.recall import checked_ks
-from tfmtl.replay_columns import column
-from tfmtl.total_value import ACTIONS, TotalValue
+from tfmtl.replay import log as replay
+from tfmtl.replay.columns import column
+from tfmtl.replay.recall import checked_ks
 
 LOG_FILE = "log.parquet"
 EXAMPLES_FILE = "examples.tfrecord"

@@ -10,8 +10,8 @@ from absl import logging
 from tfx.utils import io_utils
 
 from components.evaluator import read_examples
-from tfmtl.evaluation import Predict
-from tfmtl.experiment import ExperimentConfig
+from tfmtl.declare.experiment import ExperimentConfig
+from tfmtl.evaluation.evaluate import Predict
 
 TIMED = 30
 WARM_UP = 5
@@ -30,7 +30,8 @@ def request_cost(path: str, predict: Predict, examples: str, *, ads: int) -> dic
     Returns:
         `ms_per_request_by_pairs`, the median time of `serving_default`, which makes a user's
         vector for each pair, from serialised tf.Examples on this machine as it is (for towers
-        apart see `benchmarks/towers.py`), `macs_per_request`, and for a model of towers
+        apart see `benchmarks.papers.early_stage.towers`), `macs_per_request`, and for a model of
+        towers
         `macs_per_request_cached`, where all ads' vectors are at hand.
     """
     seconds = []
@@ -49,10 +50,10 @@ def _multiply_adds(experiment: str, ads: int) -> dict[str, float]:
     if not tf.io.gfile.exists(experiment):
         return {}
     # Imported here: a model is built to be counted, which other users of this module do without.
-    from tfmtl.cost import cost_of, request_macs
-    from tfmtl.features.declare import FIRST
-    from tfmtl.features.layout import fixed_table_rows, has_ids
-    from tfmtl.model import MultiTaskModel
+    from tfmtl.declare.features import FIRST
+    from tfmtl.declare.layout import fixed_table_rows, has_ids
+    from tfmtl.model.multitask import MultiTaskModel
+    from tfmtl.serving.cost import cost_of, request_macs
 
     declared = ExperimentConfig.from_json(io_utils.read_string_file(experiment))
     # Look-ups are free, so a vocabulary's size does not matter.

@@ -6,8 +6,8 @@
     )
 
 The label is the final stage's total value, the prediction the early one's, a row one ad of a
-replayed request; the rules are those of `tfmtl.recall`. TFMA slices rows: a request counts in
-each slice that one of its rows is in, and always with all its rows, so slice by properties of
+replayed request; the rules are those of `tfmtl.replay.recall`. TFMA slices rows: a request counts
+in each slice that one of its rows is in, and always with all its rows, so slice by properties of
 the request.
 
 Where a MetricsSpec asks for example weights, a request's weight is that of its rows, which must
@@ -24,7 +24,7 @@ from tensorflow_model_analysis.metrics import metric_types, metric_util
 from tensorflow_model_analysis.proto import config_pb2
 from tensorflow_model_analysis.utils import util
 
-from tfmtl.replay import positions
+from tfmtl.replay.log import positions
 
 Sums = tuple[float, float]
 

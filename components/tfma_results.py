@@ -19,12 +19,12 @@ from tensorflow_model_analysis.proto import config_pb2, metrics_for_slice_pb2, v
 from tensorflow_model_analysis.slicer import slicer_lib
 from tensorflow_model_analysis.writers import metrics_plots_and_validations_writer as tfma_writer
 
-from tfmtl.blessing import Bound, Reason, Verdict, bounds
-from tfmtl.evaluation import slicings
-from tfmtl.experiment import Evaluation
-from tfmtl.problem import ProblemSpec
-from tfmtl.sliced_metrics import SlicedMetrics, split_name
-from tfmtl.tasks import Task
+from tfmtl.declare.experiment import Evaluation
+from tfmtl.declare.problem import ProblemSpec
+from tfmtl.declare.tasks import Task
+from tfmtl.evaluation.blessing import Bound, Reason, Verdict, bounds
+from tfmtl.evaluation.evaluate import slicings
+from tfmtl.metrics.sliced import SlicedMetrics, split_name
 
 CANDIDATE, BASELINE = "candidate", "baseline"
 # By our metric's name: TFMA's class and its arguments.

@@ -25,10 +25,10 @@ from types import ModuleType
 from pipeline import configs
 from tfmtl import registry
 from tfmtl.data.readers import Source
+from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.errors import SpecError, did_you_mean
-from tfmtl.experiment import ExperimentConfig
-from tfmtl.sliced_metrics import split_name
-from tfmtl.tuning import check_tuning
+from tfmtl.metrics.sliced import split_name
+from tfmtl.tuning.space import check_tuning
 
 SPANS = "day-{SPAN}/*"
 """What a day's files are called in a log's folder, where the configuration does not say."""
@@ -112,17 +112,13 @@ def check(experiment: ExperimentConfig) -> None:
             a search does not fit the experiment; or slots and the split contradict each other.
     """
     check_slots(experiment)
-    # Imported here: they bring TensorFlow, which --help need not wait for. Not tfmtl.model: it
-    # brings TFRS, which refuses to load where `tfx` was first to choose the version of Keras.
-    import tfmtl.backbones
-    import tfmtl.balancers
-    import tfmtl.operations
-    import tfmtl.optimizers
-    import tfmtl.terms  # noqa: F401  these five register the parts
+    # Imported here: they bring TensorFlow, which --help need not wait for. Not
+    # tfmtl.model.multitask: it brings TFRS, which refuses to load where `tfx` was first to choose
+    # the version of Keras.
     from tfmtl.automtl.checks import check_space
-    from tfmtl.heads import check_semantics, impression_tasks
-    from tfmtl.interaction import check_interaction
-    from tfmtl.scenes import scene_feature
+    from tfmtl.model.heads import check_semantics, impression_tasks
+    from tfmtl.model.interaction import check_interaction
+    from tfmtl.model.scenes import scene_feature
 
     tuning = experiment.tuning
     check_tuning(experiment)

@@ -28,8 +28,8 @@ from pipeline.pipeline import (
 )
 from pipeline.window import LastBlessedSlot, Spans
 from tfmtl.data.readers import Source
-from tfmtl.experiment import Evaluation, ExperimentConfig
-from tfmtl.problem import ProblemSpec
+from tfmtl.declare.experiment import Evaluation, ExperimentConfig
+from tfmtl.declare.problem import ProblemSpec
 
 # What a day's result depends on besides `pipeline.CODE`.
 CODE = ("pipeline/daily.py", "pipeline/pipeline.py", "pipeline/window.py")

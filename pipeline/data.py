@@ -8,8 +8,8 @@ from pipeline.config import Config
 from pipeline.fingerprint import code_hash
 from tfmtl.data.readers import Source
 from tfmtl.data.sources import files_of
+from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.errors import DataError
-from tfmtl.experiment import ExperimentConfig
 
 
 def data_of(config: Config, options: argparse.Namespace, output: str) -> str:
@@ -68,7 +68,7 @@ def _given(config: Config, path: str) -> str:
 
 def _generated(config: Config, output: str) -> str:
     # Another generator gives other rows, which must not pass for those made before.
-    code = [config.path, "tfmtl/simulator", "tfmtl/total_value.py"]
+    code = [config.path, "tfmtl/simulator", "tfmtl/declare/total_value.py"]
     folder = os.path.join(output, "data", code_hash(code))
     if not os.path.isdir(folder):
         print(f"Generating data in {folder}", flush=True)

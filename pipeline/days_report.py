@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.report import serving_commands
-from tfmtl.problem import ProblemSpec
-from tfmtl.replay_report import aligned
-from tfmtl.sliced_metrics import Slice, SlicedMetrics
-from tfmtl.tasks import Task
+from tfmtl.declare.problem import ProblemSpec
+from tfmtl.declare.tasks import Task
+from tfmtl.metrics.sliced import Slice, SlicedMetrics
+from tfmtl.text import aligned
 
 CURVES_FILE = "days.png"
 COLUMNS = {

@@ -21,8 +21,8 @@ from components.replay_gen import ReplayGen
 from pipeline.baseline import LatestOtherBlessedModel
 from pipeline.fingerprint import code_hash
 from tfmtl.data.readers import Source
+from tfmtl.declare.experiment import Evaluation, ExperimentConfig, Model, Training
 from tfmtl.errors import SpecError
-from tfmtl.experiment import Evaluation, ExperimentConfig, Model, Training
 
 # What the functions of Transform, Tuner and Trainer are made of.
 CODE = (

@@ -17,10 +17,11 @@ from components.consistency_evaluator import CURVE_FILE, NAME, read_consistency
 from components.consistency_verdict import REFUSED
 from components.evaluator import METRICS_FILE, VERDICT_FILE
 from pipeline.searched import lines_of
-from tfmtl.experiment import ExperimentConfig
+from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.features.raw import dense_columns, example_spec
-from tfmtl.replay_report import Consistency, aligned
-from tfmtl.sliced_metrics import SlicedMetrics, format_table, slice_name
+from tfmtl.metrics.sliced import SlicedMetrics, format_table, slice_name
+from tfmtl.replay.report import Consistency
+from tfmtl.text import aligned
 
 EXAMPLE_GEN = "ArrowExampleGen"
 

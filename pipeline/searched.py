@@ -10,7 +10,7 @@ from tfmtl.automtl.architecture import Architecture
 from tfmtl.automtl.found import CHECKPOINTS
 from tfmtl.automtl.outputs import write_pictures
 from tfmtl.plain import write_text
-from tfmtl.tuning import ARCHITECTURE
+from tfmtl.tuning.space import ARCHITECTURE
 
 FOLDER = "architecture"
 """Of a run's outputs, where the network and what the search kept of its course are."""

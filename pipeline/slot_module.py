@@ -10,9 +10,9 @@ from components.analyzers import TransformGraph
 from pipeline import trainer_module
 from pipeline.window import SLOT
 from tfmtl import training
-from tfmtl.experiment import ExperimentConfig
-from tfmtl.serving import export
-from tfmtl.training.fit import forget
+from tfmtl.declare.experiment import ExperimentConfig
+from tfmtl.serving.export import export
+from tfmtl.training.checkpoints import forget
 
 
 def run_fn(fn_args) -> None:

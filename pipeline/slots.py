@@ -19,8 +19,8 @@ from pipeline.fingerprint import code_hash
 from pipeline.pipeline import CODE
 from pipeline.runner import Runner
 from tfmtl.data.readers import Source
+from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.errors import DataError
-from tfmtl.experiment import ExperimentConfig
 from tfmtl.plain import write_json
 
 

@@ -9,15 +9,15 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from components.analyzers import TransformGraph, vocabulary_file
-from tfmtl.experiment import ExperimentConfig
-from tfmtl.features.declare import FIRST
-from tfmtl.features.layout import fixed_table_rows, has_ids
-from tfmtl.inputs import FileRows, PackedData, Rows
-from tfmtl.problem import ProblemSpec
-from tfmtl.serving import export
-from tfmtl.training import train
-from tfmtl.training.fit import forget
-from tfmtl.tuning import apply_hyperparameters
+from tfmtl.declare.experiment import ExperimentConfig
+from tfmtl.declare.features import FIRST
+from tfmtl.declare.layout import fixed_table_rows, has_ids
+from tfmtl.declare.problem import ProblemSpec
+from tfmtl.features.rows import FileRows, PackedData, Rows
+from tfmtl.run import train
+from tfmtl.serving.export import export
+from tfmtl.training.checkpoints import forget
+from tfmtl.tuning.space import apply_hyperparameters
 
 IN_MEMORY_BYTES = 4 << 30
 

@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from components.analyzers import TransformAnalyzers
-from tfmtl.experiment import ExperimentConfig
+from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.features.encode import encode
 
 

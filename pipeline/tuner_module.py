@@ -8,9 +8,9 @@ import tensorflow_transform as tft
 from tfx.components.tuner.component import TunerFnResult
 
 from pipeline.trainer_module import packed_data
-from tfmtl.experiment import ExperimentConfig
-from tfmtl.training.tune import ExperimentTuner
-from tfmtl.training.tune_architecture import ArchitectureTuner
+from tfmtl.declare.experiment import ExperimentConfig
+from tfmtl.tuning.tune import ExperimentTuner
+from tfmtl.tuning.tune_architecture import ArchitectureTuner
 
 
 def tuner_fn(fn_args) -> TunerFnResult:

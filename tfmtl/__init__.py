@@ -1,7 +1,14 @@
-"""Multi-task, multi-scene ranking of ads and recommendations on TensorFlow."""
+"""Multi-task, multi-scene ranking of ads and recommendations on TensorFlow.
 
+The public names and where each of them lives stand in `__init__.pyi`, so that an editor and a type
+checker see them. Here they are loaded on first use: whoever declares a problem does not wait for
+TensorFlow.
+"""
+
+import ast
 import importlib
 import os
+from pathlib import Path
 from typing import Any
 
 # TFRS needs Keras 2, and whoever imports TensorFlow first decides what `tf.keras` is.
@@ -9,66 +16,14 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 from tfmtl._version import __version__  # noqa: E402
 
-# Loaded on first use: declaring a problem should not wait for TensorFlow.
-_PUBLIC = {
-    "tfmtl.errors": ("DataError", "SpecError"),
-    "tfmtl.problem": (
-        "ProblemSpec",
-        "binary",
-        "categorical",
-        "count_encoding",
-        "numerical",
-        "regression",
-        "target_encoding",
-    ),
-    "tfmtl.experiment": (
-        "Evaluation",
-        "ExperimentConfig",
-        "Model",
-        "Replay",
-        "Training",
-        "Tuning",
-    ),
-    "tfmtl.meta": ("Meta",),
-    "tfmtl.automtl.architecture": ("Architecture",),
-    "tfmtl.automtl.declare": ("AutoMTL",),
-    "tfmtl.automtl.found": ("Found",),
-    "tfmtl.automtl.pictures": ("draw_architecture",),
-    "tfmtl.mtms.declare": ("MTMS",),
-    "tfmtl.partition": (
-        "Sampling",
-        "by_column",
-        "by_hash",
-        "by_row_number",
-        "by_time",
-        "whole",
-    ),
-    "tfmtl.total_value": ("TotalValue",),
-    "tfmtl.boosting": ("Boosters", "train_boosters"),
-    "tfmtl.data.readers": ("Source",),
-    "tfmtl.data.table": ("read_table",),
-    "tfmtl.inputs": ("ArrayRows",),
-    "tfmtl.preparation": ("prepare",),
-    "tfmtl.replay": ("ReplayLog",),
-    "tfmtl.recall": ("recall_at", "tvd"),
-    "tfmtl.replay_report": ("consistency_report",),
-    "tfmtl.few_shot.report": ("ColdStart",),
-    "tfmtl.few_shot.picture": ("draw_cold_start",),
-    "tfmtl.training.cold_start": ("cold_start",),
-    "tfmtl.training.replayed": ("replay_validation",),
-    "tfmtl.training.search": ("search",),
-    "tfmtl.training.transfer": ("negative_transfer",),
-    "tfmtl.training.weights": ("tune_loss_weights",),
-    "tfmtl.transfer.report": ("TransferReport",),
-    "tfmtl.transfer.picture": ("draw_transfer",),
-    "tfmtl.features.fit": ("Preprocessor",),
-    "tfmtl.model": ("MultiTaskModel",),
-    "tfmtl.training": ("load_slot", "train", "train_slot"),
-    "tfmtl.serving": ("export", "to_examples"),
+_HOME = {
+    name.name: str(statement.module)
+    for statement in ast.parse(Path(__file__).with_suffix(".pyi").read_text("utf-8")).body
+    if isinstance(statement, ast.ImportFrom)
+    for name in statement.names
 }
-_HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 
-__all__ = ["__version__", *sorted(_HOME)]
+__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604  names of the stub
 
 
 def __getattr__(name: str) -> Any:

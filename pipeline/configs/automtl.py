@@ -8,9 +8,9 @@ three, and the architecture moves five times as fast, for a quick look; `AutoMTL
 """
 
 from pipeline.configs import man
-from tfmtl.automtl.declare import AutoMTL
-from tfmtl.experiment import Evaluation, ExperimentConfig, Model, Training
-from tfmtl.partition import by_hash
+from tfmtl.declare.experiment import Evaluation, ExperimentConfig, Model, Training
+from tfmtl.declare.search import AutoMTL
+from tfmtl.declare.split import by_hash
 
 IMPRESSIONS = 60_000
 

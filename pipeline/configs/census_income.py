@@ -9,9 +9,9 @@ without a header:
 """
 
 from tfmtl.data.readers import Source
-from tfmtl.experiment import Evaluation, ExperimentConfig, Model, Training
-from tfmtl.partition import by_row_number
-from tfmtl.problem import ProblemSpec, binary, categorical, numerical
+from tfmtl.declare.experiment import Evaluation, ExperimentConfig, Model, Training
+from tfmtl.declare.problem import ProblemSpec, binary, categorical, numerical
+from tfmtl.declare.split import by_row_number
 
 COLUMNS = (
     "age class_worker det_ind_code det_occ_code education wage_per_hour hs_college marital_stat "

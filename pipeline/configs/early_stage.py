@@ -9,11 +9,11 @@ are replayed. With --data and --replay, the folders `log` and `replay` are read 
 `python -m tfmtl.simulator --kind early_stage --requests 200000 --out logs` wrote.
 """
 
-from tfmtl import early_stage
-from tfmtl.experiment import Evaluation, ExperimentConfig, Model, Replay, Training
-from tfmtl.partition import by_time
-from tfmtl.problem import ProblemSpec, categorical, numerical
-from tfmtl.total_value import TotalValue
+from tfmtl.declare import early_stage
+from tfmtl.declare.experiment import Evaluation, ExperimentConfig, Model, Replay, Training
+from tfmtl.declare.problem import ProblemSpec, categorical, numerical
+from tfmtl.declare.split import by_time
+from tfmtl.declare.total_value import TotalValue
 
 REQUESTS = 20_000
 REPLAYED = 1_000

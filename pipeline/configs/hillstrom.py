@@ -9,9 +9,9 @@ spent (a regression on those rows) is left out: with 115 buyers in the test rows
 be said about it.
 """
 
-from tfmtl.experiment import Evaluation, ExperimentConfig, Model, Training
-from tfmtl.partition import by_row_number
-from tfmtl.problem import ProblemSpec, binary, categorical, numerical
+from tfmtl.declare.experiment import Evaluation, ExperimentConfig, Model, Training
+from tfmtl.declare.problem import ProblemSpec, binary, categorical, numerical
+from tfmtl.declare.split import by_row_number
 
 PROBLEM = ProblemSpec(
     features=(

@@ -7,10 +7,10 @@ Without --data, 100,000 impressions are generated. With --data, a log that
 """
 
 from pipeline.configs import simulated_ads
-from tfmtl.experiment import Evaluation, ExperimentConfig, Model, Training
-from tfmtl.meta import Meta
-from tfmtl.partition import by_hash
-from tfmtl.problem import ProblemSpec, binary
+from tfmtl.declare.experiment import Evaluation, ExperimentConfig, Model, Training
+from tfmtl.declare.meta import Meta
+from tfmtl.declare.problem import ProblemSpec, binary
+from tfmtl.declare.split import by_hash
 
 IMPRESSIONS = 100_000
 

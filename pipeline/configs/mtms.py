@@ -7,10 +7,10 @@ are new one after the other. With --data, a folder of days of any number and siz
 `tfmtl.simulator.write_daily_log` writes it.
 """
 
-from tfmtl.experiment import Evaluation, ExperimentConfig, Model, Training
-from tfmtl.mtms.declare import MTMS
-from tfmtl.partition import whole
-from tfmtl.problem import ProblemSpec, binary, categorical, numerical
+from tfmtl.declare.experiment import Evaluation, ExperimentConfig, Model, Training
+from tfmtl.declare.mtms import MTMS
+from tfmtl.declare.problem import ProblemSpec, binary, categorical, numerical
+from tfmtl.declare.split import whole
 
 DAYS = 8
 IMPRESSIONS_A_DAY = 60_000

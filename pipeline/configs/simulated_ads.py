@@ -8,9 +8,9 @@ Without --data, 300,000 impressions are generated. With --data, a log of any siz
 be, never features.
 """
 
-from tfmtl.experiment import Evaluation, ExperimentConfig, Model, Training
-from tfmtl.partition import by_hash
-from tfmtl.problem import ProblemSpec, binary, categorical, numerical, regression
+from tfmtl.declare.experiment import Evaluation, ExperimentConfig, Model, Training
+from tfmtl.declare.problem import ProblemSpec, binary, categorical, numerical, regression
+from tfmtl.declare.split import by_hash
 
 IMPRESSIONS = 300_000
 LATENT = 8

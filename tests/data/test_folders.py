@@ -9,8 +9,8 @@ import pytest
 
 from tfmtl.data.readers import Source, open_table
 from tfmtl.data.sources import files_of, null_values_in
+from tfmtl.declare.features import Column
 from tfmtl.errors import DataError
-from tfmtl.features.declare import Column
 
 A = {"a": Column(name="a", dtype="int64")}
 

@@ -7,10 +7,10 @@ import pytest
 
 from tfmtl.data.readers import Source, open_table
 from tfmtl.data.table import read_table
+from tfmtl.declare.features import Column
+from tfmtl.declare.problem import ProblemSpec, binary, categorical, numerical, regression
+from tfmtl.declare.split import by_column, by_hash, by_row_number, by_time
 from tfmtl.errors import DataError
-from tfmtl.features.declare import Column
-from tfmtl.partition import by_column, by_hash, by_row_number, by_time
-from tfmtl.problem import ProblemSpec, binary, categorical, numerical, regression
 
 
 def column(dtype, most=0):

@@ -13,14 +13,14 @@ import tensorflow as tf
 from tfmtl.data.readers import open_table
 from tfmtl.data.splits import assign
 from tfmtl.data.table import read_table
+from tfmtl.declare.features import Column
+from tfmtl.declare.problem import ProblemSpec, binary, categorical
+from tfmtl.declare.split import by_hash
 from tfmtl.errors import DataError
-from tfmtl.features.declare import Column
 from tfmtl.features.fit import Preprocessor
+from tfmtl.features.prepare import prepare
 from tfmtl.features.raw import example_spec
-from tfmtl.partition import by_hash
-from tfmtl.preparation import prepare
-from tfmtl.problem import ProblemSpec, binary, categorical
-from tfmtl.serving import to_examples
+from tfmtl.serving.export import to_examples
 
 WHOLE = [7, None, 10000000001, 10**10]
 WHOLE_TEXT = ["7", None, "10000000001", "10000000000"]

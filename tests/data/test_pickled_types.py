@@ -14,10 +14,10 @@ import pytest
 
 from tfmtl.data.readers import open_table
 from tfmtl.data.table import read_table
+from tfmtl.declare.features import Column
+from tfmtl.declare.problem import ProblemSpec, binary, numerical
 from tfmtl.errors import DataError
-from tfmtl.features.declare import Column
-from tfmtl.problem import ProblemSpec, binary, numerical
-from tfmtl.replay_command import read_columns
+from tfmtl.replay.__main__ import read_columns
 
 ROOT = Path(__file__).resolve().parents[2]
 X = {"x": Column(name="x", dtype="float32")}
@@ -88,7 +88,7 @@ def test_a_fresh_process_that_reads_a_hostile_file_runs_nothing_and_ends_quietly
     pq.write_table(table_of("itself", touched), path)
     code = (
         "from tfmtl.data.readers import open_table\n"
-        "from tfmtl.features.declare import Column\n"
+        "from tfmtl.declare.features import Column\n"
         f"open_table({str(path)!r}, dict(x=Column(name='x', dtype='float32')))\n"
     )
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

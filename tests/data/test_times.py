@@ -9,9 +9,9 @@ import pytest
 
 from tfmtl.data.splits import assign
 from tfmtl.data.table import read_table
+from tfmtl.declare.problem import ProblemSpec, binary, numerical
+from tfmtl.declare.split import Split, by_time
 from tfmtl.errors import DataError, SpecError
-from tfmtl.partition import Split, by_time
-from tfmtl.problem import ProblemSpec, binary, numerical
 
 NOON = by_time("ts", validation_from="2021-01-09T12:00:00", test_from="2021-01-09T18:00")
 

@@ -5,12 +5,13 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tfmtl import registry
 from tfmtl.automtl.strict import fields_of, of_type
 from tfmtl.errors import SpecError, did_you_mean
 from tfmtl.plain import freeze
 
 if TYPE_CHECKING:
-    from tfmtl.experiment import ExperimentConfig
+    from tfmtl.declare.experiment import ExperimentConfig
 
 SCHEMA = 1
 SKIP = "skip"
@@ -212,9 +213,6 @@ class Architecture:
             SpecError: An operation is not registered or has no such argument, or the problem
                 has no such task.
         """
-        import tfmtl.operations  # noqa: F401  registers them
-        from tfmtl import registry
-
         if self.interaction is not None:
             registry.check("interaction", self.interaction.config)
         for expert in self.experts:

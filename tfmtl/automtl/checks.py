@@ -1,11 +1,11 @@
 """Whether a search can begin: refused is what would otherwise fail after the data were read."""
 
-from tfmtl.automtl.choice import check_candidates
-from tfmtl.automtl.declare import AutoMTL
 from tfmtl.automtl.derive import candidates_of
+from tfmtl.declare.experiment import ExperimentConfig
+from tfmtl.declare.search import AutoMTL
 from tfmtl.errors import SpecError
-from tfmtl.experiment import ExperimentConfig
 from tfmtl.operations.candidates import operation
+from tfmtl.operations.choice import check_candidates
 
 
 def check_search(experiment: ExperimentConfig) -> AutoMTL:
@@ -43,8 +43,6 @@ def check_space(experiment: ExperimentConfig) -> None:
         SpecError: As `check_search` does; or an operation is unknown, has no such argument, or
             takes no vectors of `model.dim`; or two candidates have one label.
     """
-    import tfmtl.operations  # noqa: F401  registers them
-
     declared, dim = check_search(experiment), experiment.model.dim
     for kind, candidates in candidates_of(declared).items():
         check_candidates(kind, candidates)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tfmtl.automtl.architecture import SKIP, Architecture, Chosen, Expert, Selection
-from tfmtl.automtl.declare import AutoMTL
+from tfmtl.declare.search import AutoMTL
 from tfmtl.errors import SpecError
 from tfmtl.operations.candidates import HIDDEN, INTERACTIONS, POOLINGS, Candidate
 

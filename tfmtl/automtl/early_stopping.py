@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfmtl.automtl.choice import Weights
-from tfmtl.automtl.declare import AutoMTL
+from tfmtl.declare.search import AutoMTL
+from tfmtl.operations.choice import Weights
 
 NO_DIRECTION = 1e-12
 """Norm below which a gradient points nowhere, and is not compared."""

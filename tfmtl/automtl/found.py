@@ -8,7 +8,7 @@ from typing import Any
 
 from tfmtl.automtl.architecture import Architecture
 from tfmtl.automtl.outputs import write_pictures, write_tables
-from tfmtl.experiment import ExperimentConfig
+from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.plain import finite, write_json, write_text
 
 

@@ -9,12 +9,12 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfmtl.automtl.architecture import Architecture
-from tfmtl.automtl.choice import Choice, Weights
-from tfmtl.automtl.declare import AutoMTL
 from tfmtl.automtl.derive import candidates_of
 from tfmtl.backbones.base import Backbone, flatten
+from tfmtl.declare.search import AutoMTL
 from tfmtl.errors import SpecError
 from tfmtl.layers.gates import Gates
+from tfmtl.operations.choice import Choice, Weights
 
 DEVIATION = 1e-3
 """Of the architecture's start: nearly even, yet no two experts alike, which nothing would part."""

@@ -7,12 +7,12 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from tfmtl.automtl.choice import takes
 from tfmtl.backbones.base import Backbone, flatten
 from tfmtl.errors import SpecError
 from tfmtl.layers.decay import is_kernel
 from tfmtl.layers.gates import Gates
 from tfmtl.operations.candidates import operation
+from tfmtl.operations.choice import takes
 from tfmtl.registry import register
 
 Config = Mapping[str, Any]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import tensorflow as tf
 import tf_keras as keras
 
-from tfmtl.problem import ProblemSpec
+from tfmtl.declare.problem import ProblemSpec
 
 
 class Backbone(keras.layers.Layer, abc.ABC):

@@ -6,10 +6,10 @@ from typing import Any
 import tf_keras as keras
 
 from tfmtl.backbones.base import Backbone, flatten
+from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import SpecError
 from tfmtl.layers.grouped import GroupedDense, tiles_of
 from tfmtl.layers.grouped_mlp import GroupedMLP
-from tfmtl.problem import ProblemSpec
 from tfmtl.registry import register
 
 

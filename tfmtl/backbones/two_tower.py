@@ -8,9 +8,9 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfmtl.backbones.base import Backbone, flatten
+from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import SpecError, did_you_mean
 from tfmtl.layers.mlp import MLP
-from tfmtl.problem import ProblemSpec
 from tfmtl.registry import register
 
 INTERACTIONS = ("joint", "dot")

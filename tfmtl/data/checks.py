@@ -21,10 +21,10 @@ from tfmtl.data.report import Report
 from tfmtl.data.sampling import IdSet, RowSample
 from tfmtl.data.splits import as_text
 from tfmtl.data.tallies import Oddities, add_labels, no_labels
+from tfmtl.declare.problem import ProblemSpec
+from tfmtl.declare.split import Split
+from tfmtl.declare.tasks import Task
 from tfmtl.errors import DataError, did_you_mean
-from tfmtl.partition import Split
-from tfmtl.problem import ProblemSpec
-from tfmtl.tasks import Task
 
 GIVEN_AWAY = 0.999
 SAMPLE_ROWS = 200_000

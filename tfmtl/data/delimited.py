@@ -18,8 +18,8 @@ from tfmtl.data.types import (
     typed,
     unparsable_value,
 )
+from tfmtl.declare.features import Column
 from tfmtl.errors import DataError
-from tfmtl.features.declare import Column
 
 BLOCK_BYTES = 4 << 20
 READING = (OSError, EOFError, UnicodeError, pa.ArrowException, csv.Error)

@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfmtl.problem import ProblemSpec
-from tfmtl.tasks import Task
+from tfmtl.declare.problem import ProblemSpec
+from tfmtl.declare.tasks import Task
 
 
 def numbers(array: pa.Array) -> np.ndarray:

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from tfmtl.data.hashing import hash_rows
 from tfmtl.data.labels import label_values, numbers, observed
 from tfmtl.data.splits import as_text
-from tfmtl.problem import ProblemSpec
+from tfmtl.declare.problem import ProblemSpec
 
 # With fewer positives or negatives than this, a perfect order may be luck.
 LEAST_OF_EACH = 10

@@ -15,8 +15,8 @@ from tfmtl.data.types import (
     typed,
     unparsable_value,
 )
+from tfmtl.declare.features import Column
 from tfmtl.errors import DataError
-from tfmtl.features.declare import Column
 
 BATCH_ROWS = 65536
 

@@ -9,8 +9,8 @@ from tfmtl.data.places import Places
 from tfmtl.data.sources import Source, files_of, partition_of, same_format
 from tfmtl.data.texts import Unparsable
 from tfmtl.data.types import arrow_schema, typed, unparsable_value
+from tfmtl.declare.features import Column
 from tfmtl.errors import DataError
-from tfmtl.features.declare import Column
 
 __all__ = ["Source", "open_table"]
 

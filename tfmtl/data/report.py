@@ -4,7 +4,7 @@ import dataclasses
 import json
 from typing import Any
 
-from tfmtl.partition import SPLITS
+from tfmtl.declare.split import SPLITS
 
 
 @dataclasses.dataclass

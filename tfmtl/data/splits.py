@@ -10,10 +10,10 @@ from tfmtl.data import times
 from tfmtl.data.hashing import hash_rows, hash_text, mix, share
 from tfmtl.data.places import BadRow
 from tfmtl.data.texts import EXACT_FLOAT32, text_of
+from tfmtl.declare.features import FOLD, Column
+from tfmtl.declare.problem import ProblemSpec
+from tfmtl.declare.split import Sampling, Split, by_hash, by_row_number, time_of
 from tfmtl.errors import SpecError
-from tfmtl.features.declare import FOLD, Column
-from tfmtl.partition import Sampling, Split, by_hash, by_row_number, time_of
-from tfmtl.problem import ProblemSpec
 
 FOLD_RANGE = 2**31
 SAMPLING_STREAM = 0x5A3B1C9D00000000

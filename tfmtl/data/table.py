@@ -8,16 +8,16 @@ import pyarrow.compute as pc
 from absl import logging
 
 from tfmtl.data.checks import Checks
+from tfmtl.data.columns import with_null_values
 from tfmtl.data.labels import rows_to_keep
 from tfmtl.data.places import BadRow
 from tfmtl.data.readers import Source, open_table
 from tfmtl.data.sources import null_values_in
 from tfmtl.data.splits import as_text, assign, columns_to_read, default_split, folds, sampled
+from tfmtl.declare.features import FOLD
+from tfmtl.declare.problem import ProblemSpec
+from tfmtl.declare.split import Sampling, Split
 from tfmtl.errors import DataError
-from tfmtl.features.columns import with_null_values
-from tfmtl.features.declare import FOLD
-from tfmtl.partition import Sampling, Split
-from tfmtl.problem import ProblemSpec
 
 
 def read_table(

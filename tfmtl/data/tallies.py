@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tfmtl.tasks import Task
+from tfmtl.declare.tasks import Task
 
 
 @dataclasses.dataclass

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tfmtl.declare.split import time_of
 from tfmtl.errors import SpecError
-from tfmtl.partition import time_of
 
 EPOCH = datetime.datetime(1970, 1, 1)
 _ZONE = r"(Z|[+-]\d{2}(:?\d{2})?)"

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfmtl.data.texts import EXACT, Unparsable, is_text, text_of
+from tfmtl.declare.features import Column
 from tfmtl.errors import DataError, did_you_mean
-from tfmtl.features.declare import Column
 
 TYPES = {"string": pa.string(), "int64": pa.int64(), "float32": pa.float32()}
 # What stands for a missing value inside a list, where a tf.Example has no null.

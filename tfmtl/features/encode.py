@@ -10,7 +10,7 @@ from typing import Protocol
 
 import tensorflow as tf
 
-from tfmtl.features.declare import (
+from tfmtl.declare.features import (
     FIRST,
     FOLD,
     MISSING,
@@ -20,9 +20,9 @@ from tfmtl.features.declare import (
     CountEncoding,
     Numerical,
 )
-from tfmtl.features.layout import GROUP, LABELS, PSEUDO, WEIGHTS, has_pseudo, layout_of
+from tfmtl.declare.layout import GROUP, LABELS, PSEUDO, WEIGHTS, has_pseudo, layout_of
+from tfmtl.declare.problem import ProblemSpec
 from tfmtl.features.raw import NO_INTEGER, dense_columns, pseudo_labels, task_labels
-from tfmtl.problem import ProblemSpec
 
 Lookup = Callable[[tf.Tensor], tf.Tensor]
 

@@ -12,13 +12,13 @@ import pandas as pd
 import pyarrow as pa
 import tensorflow as tf
 
+from tfmtl.data.columns import NULL_VALUES, declared, plain
+from tfmtl.declare.features import FIRST, FOLD, Column
+from tfmtl.declare.layout import fixed_table_rows, has_ids
+from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import DataError
-from tfmtl.features.columns import NULL_VALUES, declared, plain
-from tfmtl.features.declare import FIRST, FOLD, Column
 from tfmtl.features.encode import Lookup, encode
-from tfmtl.features.layout import fixed_table_rows, has_ids
 from tfmtl.features.raw import DTYPES, NO_INTEGER, dense
-from tfmtl.problem import ProblemSpec
 
 State = dict[str, Any]
 
@@ -35,7 +35,7 @@ class Preprocessor(tf.Module):
             where rows come from text files (`prepare` finds it in the tables of `read_table`).
 
     Example:
-        >>> from tfmtl.problem import ProblemSpec, binary, numerical
+        >>> from tfmtl.declare.problem import ProblemSpec, binary, numerical
         >>> problem = ProblemSpec(features=(numerical("age"),), tasks=(binary("y", label="y"),))
         >>> rows = {"age": np.float32([20, 30, 40]), "y": np.float32([0, 1, 1])}
         >>> preprocessor = Preprocessor(problem)

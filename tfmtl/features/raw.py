@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from tfmtl.features.declare import Column
-from tfmtl.problem import ProblemSpec
+from tfmtl.declare.features import Column
+from tfmtl.declare.problem import ProblemSpec
 
 NO_INTEGER = int(tf.int64.min)
 DTYPES = {"string": tf.string, "int64": tf.int64, "float32": tf.float32}

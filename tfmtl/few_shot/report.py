@@ -5,9 +5,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfmtl.bootstrap import Interval
 from tfmtl.errors import SpecError, did_you_mean
-from tfmtl.replay_report import aligned, finite
+from tfmtl.metrics.bootstrap import Interval
+from tfmtl.plain import finite
+from tfmtl.text import aligned
 
 TOLD = ("auc", "group_auc", "log_loss", "calibration", "rmse", "bias")
 """Metrics that text and picture show; `to_frame` has all."""

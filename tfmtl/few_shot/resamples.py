@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tfmtl.bootstrap import Interval
-from tfmtl.metrics import group_auc
+from tfmtl.metrics.bootstrap import Interval
+from tfmtl.metrics.tasks import group_auc
 
 Floats = NDArray[np.float64]
 
@@ -51,7 +51,7 @@ def resampled_metrics(
     """A task's metrics on all rows, and on each resample of their groups.
 
     `group_auc` is the mean of the AUCs within groups that have both classes, by their rows. All
-    others are those of `tfmtl.metrics.task_metrics`.
+    others are those of `tfmtl.metrics.tasks.task_metrics`.
 
     Args:
         kind: `binary` or `regression`.

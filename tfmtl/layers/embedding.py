@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.declare.features import SIDES
+from tfmtl.declare.layout import Slots, is_list, layout_of
+from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import SpecError
-from tfmtl.features.declare import SIDES
-from tfmtl.features.layout import Slots, is_list, layout_of
 from tfmtl.layers.grouped import GroupedDense, tiles_of
-from tfmtl.problem import ProblemSpec
 
 PAD_ROWS = 1
 """Row 0 of every table pads short lists; it is zero, and a zero gradient keeps it so."""

@@ -12,12 +12,12 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfmtl.backbones.base import Backbone
-from tfmtl.features.declare import Categorical
-from tfmtl.features.layout import Slots, layout_of
+from tfmtl.declare.features import Categorical
+from tfmtl.declare.layout import Slots, layout_of
+from tfmtl.declare.problem import ProblemSpec
 from tfmtl.layers.embedding import pooled
 from tfmtl.mtms.store import Component
 from tfmtl.mtms.units import columns_of
-from tfmtl.problem import ProblemSpec
 
 Name = tuple[str, str]
 """A component: its scene and the task that owns it."""

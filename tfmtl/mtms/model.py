@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfmtl.declare.layout import layout_of
+from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import DataError
-from tfmtl.features.layout import layout_of
-from tfmtl.model import MultiTaskModel
+from tfmtl.metrics.packed import Packed, Predicted, packed_metrics, predict_packed
+from tfmtl.model.multitask import MultiTaskModel
 from tfmtl.mtms.frozen import ComponentTables, FrozenFields
 from tfmtl.mtms.units import scene_column, scene_ids
-from tfmtl.packed_metrics import Packed, Predicted, packed_metrics, predict_packed
-from tfmtl.problem import ProblemSpec
 
 
 class MTMSModel(tf.Module):

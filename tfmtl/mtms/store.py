@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.declare.features import FIRST
 from tfmtl.errors import SpecError
-from tfmtl.features.declare import FIRST
 from tfmtl.plain import write_json
 
 MOMENTS = ("_momentums", "_velocities", "_accumulators")

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
+from tfmtl.declare.features import FIRST, MISSING, UNKNOWN, Feature, TargetEncoding, numerical
+from tfmtl.declare.layout import LABELS, WEIGHTS, Layout, layout_of
+from tfmtl.declare.mtms import scene_feature
+from tfmtl.declare.problem import ProblemSpec, Task
 from tfmtl.errors import DataError, SpecError
-from tfmtl.features.declare import FIRST, MISSING, UNKNOWN, Feature, TargetEncoding, numerical
-from tfmtl.features.layout import LABELS, WEIGHTS, Layout, layout_of
-from tfmtl.inputs import READ_ROWS, Rows, numpy_batches
-from tfmtl.mtms.declare import scene_feature
-from tfmtl.problem import ProblemSpec, Task
+from tfmtl.features.rows import READ_ROWS, Rows, numpy_batches
 
 Keys = dict[str, np.ndarray]
 """Sorted ids that have a row in a table, int32 `[rows]` by feature; unknown and missing first."""

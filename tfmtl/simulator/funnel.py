@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tfmtl.declare.total_value import TotalValue, expected_action
 from tfmtl.simulator.constants import Constants, Funnel
 from tfmtl.simulator.noise import LOGGING_POLICY, OUTCOME, keyed_normal, keyed_uniform
 from tfmtl.simulator.retrieval import RATES, Candidates, rate_of
 from tfmtl.simulator.truth import cqs, final_predictions, probabilities, true_logits
 from tfmtl.simulator.world import Floats, Ints, World
-from tfmtl.total_value import TotalValue, expected_action
 
 EarlyStage = Callable[[Candidates], Floats]
 """Gives each candidate its early total value, `[R, N]`."""

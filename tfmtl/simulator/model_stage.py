@@ -10,15 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from tfmtl.model import MultiTaskModel
-from tfmtl.problem import ProblemSpec
+from tfmtl.declare.problem import ProblemSpec
+from tfmtl.declare.total_value import TotalValue
+from tfmtl.model.multitask import MultiTaskModel
+from tfmtl.serving.towers import join_vectors, tower_vector
 from tfmtl.simulator.candidate_rows import early_columns
 from tfmtl.simulator.columns import user_fields
 from tfmtl.simulator.funnel import EarlyStage, auction_value
 from tfmtl.simulator.retrieval import Candidates
 from tfmtl.simulator.world import Floats, World
-from tfmtl.total_value import TotalValue
-from tfmtl.tower_serving import join_vectors, tower_vector
 
 PAIRS = 1 << 16
 AD_COLUMNS = ("ad_id", "category", "advertiser_id", "objective", "bid")

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from tfmtl.bootstrap import Interval, PairedInterval, Ratio, intervals, paired_intervals
+from tfmtl.metrics.bootstrap import Interval, PairedInterval, Ratio, intervals, paired_intervals
 from tfmtl.simulator.constants import Funnel
 from tfmtl.simulator.funnel import EarlyStage, Funnelled, run_funnel
 from tfmtl.simulator.retrieval import retrieve
@@ -112,7 +112,7 @@ def run_online(
         seed: Of requests, ads, the final stage's error and outcomes.
         samples: Resamples of the intervals.
         costs: Multiply-adds of a request by arm, of all arms or of none; see
-            `tfmtl.cost.request_macs`.
+            `tfmtl.serving.cost.request_macs`.
         progress: Whether to show a progress bar on stderr.
 
     Raises:

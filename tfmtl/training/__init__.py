@@ -1,6 +1,6 @@
-"""Training loops."""
+"""The ordinary training loop: epochs, validation, early stopping and checkpoints.
 
-from tfmtl.training.alternating import load_slot, train_slot
-from tfmtl.training.fit import Trained, train
-
-__all__ = ["Trained", "load_slot", "train", "train_slot"]
+In go a model and packed rows; out comes the model with the weights of its best epoch. A method that
+does not train by ordinary steps (`meta`, `mtms`, `automtl`) has its loop in its own room, and takes
+from here what it shares.
+"""

@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.errors import SpecError
-from tfmtl.experiment import ExperimentConfig
-from tfmtl.model import MultiTaskModel
+from tfmtl.model.multitask import MultiTaskModel
 
 LOWER_IS_BETTER = ("loss", "log_loss", "ne", "mae", "mse", "rmse", "ece", "tvd")
 

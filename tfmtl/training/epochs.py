@@ -9,10 +9,10 @@ import tf_keras as keras
 from absl import logging
 
 from tfmtl import registry
+from tfmtl.declare.experiment import ExperimentConfig, Training
 from tfmtl.errors import DataError, SpecError, did_you_mean
-from tfmtl.experiment import ExperimentConfig, Training
-from tfmtl.inputs import READ_ROWS, PackedData, label_moments
-from tfmtl.model import MultiTaskModel
+from tfmtl.features.rows import READ_ROWS, PackedData, label_moments
+from tfmtl.model.multitask import MultiTaskModel
 from tfmtl.training.checkpoints import Run, bare
 
 OPTIMIZERS = {

@@ -15,10 +15,10 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.balancing.task_gradients import TaskGradients
 from tfmtl.errors import SpecError
-from tfmtl.model import MultiTaskModel
-from tfmtl.packed_metrics import Packed
-from tfmtl.task_gradients import TaskGradients
+from tfmtl.metrics.packed import Packed
+from tfmtl.model.multitask import MultiTaskModel
 
 
 def task_gram(model: MultiTaskModel, packed: Packed) -> tuple[tf.Tensor, tf.Tensor]:

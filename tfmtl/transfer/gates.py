@@ -12,8 +12,8 @@ from tfmtl.backbones.base import Backbone
 from tfmtl.errors import DataError
 from tfmtl.layers.extraction import Extraction
 from tfmtl.layers.gates import Gates, watched
-from tfmtl.model import MultiTaskModel
-from tfmtl.packed_metrics import Packed
+from tfmtl.metrics.packed import Packed
+from tfmtl.model.multitask import MultiTaskModel
 
 EVERY_TASK, SHARED = "all tasks", "shared"
 

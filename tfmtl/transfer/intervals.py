@@ -7,9 +7,9 @@ import numpy as np
 from absl import logging
 from numpy.typing import NDArray
 
-from tfmtl import metrics
-from tfmtl.bootstrap import Interval
 from tfmtl.errors import SpecError, did_you_mean
+from tfmtl.metrics import tasks as metrics
+from tfmtl.metrics.bootstrap import Interval
 
 METRICS: Mapping[str, Mapping[str, Callable[..., float]]] = {
     "binary": {

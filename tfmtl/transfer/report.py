@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from tfmtl.bootstrap import Interval
-from tfmtl.replay_report import aligned, finite
+from tfmtl.metrics.bootstrap import Interval
+from tfmtl.plain import finite
+from tfmtl.text import aligned
 from tfmtl.transfer.gates import GateUse
 
 HELPED, HURT, NO_DIFFERENCE = "helped", "hurt", "no difference"

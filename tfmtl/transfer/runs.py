@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from tfmtl.experiment import ExperimentConfig
-from tfmtl.inputs import READ_ROWS, PackedData, Rows, numpy_batches
-from tfmtl.packed_metrics import packed_metrics
-from tfmtl.plain import write_json
-from tfmtl.replay_report import finite
-from tfmtl.training.fit import forget, train
+from tfmtl.declare.experiment import ExperimentConfig
+from tfmtl.features.rows import READ_ROWS, PackedData, Rows, numpy_batches
+from tfmtl.metrics.packed import packed_metrics
+from tfmtl.plain import finite, write_json
+from tfmtl.run import train
+from tfmtl.training.checkpoints import forget
 from tfmtl.training.gradient_log import GradientLog
 from tfmtl.transfer.gates import GateUse, gate_use
 from tfmtl.transfer.report import gate_from_json
@@ -76,7 +76,7 @@ def outcome_of(
         directory: Where results are kept. A result is taken up again only where problem, model,
             training, rows and what is watched are the same.
         rows_digest: What tells these rows from others, from `digest_of`.
-        verbose: As in `tfmtl.training.train`.
+        verbose: As in `tfmtl.run.train`.
     """
     if directory is None:
         return _trained(experiment, data, test_rows, watch, gates, None, verbose)

@@ -4,11 +4,11 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfmtl.experiment import Evaluation, ExperimentConfig
-from tfmtl.features.declare import TargetEncoding
-from tfmtl.features.layout import LABELS, PSEUDO, WEIGHTS, has_pseudo
-from tfmtl.inputs import Rows
-from tfmtl.problem import ProblemSpec
+from tfmtl.declare.experiment import Evaluation, ExperimentConfig
+from tfmtl.declare.features import TargetEncoding
+from tfmtl.declare.layout import LABELS, PSEUDO, WEIGHTS, has_pseudo
+from tfmtl.declare.problem import ProblemSpec
+from tfmtl.features.rows import Rows
 
 
 def twin_of(experiment: ExperimentConfig, task: str) -> ExperimentConfig:

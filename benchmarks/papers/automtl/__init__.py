@@ -1,0 +1,325 @@
+"""AutoMTL: Tables 3, 4 and 5 and Figures 3 to 5, a search against networks that people designed.
+
+The paper's data sets are not here. What can agree are signs: of AutoMTL's mean AUC less another
+arm's, paired over seeds, on simulated logs with two and with four tasks, against the paper's mean
+over its tasks and over its data sets with as many tasks. With `--data FOLDER` the census runs too,
+from `FOLDER/census_income`, and a data set of the paper, once it has a reader, with its own levels
+and the signs of each task. `arms` declares data sets, arms and sizes: `--grid reduced` searches a
+part of the paper's space, at a tenth of the cost.
+
+Everything is selected on validation rows, and figures are of test rows. Of the figures the paper
+draws, what they are said to show is judged: that tasks choose other experts with the auxiliary loss
+(3), that DARTS and DARTS− end with more skip connections (4), and that the loss is higher with one
+expert a task and with all of them than with some (5). The pictures of the first seed are drawn into
+`--keep`, or into a folder that the last row names.
+
+Beside AUC stand MTL-Loss, AUC in expectation over the true probabilities where they are known, what
+searches and trainings cost, and paired t-tests, with a star below .005 as in the paper.
+"""
+
+import argparse
+import dataclasses
+import functools
+import os
+import statistics
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from scipy import stats
+from tqdm import tqdm
+
+from benchmarks.contract import Result, Row
+from benchmarks.paper import Further, Measured, Paper, Published, compare, kept
+from benchmarks.papers.automtl.cells import OURS, RANDOM, cells
+from tfmtl.errors import SpecError
+
+# Figures of other code are not taken for these.
+CODE = ("tfmtl", "benchmarks/papers/automtl/arms.py", "benchmarks/funnels.py", "pipeline/configs")
+
+SIMULATED = "simulated_ads"
+
+STAR = 0.005
+"""Below this p-value the paper has a star."""
+
+LABELS: Mapping[str, str] = {
+    "mtl_loss": "mean of the tasks' cross-entropies",
+    "search_cpu": "seconds of all threads",
+    "train_cpu": "seconds of all threads",
+    "epochs": "passes that validation chose",
+    "parameters": "those of the fields' embeddings left out",
+    "skips": "skip connections at the end, of all blocks of the search",
+    "stopped": "share of operations whose weights were stopped",
+    "distance": "between two tasks' weights of the experts",
+    "distinct": "experts that some task has",
+}
+
+
+def measure(run: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Measured]:
+    """The run's arm, or its differences from another, by metric over the seeds."""
+    found = [_pick(levels, run, "") for levels in _over_seeds(run["data"], options)]
+    if "less" in run:
+        others = [_pick(levels, run, "less_") for levels in _over_seeds(run["data"], options)]
+        shared = [name for name in found[0] if name in others[0]]
+        return {
+            name: Measured(values=[a[name] - b[name] for a, b in zip(found, others, strict=True)])
+            for name in shared
+        }
+    return {name: Measured(values=[one[name] for one in found]) for name in found[0]}
+
+
+def further(options: argparse.Namespace) -> Iterator[Row]:
+    """The other cells, every figure and test of the data sets that were run, and the pictures."""
+    from benchmarks.papers.automtl.arms import DATA_SETS
+
+    sizes = _sizes(options.quick, options.requests, options.grid)
+    shown = {cell.name for cell in PAPER.cells}
+    for name, data in DATA_SETS.items():
+        if data.rows.reads and _path(name, options) is None:
+            note = f"not run: --data FOLDER, with its rows in FOLDER/{data.rows.name}"
+            yield Further(name=name, ours=Measured(values=()), note=note)
+            continue
+        judged = [cell for cell in cells_of(name, sizes) if cell.name not in shown]
+        yield from compare(Paper(title="", cells=judged, measure=measure), options)
+        found = _over_seeds(name, options)
+        yield from tests(name, [task.name for task in data.tasks], data.rows.space, found)
+        yield from _figures(name, found)
+        yield _pictures(name, found[0], options)
+
+
+def cells_of(name: str, sizes: Any) -> list[Published]:
+    """All cells of a data set.
+
+    Args:
+        name: Of `automtl_arms.DATA_SETS`.
+        sizes: `automtl_arms.Sizes`, which says what is run.
+    """
+    from benchmarks.papers.automtl.arms import DATA_SETS, default_count
+
+    data = DATA_SETS[name]
+    tasks = [task.name for task in data.tasks]
+    default = default_count(data, sizes)
+    return list(cells(name, tasks, data.rows.space, sizes.arms, sizes.counts, default))
+
+
+def tests(
+    name: str, tasks: Sequence[str], space: str, found: Sequence[Mapping[str, Any]]
+) -> Iterator[Row]:
+    """Paired t-tests of AutoMTL against other arms, over seeds; none of a single seed.
+
+    Of each task against the best of the baselines, as the paper's stars are, and of the mean AUC
+    against every arm.
+
+    Args:
+        name: The data set's.
+        tasks: Its tasks.
+        space: What its rows are.
+        found: Figures by arm, `"arms"`, a seed each.
+    """
+    from benchmarks.papers.automtl.arms import BASELINES
+
+    if len(found) < 2:
+        return
+    arms = [arm for arm in found[0]["arms"] if arm != OURS]
+    baselines = [arm for arm in arms if arm in BASELINES]
+    for task in tasks if baselines else ():
+        metric = f"{task}/auc@{space}"
+        best = max(baselines, key=lambda arm: statistics.fmean(_values(found, arm, metric)))
+        yield _test(f"{name}/{OURS} against the best baseline, {best}", metric, found, best)
+    for arm in arms:
+        yield _test(f"{name}/{OURS} against {arm}", "mean_auc", found, arm)
+
+
+def _test(what, metric, found, arm):
+    ours, others = _values(found, OURS, metric), _values(found, arm, metric)
+    gaps = [a - b for a, b in zip(ours, others, strict=True)]
+    p = float(stats.ttest_rel(ours, others).pvalue)
+    star = "*, " if p < STAR and statistics.fmean(gaps) > 0 else ""
+    return Result(
+        f"{what}/{metric}/p",
+        p,
+        runs=len(gaps),
+        note=f"{star}paired over seeds, two-sided; {OURS} {statistics.fmean(gaps):+.4f}, higher in "
+        f"{sum(gap > 0 for gap in gaps)} of {len(gaps)}",
+    )
+
+
+def _values(found, arm, metric):
+    return [levels["arms"][arm][metric] for levels in found]
+
+
+def _figures(name: str, found: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
+    """Every figure of every arm, with its deviation, and the curves of Figures 4 and 5."""
+    for arm, figures in found[0]["arms"].items():
+        for metric in figures:
+            yield _over(f"{name}/{arm}/{metric}", _values(found, arm, metric), metric)
+    for count in found[0]["counts"]:
+        losses = [levels["counts"][count]["mtl_loss"] for levels in found]
+        yield _over(f"{name}/{OURS}, {count} experts a task/mtl_loss", losses, "mtl_loss")
+    least = [min(each["counts"], key=lambda n: each["counts"][n]["mtl_loss"]) for each in found]
+    note = "experts a task with the least MTL-Loss on test rows, by seed; chosen by nobody"
+    yield Further(
+        name=f"{name}/least loss", ours=Measured(values=[float(n) for n in least]), note=note
+    )
+    for arm, history in found[0]["histories"].items():
+        for epoch, row in enumerate(history):
+            values = [
+                float(each["histories"][arm][epoch]["n_skip"])
+                for each in found
+                if epoch < len(each["histories"][arm])
+            ]
+            note = f"of {row['n_blocks']} blocks"
+            label = f"{name}/{arm}/skips after epoch {epoch + 1}"
+            yield Further(name=label, ours=Measured(values=values), note=note)
+
+
+def _over(name: str, values: Sequence[float], metric: str) -> Further:
+    spread = f"± {statistics.stdev(values):.4g}" if len(values) > 1 else ""
+    note = ", ".join(filter(None, (spread, LABELS.get(metric, ""))))
+    return Further(name=name, ours=Measured(values=values), note=note)
+
+
+def _pictures(name: str, first: Mapping[str, Any], options: argparse.Namespace) -> Row:
+    """Draws what the first seed's searches found, and how."""
+    from tfmtl.automtl.architecture import Architecture
+    from tfmtl.automtl.curves import draw_selection, draw_skips
+    from tfmtl.automtl.pictures import draw_architecture
+
+    histories = first["histories"]
+    compared = (OURS, "darts", "darts_minus")
+    skips = {arm: histories[arm] for arm in compared if arm in histories}
+    drawn: dict[str, Any] = {"skips": draw_skips(skips)}
+    for arm in (arm for arm in (OURS, "without_aux") if arm in histories):
+        drawn[f"selection-{arm}"] = draw_selection(histories[arm])
+        found = Architecture.from_json(first["architectures"][arm])
+        drawn[f"architecture-{arm}"] = draw_architecture(found, title=f"{name}, {arm}")
+    folder = os.path.join(options.keep or tempfile.mkdtemp(prefix="automtl-"), f"automtl-{name}")
+    os.makedirs(folder, exist_ok=True)
+    for label, figure in drawn.items():
+        figure.savefig(os.path.join(folder, f"{label}.png"), dpi=150)
+    note = f"{', '.join(sorted(drawn))} of the first seed, in {folder}"
+    return Further(name=f"{name}/pictures", ours=Measured(values=[len(drawn)]), note=note)
+
+
+def _pick(levels: Mapping[str, Any], run: Mapping[str, Any], side: str) -> Mapping[str, float]:
+    count = run.get(f"{side}count")
+    if count is not None:
+        return levels["counts"][count]
+    return levels["arms"][run["less" if side else "arm"]]
+
+
+def _over_seeds(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    settings = (
+        options.quick,
+        options.requests,
+        options.grid,
+        _path(name, options),
+        options.keep,
+    )
+    return [_seed(name, seed, *settings) for seed in range(options.seeds)]
+
+
+def _path(name: str, options: argparse.Namespace) -> str | None:
+    from benchmarks.funnels import path_of
+    from benchmarks.papers.automtl.arms import DATA_SETS
+
+    return path_of(DATA_SETS[name].rows.name, options.data)
+
+
+def _sizes(quick: bool, requests: int | None, grid: str | None) -> Any:
+    # Imported here: whoever lists the papers does not wait for TensorFlow.
+    from benchmarks.papers.automtl.arms import GRIDS, QUICK
+
+    if (grid or "full") not in GRIDS:
+        raise SpecError(f"--grid {grid!r} is none of {', '.join(GRIDS)}.")
+    sizes = QUICK if quick else GRIDS[grid or "full"]
+    # Requests show seven ads on average.
+    return sizes if requests is None else dataclasses.replace(sizes, impressions=requests * 7)
+
+
+@functools.cache
+def _seed(
+    name: str,
+    seed: int,
+    quick: bool,
+    requests: int | None,
+    grid: str | None,
+    path: str | None,
+    keep: str | None,
+) -> dict[str, Any]:
+    """All that one seed gives: figures by arm and by count, histories and architectures."""
+    from benchmarks.papers.automtl import arms as arms
+    from tfmtl.automtl.architecture import Architecture
+
+    sizes = _sizes(quick, requests, grid)
+    data, default = arms.DATA_SETS[name], arms.default_count(arms.DATA_SETS[name], sizes)
+    rows = functools.cache(lambda: arms.ready(data, seed, sizes, path))
+    told = f"{name}-{_told(sizes)}-seed{seed}"
+
+    def keeping(what, make):
+        made = kept(keep, "automtl", CODE, f"{told}-{what}", make)
+        bar.update()
+        return made
+
+    def figures(arm, architecture=None, count=None):
+        declared = arms.experiment(data, arm, seed, sizes)
+        if architecture is not None:
+            architecture = Architecture.from_json(architecture)
+            if count is not None:
+                architecture = arms.choosing(architecture, count)
+            architectures.setdefault(arm, architecture.to_json())
+            declared = architecture.apply(declared)
+        what = arm if count is None else f"{arm}-{count}"
+        return keeping(what, lambda: arms.trained(data, declared, *rows()))
+
+    found: dict[str, Any] = {}
+    histories: dict[str, Any] = {}
+    architectures: dict[str, str] = {}
+    counts: dict[int, Any] = {}
+    with tqdm(desc=f"{name}, seed {seed}", unit=" steps", disable=None) as bar:
+        for arm in sizes.arms:
+            if arm not in arms.SEARCHES:
+                found[arm] = figures(arm)
+                continue
+            search = keeping(
+                f"search-{arm}", lambda arm=arm: arms.searched(data, arm, seed, sizes, rows()[0])
+            )
+            count = default if arms.narrows(arm) else None
+            found[arm] = {
+                **figures(arm, search["architecture"], count),
+                **arms.standing(search, count),
+            }
+            found[arm]["search_by_training"] = found[arm]["search_cpu"] / found[arm]["train_cpu"]
+            if arm != RANDOM:
+                histories[arm] = search["history"]
+            if arm == OURS:
+                wanted = sorted({*sizes.counts, default})
+                counts = {
+                    n: figures(arm, search["architecture"], n) for n in wanted if n != default
+                }
+                counts = dict(sorted({**counts, default: found[arm]}.items()))
+    return {
+        "arms": found,
+        "counts": counts,
+        "histories": histories,
+        "architectures": architectures,
+    }
+
+
+def _told(sizes: Any) -> str:
+    searched = f"{sizes.search['epochs']}-{sizes.search['trials']}"
+    return f"{sizes.impressions}-{sizes.dim}-{sizes.epochs}-{searched}"
+
+
+def _first_cells() -> tuple[Published, ...]:
+    """Of the log with two tasks, those that every size measures; `further` has the others."""
+    short = ("mmoe", RANDOM, OURS, "without_aux", "darts")
+    return tuple(cells(SIMULATED, ("ctr", "ctcvr"), "imp", short))
+
+
+PAPER = Paper(
+    title="AutoMTL: mean AUC of searched networks and of designed ones, and what searches do",
+    cells=_first_cells(),
+    measure=measure,
+    further=further,
+)

@@ -1,0 +1,292 @@
+"""The grid of PWiseR's tables as data: data sets, models and losses, and how one seed is measured.
+
+Data sets are those of `benchmarks.funnels`; a further one is a `DataSet` more.
+
+All arms of a seed have the same rows, and with the same model the same initial weights and the same
+order of rows: `pwiser` is `bce` with the term. λ, m1 and m2 are chosen on validation rows of a
+seed that no table uses, by the AUC of clicks; all else is the same for both losses and is not
+tuned.
+
+The simulated log has clicks that mean nothing (`with_random_clicks`). They are spread evenly over
+what was not clicked, so the order of the true click probabilities remains the best order of the
+logged clicks too: random clicks cost a model precision, not direction.
+"""
+
+import dataclasses
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import tf_keras as keras
+
+from benchmarks.funnels import CENSUS, SIMULATED, DataSet, Sizes, by_day, measures, simulated_log
+from tfmtl.declare.experiment import ExperimentConfig, Model, Training, Tuning
+from tfmtl.declare.problem import ProblemSpec, binary
+from tfmtl.declare.split import whole
+from tfmtl.features.prepare import Prepared, prepare
+from tfmtl.run import train
+from tfmtl.tuning.tune import ExperimentTuner
+
+NOISE = 0.2
+TUNING_SEED = 1_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Candidates of PWiseR's hyper-parameters.
+
+    Args:
+        weight: λ.
+        margin_click: m1.
+        margin_no_click: m2.
+    """
+
+    weight: Sequence[float]
+    margin_click: Sequence[float]
+    margin_no_click: Sequence[float]
+
+    def space(self) -> dict[str, Sequence[float]]:
+        """Candidates by the path of their field."""
+        return {f"model.terms.0.{f.name}": getattr(self, f.name) for f in dataclasses.fields(self)}
+
+    def __len__(self) -> int:
+        return math.prod(len(candidates) for candidates in self.space().values())
+
+
+FULL = Grid(
+    weight=(0.01, 0.05, 0.1, 0.5, 1.0),
+    margin_click=(0.1, 0.2, 0.3, 0.5),
+    margin_no_click=(0.1, 0.2, 0.3, 0.5),
+)
+REDUCED = Grid(weight=(0.01, 0.1), margin_click=(0.1, 0.3), margin_no_click=(0.1, 0.3))
+PRINTED = Grid(weight=(0.1,), margin_click=(0.3,), margin_no_click=(0.3,))
+"""What the paper's Table 3 has for PLE on AliExpress-US."""
+GRIDS: Mapping[str, Grid] = {"full": FULL, "reduced": REDUCED, "printed": PRINTED}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Network:
+    """A model of the tables.
+
+    Args:
+        backbone: As `Model` takes it.
+        tower_units: Widths of each task's tower.
+        multi_task: Whether it learns conversions too, or clicks alone (Table 5).
+    """
+
+    backbone: Mapping[str, Any]
+    tower_units: tuple[int, ...] = ()
+    multi_task: bool = False
+
+
+NETWORKS: Mapping[str, Network] = {
+    "mmoe": Network(
+        backbone={"name": "mmoe", "num_experts": 4, "expert_units": (64, 32)},
+        tower_units=(32,),
+        multi_task=True,
+    ),
+    "ple": Network(
+        backbone={
+            "name": "ple",
+            "num_specific": 2,
+            "num_shared": 2,
+            "expert_units": ((64,), (32,)),
+        },
+        tower_units=(32,),
+        multi_task=True,
+    ),
+    "shared_bottom": Network(
+        backbone={"name": "shared_bottom", "bottom_units": (128, 64)},
+        tower_units=(32,),
+        multi_task=True,
+    ),
+    "dnn": Network(backbone={"name": "dnn", "units": (128, 64, 32)}),
+    "masknet": Network(backbone={"name": "masknet", "form": "serial", "units": (64, 64, 64)}),
+}
+LOSSES: Mapping[str, tuple[Mapping[str, Any], ...]] = {"bce": (), "pwiser": ({"name": "pwiser"},)}
+"""Terms beside the cross-entropies, by loss."""
+
+
+def problem(data: DataSet, network: Network) -> ProblemSpec:
+    """Clicks and conversions, or clicks with the conversions' labels beside them."""
+    if network.multi_task:
+        second = binary("ctcvr", label=data.conversion)
+    else:
+        second = binary("bought", label=data.conversion, head="ctr", trained=False, served=False)
+    tasks = (binary("ctr", label=data.click), second)
+    return ProblemSpec(features=data.features, tasks=tasks, space=data.space)
+
+
+def experiment(
+    data: DataSet,
+    model: str,
+    loss: str,
+    seed: int,
+    sizes: Sizes,
+    tuned: Mapping[str, float] | None = None,
+) -> ExperimentConfig:
+    """One arm: everything but the term is the same for all losses.
+
+    Args:
+        data: Its rows.
+        model: A name of `NETWORKS`.
+        loss: A name of `LOSSES`.
+        seed: Of initial weights and the order of rows.
+        sizes: How long it trains.
+        tuned: What a search found, by path; for losses with terms alone.
+    """
+    network = NETWORKS[model]
+    labels = {"click": "ctr", "conversion": "ctcvr" if network.multi_task else "bought"}
+    declared = ExperimentConfig(
+        name=f"{data.name}_{model}_{loss}",
+        problem=problem(data, network),
+        split=whole(),
+        model=Model(
+            backbone=network.backbone,
+            tower_units=network.tower_units,
+            # The paper's loss is a sum (eq. 1), so that λ weighs the same beside any task.
+            balancer={"name": "fixed", "reduction": "sum"},
+            terms=tuple({**term, **labels} for term in LOSSES[loss]),
+            **data.model,
+        ),
+        training=Training(
+            epochs=sizes.epochs,
+            patience=sizes.epochs,
+            monitor=f"ctr/auc@{data.space}",
+            seed=seed,
+            **data.training,
+        ),
+    )
+    for path, value in (tuned or {}).items():
+        declared = declared.replace_path(path, value)
+    return declared
+
+
+def search(
+    data: DataSet,
+    models: Sequence[str],
+    sizes: Sizes,
+    grid: Grid,
+    path: str | None = None,
+    *,
+    trained: Callable[[], object] = lambda: None,
+) -> dict[str, dict[str, float]]:
+    """The best of the grid by validation AUC of the logged clicks, by model and path.
+
+    The rows are of `TUNING_SEED`, and no test row is looked at. A grid of one candidate leaves
+    nothing to search, and none is.
+    """
+    space = grid.space()
+    if len(grid) == 1:
+        return {model: {path: values[0] for path, values in space.items()} for model in models}
+    rows = prepared_rows(data, TUNING_SEED, sizes, path)
+    found = {}
+    for model in models:
+        declared = dataclasses.replace(
+            experiment(data, model, "pwiser", TUNING_SEED, sizes),
+            tuning=Tuning(space=space, trials=len(grid), epochs=sizes.epochs, algorithm="grid"),
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            tuner = ExperimentTuner(declared, directory=folder, verbose=0)
+            tuner.search(data=rows[NETWORKS[model].multi_task][0].data)
+            trials = tuner.oracle.get_best_trials(len(grid))
+        ended = sum(trial.status == "COMPLETED" for trial in trials)
+        if ended < len(grid):
+            # Keras Tuner goes on after a trial that failed, and would call the rest a grid.
+            raise RuntimeError(f"{declared.name}: {ended} of {len(grid)} trials ended.")
+        found[model] = {path: float(trials[0].hyperparameters.values[path]) for path in space}
+        trained()
+    return found
+
+
+def study(
+    data: DataSet,
+    seed: int,
+    sizes: Sizes,
+    tuned: Mapping[str, Mapping[str, float]],
+    path: str | None = None,
+    *,
+    trained: Callable[[], object] = lambda: None,
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Trains every loss of the models in `tuned` on one seed's rows.
+
+    Returns:
+        Test figures by model, loss and metric; where the truth is known, its own as `truth`.
+    """
+    rows = prepared_rows(data, seed, sizes, path)
+    levels: dict[str, dict[str, dict[str, float]]] = {}
+    for model, values in tuned.items():
+        ready, test = rows[NETWORKS[model].multi_task]
+        levels[model] = {}
+        for loss, terms in LOSSES.items():
+            # Keras keeps every graph it has built.
+            keras.backend.clear_session()
+            declared = experiment(data, model, loss, seed, sizes, values if terms else {})
+            arm = train(declared, ready.data, verbose=0).model
+            scores = arm.predict_rows(ready.test.batches(1 << 14)).predictions
+            levels[model][loss] = measures(data, scores, test)
+            trained()
+    if data.true:
+        truth = {score: test[column].to_numpy() for score, column in data.true.items()}
+        levels["truth"] = {"truth": measures(data, truth, test)}
+    return levels
+
+
+def prepared_rows(
+    data: DataSet, seed: int, sizes: Sizes, path: str | None
+) -> dict[bool, tuple[Prepared, pa.Table]]:
+    """Packed rows and the test table, by whether the model is multi-task."""
+    tables = data.tables(seed, sizes, path)
+    kinds = {network.multi_task: network for network in NETWORKS.values()}
+    return {
+        multi: (prepare(problem(data, network), tables), tables["test"])
+        for multi, network in kinds.items()
+    }
+
+
+def with_random_clicks(log: pa.Table, *, share: float, seed: int) -> pa.Table:
+    """The log with clicks that mean nothing and never convert.
+
+    Rows without a click are clicked at random, each as likely as any other, until `share` of all
+    clicks are of that kind. The column `clean_click` keeps the clicks as they were.
+
+    Args:
+        log: With the columns `click` and `conversion`, 0 or 1.
+        share: Of the logged clicks, below 1.
+        seed: Decides which rows; the same log, share and seed give the same rows.
+
+    Raises:
+        ValueError: The share is not in `[0, 1)`, or there are too few rows without a click.
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"share={share} of the clicks; from 0 to below 1 makes sense.")
+    clicks = log["click"].to_numpy()
+    free = np.flatnonzero(clicks == 0)
+    number = round(clicks.sum() * share / (1 - share))
+    if number > len(free):
+        raise ValueError(
+            f"share={share}: {number} random clicks are needed, and {len(free)} rows are without "
+            "a click."
+        )
+    noisy = clicks.copy()
+    noisy[np.random.default_rng(seed).choice(free, number, replace=False)] = 1
+    place, field = log.column_names.index("click"), log.schema.field("click")
+    kept = log.append_column("clean_click", log["click"])
+    return kept.set_column(place, field, pa.array(noisy, field.type))
+
+
+def _noisy_log(seed: int, sizes: Sizes, path: str | None) -> dict[str, pa.Table]:
+    del path
+    return by_day(with_random_clicks(simulated_log(seed, sizes), share=NOISE, seed=seed))
+
+
+DATA_SETS: Mapping[str, DataSet] = {
+    data.name: data
+    for data in (
+        dataclasses.replace(SIMULATED, tables=_noisy_log, clean_click="clean_click"),
+        CENSUS,
+    )
+}

@@ -1,0 +1,1 @@
+"""Tests: one folder per room of the code, and their doubles and small worlds in `doubles/`."""

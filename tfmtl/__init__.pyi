@@ -1,0 +1,60 @@
+"""The public names and where each lives; `tfmtl/__init__.py` reads this file."""
+
+from tfmtl.automtl.architecture import Architecture as Architecture
+from tfmtl.automtl.found import Found as Found
+from tfmtl.automtl.pictures import draw_architecture as draw_architecture
+from tfmtl.automtl.search import search as search
+from tfmtl.boosting.boosters import Boosters as Boosters
+from tfmtl.boosting.boosters import train_boosters as train_boosters
+from tfmtl.data.readers import Source as Source
+from tfmtl.data.table import read_table as read_table
+from tfmtl.declare.experiment import Evaluation as Evaluation
+from tfmtl.declare.experiment import ExperimentConfig as ExperimentConfig
+from tfmtl.declare.experiment import Model as Model
+from tfmtl.declare.experiment import Replay as Replay
+from tfmtl.declare.experiment import Training as Training
+from tfmtl.declare.experiment import Tuning as Tuning
+from tfmtl.declare.features import categorical as categorical
+from tfmtl.declare.features import count_encoding as count_encoding
+from tfmtl.declare.features import numerical as numerical
+from tfmtl.declare.features import target_encoding as target_encoding
+from tfmtl.declare.meta import Meta as Meta
+from tfmtl.declare.mtms import MTMS as MTMS
+from tfmtl.declare.problem import ProblemSpec as ProblemSpec
+from tfmtl.declare.search import AutoMTL as AutoMTL
+from tfmtl.declare.split import Sampling as Sampling
+from tfmtl.declare.split import by_column as by_column
+from tfmtl.declare.split import by_hash as by_hash
+from tfmtl.declare.split import by_row_number as by_row_number
+from tfmtl.declare.split import by_time as by_time
+from tfmtl.declare.split import whole as whole
+from tfmtl.declare.tasks import binary as binary
+from tfmtl.declare.tasks import regression as regression
+from tfmtl.declare.total_value import TotalValue as TotalValue
+from tfmtl.errors import DataError as DataError
+from tfmtl.errors import SpecError as SpecError
+from tfmtl.features.fit import Preprocessor as Preprocessor
+from tfmtl.features.prepare import prepare as prepare
+from tfmtl.features.rows import ArrayRows as ArrayRows
+from tfmtl.few_shot.cold_start import cold_start as cold_start
+from tfmtl.few_shot.picture import draw_cold_start as draw_cold_start
+from tfmtl.few_shot.report import ColdStart as ColdStart
+from tfmtl.model.multitask import MultiTaskModel as MultiTaskModel
+from tfmtl.mtms.slot import load_slot as load_slot
+from tfmtl.mtms.slot import train_slot as train_slot
+from tfmtl.registry import register as register
+from tfmtl.replay.log import ReplayLog as ReplayLog
+from tfmtl.replay.recall import recall_at as recall_at
+from tfmtl.replay.recall import tvd as tvd
+from tfmtl.replay.report import consistency_report as consistency_report
+from tfmtl.replay.validation import replay_validation as replay_validation
+from tfmtl.run import train as train
+from tfmtl.serving.export import export as export
+from tfmtl.serving.export import to_examples as to_examples
+from tfmtl.transfer.negative_transfer import negative_transfer as negative_transfer
+from tfmtl.transfer.picture import draw_transfer as draw_transfer
+from tfmtl.transfer.report import TransferReport as TransferReport
+from tfmtl.tuning.loss_weights import tune_loss_weights as tune_loss_weights
+
+__version__: str
+__all__: list[str]

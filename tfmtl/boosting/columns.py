@@ -1,0 +1,239 @@
+"""Raw columns as the numbers that trees read, fitted on training rows alone.
+
+Values of a column with few of them are categories of LightGBM's own. A further column (ids of
+users) becomes two numbers: the smoothed mean label of its value, `(Σy + s·ȳ) / (n + s)`, and
+`log(1 + n)`. A training row's mean is taken over the other folds' rows, and so is its `ȳ`: its own
+label reaches it nowhere.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from absl import logging
+
+from tfmtl.data.labels import numbers
+from tfmtl.declare.features import FOLD
+from tfmtl.declare.problem import ProblemSpec
+from tfmtl.errors import DataError, did_you_mean
+from tfmtl.features.raw import NO_INTEGER
+
+
+@dataclasses.dataclass(frozen=True)
+class TreeColumns:
+    """How raw columns become codes, whatever the task.
+
+    Attributes:
+        columns: Raw columns in order, with their type: `string`, `int64` or `float32`.
+        keys: Values of each column of ids seen in training, sorted.
+        log_counts: `log(1 + n)` of each such value, of columns with too many for categories.
+    """
+
+    columns: Mapping[str, str]
+    keys: Mapping[str, np.ndarray]
+    log_counts: Mapping[str, np.ndarray]
+
+    def codes(self, table: pa.Table) -> dict[str, np.ndarray]:
+        """Each column of ids as `[rows]`: places in `keys`, −1 of unseen and −2 of missing values.
+
+        Raises:
+            DataError: A column is not in the table, or its values are not of its type.
+        """
+        require(table, self.columns)
+        found = {}
+        for name, keys in self.keys.items():
+            values = _ids(table, name, self.columns[name])
+            codes = pc.index_in(values, value_set=pa.array(keys)).fill_null(-1)
+            missing = pc.is_null(values).to_numpy()
+            found[name] = np.where(missing, -2, codes.to_numpy())
+        return found
+
+    def names(self) -> list[str]:
+        """Names of the matrix's columns."""
+        return [
+            part
+            for name in self.columns
+            for part in ((f"{name}_mean", f"{name}_count") if name in self.log_counts else (name,))
+        ]
+
+    def categories(self) -> list[str]:
+        """Those of `names` whose numbers are categories."""
+        return [name for name in self.keys if name not in self.log_counts]
+
+    def matrix(
+        self, table: pa.Table, codes: Mapping[str, np.ndarray], means: Mapping[str, np.ndarray]
+    ) -> np.ndarray:
+        """Float32 `[rows, names]`; a missing value is NaN, and so is an unseen category.
+
+        Args:
+            table: Rows.
+            codes: Their `codes`.
+            means: The mean label of each row, `[rows]`, by column of `log_counts`.
+        """
+        made = []
+        for name, dtype in self.columns.items():
+            if dtype == "float32":
+                made.append(numbers(_column(table, name, pa.float64())))
+            elif name in self.log_counts:
+                made += [means[name], _looked_up(self.log_counts[name], codes[name], 0.0)]
+            else:
+                made.append(np.where(codes[name] < 0, np.nan, codes[name]))
+        return np.stack([column.astype(np.float32) for column in made], axis=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetMeans:
+    """A task's smoothed mean labels.
+
+    Attributes:
+        prior: `ȳ` over the task's training rows; the mean of an unseen value.
+        means: The mean of each value, by column.
+    """
+
+    prior: float
+    means: Mapping[str, np.ndarray]
+
+    def of(self, codes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The mean of each row, `[rows]`, by column; NaN of a missing value."""
+        return {
+            name: _looked_up(means, codes[name], self.prior) for name, means in self.means.items()
+        }
+
+
+def fit_columns(problem: ProblemSpec, train: pa.Table, *, most_categories: int) -> TreeColumns:
+    """Reads the values of ids from training rows.
+
+    Columns of lists have no single value, and are left out with a warning.
+
+    Args:
+        problem: Declares the columns.
+        train: Training rows.
+        most_categories: A column with more values than these becomes a mean and a count.
+
+    Raises:
+        DataError: A declared column is not in the table, or no column is left.
+    """
+    declared = problem.feature_columns()
+    columns = {name: column.dtype for name, column in declared.items() if not column.max_values}
+    lists = [name for name in declared if name not in columns]
+    if lists:
+        logging.warning("Trees read single values; the lists %s are left out.", lists)
+    if not columns:
+        raise DataError(f"trees read single values, and all features are lists: {lists}.")
+    require(train, columns)
+    keys, log_counts = {}, {}
+    for name, dtype in columns.items():
+        if dtype == "float32":
+            continue
+        seen = pc.value_counts(_ids(train, name, dtype).drop_null())
+        values = seen.field("values").to_numpy(zero_copy_only=False)
+        order = np.argsort(values)
+        # Text without `object`, so that it is kept in a file without pickling.
+        keys[name] = values[order].astype(str if dtype == "string" else np.int64)
+        if len(keys[name]) > most_categories:
+            counts = seen.field("counts").to_numpy(zero_copy_only=False)
+            log_counts[name] = np.log1p(counts[order])
+    return TreeColumns(columns, keys, log_counts)
+
+
+def fit_means(
+    columns: TreeColumns,
+    codes: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    seen: np.ndarray,
+    fold: np.ndarray,
+    *,
+    smoothing: float,
+) -> tuple[TargetMeans, dict[str, np.ndarray]]:
+    """Mean labels for rows to come, and those of the training rows themselves.
+
+    Args:
+        columns: What was fitted.
+        codes: The training rows' codes.
+        labels: `[rows]`.
+        seen: `[rows]`, where the task is observed; other labels are not looked at.
+        fold: `[rows]`, the training rows' folds.
+        smoothing: Rows of prior, `s`.
+
+    Returns:
+        The means, and by column those of the training rows, `[rows]`, each from other folds.
+    """
+
+    def fitted(rows: np.ndarray) -> TargetMeans:
+        prior = float(labels[rows].mean()) if rows.any() else 0.0
+        means = {}
+        for name in columns.log_counts:
+            known = rows & (codes[name] >= 0)
+            size, places = len(columns.keys[name]), codes[name][known]
+            totals = np.bincount(places, labels[known], size)
+            counts = np.bincount(places, minlength=size)
+            means[name] = (totals + smoothing * prior) / (counts + smoothing)
+        return TargetMeans(prior, means)
+
+    own = {name: np.full(len(labels), np.nan) for name in columns.log_counts}
+    for held_out in np.unique(fold) if own else ():
+        rows = fold == held_out
+        others = fitted(seen & ~rows).of({name: codes[name][rows] for name in own})
+        for name, means in others.items():
+            own[name][rows] = means
+    return fitted(seen), own
+
+
+def folds_of(problem: ProblemSpec, train: pa.Table, *, folds: int, seed: int) -> np.ndarray:
+    """The training rows' folds, `[rows]`; rows of one request (or else user) share one.
+
+    Args:
+        problem: Names the request and the user.
+        train: Training rows. Where they have the column `_fold`, as `read_table` gives it, it
+            decides.
+        folds: How many.
+        seed: Draws them elsewhere.
+    """
+    if FOLD in train.column_names:
+        return train[FOLD].to_numpy() % folds
+    group = problem.request_id or problem.user_id
+    random = np.random.default_rng(seed)
+    if group is None or group not in train.column_names:
+        return random.integers(0, folds, train.num_rows)
+    values = pc.dictionary_encode(train[group].combine_chunks().cast(pa.string()))
+    places = pc.fill_null(values.indices, len(values.dictionary)).to_numpy(zero_copy_only=False)
+    return random.integers(0, folds, len(values.dictionary) + 1)[places]
+
+
+def require(table: pa.Table, columns: Mapping[str, object]) -> None:
+    """Refuses a table that lacks a column.
+
+    Raises:
+        DataError: The message names the columns, and the nearest name that is there.
+    """
+    missing = [name for name in columns if name not in table.column_names]
+    if missing:
+        raise DataError(
+            f"columns {missing} are declared but not given; got {table.column_names}."
+            f"{did_you_mean(missing[0], table.column_names)}"
+        )
+
+
+def _looked_up(table: np.ndarray, codes: np.ndarray, unseen: float) -> np.ndarray:
+    found = np.append(table, [np.nan, unseen])
+    # −1 and −2 are places from the end.
+    return found[codes]
+
+
+def _ids(table: pa.Table, name: str, dtype: str) -> pa.ChunkedArray:
+    if dtype == "string":
+        values = _column(table, name, pa.string())
+        return pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values)
+    values = _column(table, name, pa.int64())
+    return pc.if_else(pc.equal(values, NO_INTEGER), pa.scalar(None, pa.int64()), values)
+
+
+def _column(table: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray:
+    try:
+        return table[name].cast(kind, safe=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(
+            f"column {name!r} is declared as {kind} and holds {table[name].type}: {error}"
+        ) from error

@@ -1,0 +1,349 @@
+"""The one declaration from which everything else is derived: what is known, what is asked.
+
+    PROBLEM = ProblemSpec(
+        features=(
+            categorical("user_id", dim=16, side="user"),
+            numerical("price", side="ad"),
+        ),
+        tasks=(
+            binary("ctr", label="click"),
+            binary("cvr", label="conversion", observed_if="click"),
+            binary("ctcvr", label="conversion"),
+        ),
+        scene="scene", request_id="request_id", time="day",
+    )
+
+What ExampleGen must find, the preprocessing, the tables, the heads, the masks, the metrics and
+the space they are computed on, the slices and the serving signatures all come from it.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from tfmtl.declare.features import (
+    FEATURE_KINDS,
+    Categorical,
+    Column,
+    CountEncoding,
+    Feature,
+    Numerical,
+    TargetEncoding,
+    categorical,
+    count_encoding,
+    numerical,
+    target_encoding,
+)
+from tfmtl.declare.tasks import Task, binary, regression
+from tfmtl.errors import SpecError, did_you_mean
+
+__all__ = [
+    "Categorical",
+    "Column",
+    "CountEncoding",
+    "Feature",
+    "Numerical",
+    "ProblemSpec",
+    "TargetEncoding",
+    "Task",
+    "binary",
+    "categorical",
+    "count_encoding",
+    "numerical",
+    "regression",
+    "target_encoding",
+]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProblemSpec:
+    """Features, tasks and the columns that give rows their context.
+
+    Args:
+        features: What the model may read; see `categorical`, `numerical`, `count_encoding`,
+            `target_encoding`.
+        tasks: What it predicts, in the order of all task vectors `[K]`; see `binary`,
+            `regression`.
+        scene: Column with the scene (news feed, search) of a row; metrics are sliced by it.
+        request_id: Column that groups the rows shown together. Splits never cut a request.
+        user_id: Column that identifies the user; needed only to split or group by user.
+        time: Column that orders the rows: a number (day index, epoch seconds) or an ISO date.
+        space: What one row is, in metric names: `ctr/auc@imp`. `"imp"` for impressions.
+        indicators: Columns of 0 and 1, neither features nor labels, that `observed_if` may name:
+            `ctr_traffic` where a row's click-through rate is asked for at all.
+        drop_if: Reads "drop rows where the second label is positive and the first is not", as
+            `("click", "conversion")`. Such rows are always counted, dropped only where asked.
+
+    Raises:
+        SpecError: The declaration contradicts itself; the message names the field and the
+            likely fix.
+    """
+
+    features: tuple[Feature, ...]
+    tasks: tuple[Task, ...]
+    scene: str | None = None
+    request_id: str | None = None
+    user_id: str | None = None
+    time: str | None = None
+    space: str = "imp"
+    drop_if: tuple[str, str] | None = None
+    indicators: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for field in ("features", "tasks", "indicators"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
+        if self.drop_if is not None:
+            object.__setattr__(self, "drop_if", tuple(self.drop_if))
+        _check_names(self)
+        _check_labels(self)
+        _check_heads(self)
+        _check_encodings(self)
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Names of the tasks, in order."""
+        return tuple(task.name for task in self.tasks)
+
+    @property
+    def served(self) -> tuple[Task, ...]:
+        """Tasks that a served model predicts: what is measured, blessed and exported."""
+        return tuple(task for task in self.tasks if task.served)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Columns that hold labels, in order of first use."""
+        return tuple(dict.fromkeys(task.label for task in self.tasks))
+
+    def task(self, name: str) -> Task:
+        """The task of that name.
+
+        Raises:
+            SpecError: There is none.
+        """
+        for task in self.tasks:
+            if task.name == name:
+                return task
+        known = self.task_names
+        raise SpecError(f"no task {name!r}; tasks are {list(known)}.{did_you_mean(name, known)}")
+
+    def space_of(self, task: Task | str) -> str:
+        """The rows a task is measured on: `click` for rows with a click, else `self.space`.
+
+        Where only some rows of a space have a label, as impressions do, both are named:
+        `ctr_traffic&is_impression`.
+        """
+        task = self.task(task) if isinstance(task, str) else task
+        parts = [part for part in (task.observed_if, task.labelled_if) if part]
+        return "&".join(parts) or self.space
+
+    def metric_name(self, task: Task | str, metric: str) -> str:
+        """The full name of a metric, as `cvr/auc@click`."""
+        task = self.task(task) if isinstance(task, str) else task
+        return f"{task.name}/{metric}@{self.space_of(task)}"
+
+    def funnel(self) -> tuple[str, str, str] | None:
+        """Names of `(ctr, cvr, ctcvr)` where the tasks form a conversion funnel, else `None`.
+
+        A funnel is a binary task on all rows, a binary task observed where that label is
+        positive, and a third on all rows with the label of the second.
+        """
+        own = [t for t in self.tasks if t.kind == "binary" and t.head is None]
+        everywhere = [t for t in own if t.observed_if is None]
+        for cvr in own:
+            if cvr.observed_if is None:
+                continue
+            ctr = [t for t in everywhere if t.label == cvr.observed_if]
+            ctcvr = [t for t in everywhere if (t.label, t.positive) == (cvr.label, cvr.positive)]
+            if ctr and ctcvr:
+                return ctr[0].name, cvr.name, ctcvr[0].name
+        return None
+
+    def scene_feature(self) -> Categorical | None:
+        """The feature whose ids are the scenes: the first single-valued one of that column."""
+        for feature in self.features:
+            if isinstance(feature, Categorical) and feature.column == self.scene:
+                if not feature.max_values:
+                    return feature
+        return None
+
+    def feature_columns(self) -> dict[str, Column]:
+        """Raw columns the features read, by name: the inputs of serving."""
+        columns: dict[str, Column] = {}
+        for feature in self.features:
+            for column in feature.columns():
+                known = columns.get(column.name)
+                if known is not None and known != column:
+                    raise SpecError(
+                        f"column {column.name!r} is read as {known.describe()} and by feature "
+                        f"{feature.name!r} as {column.describe()}; one column has one type. Give "
+                        "both features the same dtype= and max_values=, or copy the column."
+                    )
+                columns[column.name] = column
+        return columns
+
+    def label_columns(self) -> dict[str, Column]:
+        """Raw columns the tasks read: labels, pseudo-labels, sample spaces, example weights."""
+        columns: dict[str, Column] = {}
+        for task in self.tasks:
+            for column in task.columns():
+                if column.name not in columns or column.dtype == "string":
+                    columns[column.name] = column
+        return columns | {n: Column(name=n, dtype="float32") for n in self.indicators}
+
+    def context_columns(self) -> dict[str, Column]:
+        """Raw columns that are neither features nor labels: scene, request, user, time."""
+        context = (self.scene, self.request_id, self.user_id, self.time)
+        taken = {**self.feature_columns(), **self.label_columns()}
+        return {
+            name: Column(name=name, dtype="string")
+            for name in context
+            if name and name not in taken
+        }
+
+    def columns(self) -> dict[str, Column]:
+        """Every raw column that must be in the data."""
+        return {**self.feature_columns(), **self.label_columns(), **self.context_columns()}
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, from which `from_json` makes an equal problem."""
+        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        plain["features"] = [
+            {"kind": f.kind, **{k: v for k, v in dataclasses.asdict(f).items()}}
+            for f in self.features
+        ]
+        plain["tasks"] = [dataclasses.asdict(t) for t in self.tasks]
+        plain["drop_if"] = list(self.drop_if) if self.drop_if else None
+        return plain
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> "ProblemSpec":
+        """The problem that `to_json` wrote."""
+        arguments = dict(plain)
+        arguments["features"] = tuple(
+            FEATURE_KINDS[f["kind"]](**{k: v for k, v in f.items() if k != "kind"})
+            for f in plain["features"]
+        )
+        arguments["tasks"] = tuple(Task(**t) for t in plain["tasks"])
+        return cls(**arguments)
+
+
+def _check_names(problem: ProblemSpec) -> None:
+    for what, parts in (("feature", problem.features), ("task", problem.tasks)):
+        if not parts:
+            raise SpecError(f"{what}s: a problem needs at least one {what}; got none.")
+        seen = set()
+        for part in parts:
+            if part.name in seen:
+                raise SpecError(
+                    f"{what} {part.name!r} is declared twice. Give one of them another name; "
+                    "its column= may stay the same."
+                )
+            seen.add(part.name)
+
+
+def _check_labels(problem: ProblemSpec) -> None:
+    labels = problem.labels
+    read = {c.name: f.name for f in problem.features for c in f.columns()}
+    for task in problem.tasks:
+        if task.label in read:
+            raise SpecError(
+                f"task {task.name!r}: its label {task.label!r} is also read by feature "
+                f"{read[task.label]!r}, which would leak the answer. Remove the feature."
+            )
+        spaces = (*labels, *problem.indicators)
+        if task.observed_if is not None and task.observed_if not in spaces:
+            known = f" and indicators {list(problem.indicators)}" if problem.indicators else ""
+            raise SpecError(
+                f"task {task.name!r} is observed_if={task.observed_if!r}, but no task has that "
+                f"label; labels are {list(labels)}{known}.{did_you_mean(task.observed_if, spaces)}"
+            )
+        if task.labelled_if is not None and task.labelled_if not in problem.indicators:
+            raise SpecError(
+                f"task {task.name!r} is labelled_if={task.labelled_if!r}, which is no indicator; "
+                f"indicators are {list(problem.indicators)}."
+                f"{did_you_mean(task.labelled_if, problem.indicators)}"
+            )
+        if task.pseudo_label is not None and task.pseudo_label in read:
+            raise SpecError(
+                f"task {task.name!r}: its pseudo_label {task.pseudo_label!r} is also read by "
+                f"feature {read[task.pseudo_label]!r}, which would leak it. Remove the feature."
+            )
+        if task.observed_if == task.label:
+            raise SpecError(
+                f"task {task.name!r} is observed_if its own label {task.label!r}: every observed "
+                "row would be positive. Name the label of the step before."
+            )
+        if task.weight is not None and task.weight in labels:
+            raise SpecError(
+                f"task {task.name!r}: weight={task.weight!r} is a label. A sample space is "
+                f"declared as observed_if={task.weight!r}."
+            )
+    for task in problem.tasks:
+        for other in problem.tasks:
+            if other.label == task.label and (other.positive is None) != (task.positive is None):
+                raise SpecError(
+                    f"tasks {task.name!r} and {other.name!r} share the label {task.label!r}, which "
+                    "is text for one (positive=) and a number for the other. Give both "
+                    "positive=, or copy the column."
+                )
+    for name in problem.indicators:
+        if name in labels or name in read:
+            what = "a label" if name in labels else f"read by feature {read[name]!r}"
+            raise SpecError(
+                f"indicators: {name!r} is {what}; an indicator only says which rows a task is "
+                "observed on. A label may be named by observed_if= as it is."
+            )
+    for space in {t.observed_if for t in problem.tasks if t.observed_if in labels}:
+        owners = [t for t in problem.tasks if t.label == space]
+        if all(t.kind != "binary" for t in owners):
+            raise SpecError(
+                f"observed_if={space!r} is the label of a {owners[0].kind} task; a sample space "
+                "needs a binary label."
+            )
+        values = {t.positive for t in owners if t.kind == "binary"}
+        if len(values) > 1:
+            raise SpecError(
+                f"observed_if={space!r} could mean any of positive={sorted(map(str, values))}, "
+                "which are tasks of that one column. Give the sample space a 0/1 column of its own."
+            )
+        rows = {t.labelled_if for t in owners if t.kind == "binary"}
+        if len(rows) > 1:
+            raise SpecError(
+                f"observed_if={space!r} could mean that label on the rows of any of labelled_if="
+                f"{sorted(map(str, rows))}. Give all tasks of the label the same labelled_if=."
+            )
+    for field in ("scene", "request_id", "user_id", "time"):
+        name = getattr(problem, field)
+        if name is not None and name in labels:
+            raise SpecError(f"{field}={name!r} is a label; name the column that holds the {field}.")
+    if problem.drop_if is not None:
+        for name in problem.drop_if:
+            if name not in labels:
+                raise SpecError(
+                    f"drop_if names {name!r}, which is no label; labels are {list(labels)}."
+                    f"{did_you_mean(name, labels)}"
+                )
+
+
+def _check_heads(problem: ProblemSpec) -> None:
+    own = [t.name for t in problem.tasks if t.head is None and t.kind == "binary"]
+    for task in problem.tasks:
+        if task.head is not None and task.head not in own:
+            raise SpecError(
+                f"task {task.name!r}: head={task.head!r} is no binary task with a head of its "
+                f"own; those are {own}.{did_you_mean(task.head, own)}"
+            )
+    if not problem.served:
+        raise SpecError("tasks: none is served, so there would be nothing to export.")
+
+
+def _check_encodings(problem: ProblemSpec) -> None:
+    problem.feature_columns()
+    for feature in problem.features:
+        if isinstance(feature, TargetEncoding):
+            if feature.task not in problem.task_names:
+                raise SpecError(
+                    f"feature {feature.name!r} encodes by task {feature.task!r}, which is not "
+                    f"declared; tasks are {list(problem.task_names)}."
+                    f"{did_you_mean(feature.task, problem.task_names)}"
+                )

@@ -1,0 +1,215 @@
+"""Packed rows, from memory or from files, as batches in a seeded order."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from tfmtl.declare.layout import GROUP, LABELS, PSEUDO, WEIGHTS, has_pseudo, layout_of
+from tfmtl.declare.problem import ProblemSpec
+from tfmtl.errors import DataError
+
+SHUFFLE_ROWS = 1 << 18
+READ_ROWS = 1 << 14
+
+
+class Rows(Protocol):
+    """Packed rows of one split."""
+
+    def batches(
+        self, batch_size: int, *, seed: int | None = None, skip: int = 0
+    ) -> tf.data.Dataset:
+        """Batches of packed tensors; shuffled where a seed is given, the same for the same.
+
+        Args:
+            batch_size: Rows a batch.
+            seed: Decides the order; the rows' own order without one. A shuffled pass leaves
+                out the last, incomplete batch (unless it is the only one).
+            skip: Batches to leave out at the start, for resuming.
+        """
+
+    def count(self) -> int:
+        """How many rows there are."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedData:
+    """What a model is trained on.
+
+    Attributes:
+        train: Training rows.
+        validation: Rows that decide when to stop.
+        table_rows: Rows of each feature's table, by feature name.
+    """
+
+    train: Rows
+    validation: Rows
+    table_rows: Mapping[str, int]
+
+
+class ArrayRows:
+    """Packed rows in memory.
+
+    Args:
+        arrays: Packed tensors or arrays, all with the same number of rows.
+
+    Raises:
+        DataError: Their numbers of rows differ, or there is none.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray | tf.Tensor]):
+        # Ids of any table fit in 32 bits, which halves what a large log needs.
+        self.tensors = {
+            name: tf.cast(value, tf.int32) if name.startswith("ids_") else tf.constant(value)
+            for name, value in arrays.items()
+        }
+        rows = {name: int(value.shape[0]) for name, value in self.tensors.items()}
+        if len(set(rows.values())) != 1:
+            raise DataError(f"packed tensors need one number of rows; got {rows}.")
+        self._count = next(iter(rows.values()))
+
+    def count(self) -> int:
+        """How many rows there are."""
+        return self._count
+
+    def batches(
+        self, batch_size: int, *, seed: int | None = None, skip: int = 0
+    ) -> tf.data.Dataset:
+        """See `Rows.batches`."""
+        rows = self._count
+
+        # Without control flow there is nothing to convert, and looking for it is a tenth of the
+        # cost of a slot with many small scenes.
+        @tf.autograph.experimental.do_not_convert
+        def following(start):
+            end = tf.minimum(start + batch_size, rows)
+            return {name: value[start:end] for name, value in self.tensors.items()}
+
+        @tf.autograph.experimental.do_not_convert
+        def chosen(places):
+            return {name: tf.gather(value, places) for name, value in self.tensors.items()}
+
+        if seed is None:
+            starts = tf.data.Dataset.range(skip * batch_size, rows, batch_size)
+            return starts.map(following, num_parallel_calls=1).prefetch(4)
+        order = np.random.default_rng(seed).permutation(rows)
+        steps = max(rows // batch_size, 1)
+        order = tf.constant(order[: steps * batch_size].reshape(steps, -1)[skip:], tf.int32)
+        places = tf.data.Dataset.from_tensor_slices(order)
+        return places.map(chosen, num_parallel_calls=1).prefetch(4)
+
+
+class FileRows:
+    """Packed rows in TFRecord files of tf.Examples, streamed.
+
+    Order is shuffled within `SHUFFLE_ROWS` rows and across files; write training rows in no
+    particular order if they are many more than that.
+
+    Args:
+        problem: The declaration, from which the files' columns follow.
+        files: Paths; `.gz` is decompressed.
+    """
+
+    def __init__(self, problem: ProblemSpec, files: Sequence[str]):
+        if not files:
+            raise DataError("no files of packed rows; was the split empty?")
+        self.problem, self.files = problem, sorted(files)
+        self._count: int | None = None
+
+    def count(self) -> int:
+        """How many rows there are; counted once, by reading the files."""
+        if self._count is None:
+            total = (
+                self._records(self.files)
+                .batch(READ_ROWS)
+                .reduce(np.int64(0), lambda n, batch: n + tf.shape(batch, out_type=tf.int64)[0])
+            )
+            self._count = int(total)
+        return self._count
+
+    def batches(
+        self, batch_size: int, *, seed: int | None = None, skip: int = 0
+    ) -> tf.data.Dataset:
+        """See `Rows.batches`."""
+        if seed is None:
+            records = self._records(self.files)
+        else:
+            files = np.random.default_rng(seed).permutation(self.files)
+            records = self._records(files, interleave=True)
+            # Keras may begin a data set twice: both times it is the same.
+            records = records.shuffle(SHUFFLE_ROWS, seed=seed, reshuffle_each_iteration=False)
+        several = seed is not None and self.count() >= batch_size
+        batches = records.batch(batch_size, drop_remainder=several).skip(skip)
+        spec = packed_spec(self.problem)
+        return batches.map(
+            lambda batch: _narrow(tf.io.parse_example(batch, spec)), num_parallel_calls=2
+        ).prefetch(4)
+
+    def load(self) -> ArrayRows:
+        """Reads all rows into memory."""
+        parts: list[dict[str, np.ndarray]] = list(self.batches(READ_ROWS).as_numpy_iterator())
+        if not parts:
+            raise DataError(f"no rows in {self.files}.")
+        return ArrayRows({k: np.concatenate([p[k] for p in parts]) for k in parts[0]})
+
+    def _records(self, files, interleave: bool = False) -> tf.data.Dataset:
+        def read(path):
+            gzipped = tf.strings.regex_full_match(path, r".*\.gz")
+            return tf.data.TFRecordDataset(
+                path, compression_type=tf.where(gzipped, "GZIP", ""), buffer_size=8 << 20
+            )
+
+        paths = tf.data.Dataset.from_tensor_slices(list(files))
+        return paths.interleave(
+            read,
+            cycle_length=4 if interleave else 1,
+            block_length=16,
+            num_parallel_calls=2 if interleave else None,
+            deterministic=True,
+        )
+
+
+def packed_spec(problem: ProblemSpec) -> dict[str, tf.io.FixedLenFeature]:
+    """Parsing spec of packed rows."""
+    layout = layout_of(problem)
+    spec = {}
+    for side in layout.sides:
+        if layout.id_columns[side]:
+            spec[f"ids_{side}"] = tf.io.FixedLenFeature([layout.id_columns[side]], tf.int64)
+        if layout.number_columns[side]:
+            spec[f"numbers_{side}"] = tf.io.FixedLenFeature(
+                [layout.number_columns[side]], tf.float32
+            )
+    for name in (LABELS, WEIGHTS, *((PSEUDO,) if has_pseudo(problem) else ())):
+        spec[name] = tf.io.FixedLenFeature([len(problem.tasks)], tf.float32)
+    if problem.request_id or problem.user_id:
+        spec[GROUP] = tf.io.FixedLenFeature([], tf.int64)
+    return spec
+
+
+def label_moments(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each task's observed labels, `[tasks]`; NaN of none."""
+    count, total, square = np.zeros(3, object)
+    for batch in numpy_batches(rows, READ_ROWS):
+        observed = batch[WEIGHTS] > 0
+        labels = np.where(observed, batch[LABELS], 0).astype(np.float64)
+        count = count + observed.sum(0)
+        total = total + labels.sum(0)
+        square = square + (labels**2).sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = total / count
+        return mean, np.sqrt(np.maximum(square / count - mean**2, 0))
+
+
+def numpy_batches(rows: Rows, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+    """Batches in the rows' own order, as arrays."""
+    return iter(rows.batches(batch_size).as_numpy_iterator())
+
+
+def _narrow(packed):
+    return {
+        name: tf.cast(value, tf.int32) if name.startswith("ids_") else value
+        for name, value in packed.items()
+    }

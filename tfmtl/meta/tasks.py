@@ -1,0 +1,282 @@
+"""Tasks to meta-train on: rows in two disjoint halves, one to adapt to and one to judge by.
+
+A pass over the tasks is a pass over the rows: each is in one half of one task, or among the few
+that fill no further step.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from tfmtl.declare.features import UNKNOWN
+from tfmtl.declare.layout import WEIGHTS, layout_of
+from tfmtl.declare.meta import Meta
+from tfmtl.declare.problem import ProblemSpec
+from tfmtl.errors import DataError
+from tfmtl.features.rows import ArrayRows, Rows
+
+SUPPORT, QUERY, OBJECTIVES = "support", "query", "objectives"
+
+
+class Tasks(Protocol):
+    """Meta-batches of tasks."""
+
+    @property
+    def steps(self) -> int:
+        """Meta-batches of a pass."""
+
+    def batches(self, seed: int, skip: int = 0) -> tf.data.Dataset:
+        """Meta-batches in a seeded order.
+
+        Each has `support` and `query`, packed tensors `[tasks, rows, …]`, and `objectives`,
+        boolean `[tasks, trained tasks]`: whose losses count.
+
+        Args:
+            seed: Decides which rows make a task, and the tasks' order.
+            skip: Meta-batches to leave out at the start, for resuming.
+        """
+
+
+def tasks_of(
+    problem: ProblemSpec, rows: Rows, meta: Meta, *, batch_size: int, objectives: int
+) -> Tasks:
+    """The tasks that the settings declare.
+
+    Args:
+        problem: The declaration.
+        rows: Training rows.
+        meta: The settings.
+        batch_size: Rows of a task, where the settings do not say.
+        objectives: How many tasks of the problem are trained.
+
+    Raises:
+        DataError: There are too few rows, or tasks are groups and the rows are not in memory.
+    """
+    tasks = _tasks_of(problem, rows, meta, meta.task_rows or batch_size, objectives)
+    return _Hidden(tasks, problem, meta.hide) if meta.hide else tasks
+
+
+def _tasks_of(problem: ProblemSpec, rows: Rows, meta: Meta, most: int, objectives: int) -> Tasks:
+    if meta.group is None:
+        return _RandomTasks(rows, meta, most, objectives)
+    if not isinstance(rows, ArrayRows):
+        raise DataError(
+            f"meta: tasks={meta.tasks!r} gathers the rows of each value, and so needs all of them "
+            "in memory: give FileRows(…).load(), or declare tasks='random'."
+        )
+    return _GroupTasks(problem, rows, meta, most, objectives)
+
+
+class _RandomTasks:
+    """Random batches; their objectives all, or one in turn."""
+
+    def __init__(self, rows: Rows, meta: Meta, most: int, objectives: int) -> None:
+        self.rows, self.count, self.objectives = rows, meta.tasks_per_step, objectives
+        self.in_turn = meta.tasks == "objective"
+        self.half = min(most, rows.count() // self.count) // 2
+        if not self.half:
+            raise DataError(
+                f"meta: {rows.count()} training rows do not make {self.count} tasks of two rows; "
+                "lower tasks_per_step."
+            )
+
+    @property
+    def steps(self) -> int:
+        """See `Tasks`."""
+        return self.rows.count() // (self.count * 2 * self.half)
+
+    def batches(self, seed: int, skip: int = 0) -> tf.data.Dataset:
+        """See `Tasks`."""
+        size = self.count * 2 * self.half
+
+        @tf.autograph.experimental.do_not_convert
+        def halved(step, packed):
+            shaped = {
+                name: tf.reshape(t, [self.count, 2, self.half, *t.shape[1:]])
+                for name, t in packed.items()
+            }
+            return {
+                SUPPORT: {name: t[:, 0] for name, t in shaped.items()},
+                QUERY: {name: t[:, 1] for name, t in shaped.items()},
+                OBJECTIVES: self._objectives(step),
+            }
+
+        found = self.rows.batches(size, seed=seed, skip=skip)
+        return tf.data.Dataset.zip((tf.data.Dataset.counter(skip), found)).map(halved)
+
+    def _objectives(self, step: tf.Tensor) -> tf.Tensor:
+        if not self.in_turn:
+            return tf.ones([self.count, self.objectives], tf.bool)
+        # Counted through steps too, so that three objectives share four places evenly.
+        turns = step * self.count + tf.range(self.count, dtype=step.dtype)
+        return tf.one_hot(turns % self.objectives, self.objectives, True, False, dtype=tf.bool)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Chunks:
+    """Rows of tasks, `[tasks, half]`, with −1 where a task has fewer."""
+
+    support: np.ndarray
+    query: np.ndarray
+
+
+class _GroupTasks:
+    """Rows with one value of a feature; large groups are cut, small ones put together."""
+
+    def __init__(
+        self, problem: ProblemSpec, rows: ArrayRows, meta: Meta, most: int, objectives: int
+    ) -> None:
+        self.rows, self.count, self.objectives = rows, meta.tasks_per_step, objectives
+        assert meta.group is not None
+        values = ids_of(problem, rows, meta.group)
+        _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
+        small = sizes < 2 * meta.min_rows
+        # The small ones are one more group.
+        self.group = np.where(small[group], len(sizes), group.reshape(-1))
+        sizes = np.bincount(self.group)
+        sizes = sizes[sizes >= 2]
+        self.most = meta.task_rows or _usual(sizes, 2 * meta.min_rows, most)
+        self.most -= self.most % 2
+        self.tasks = int(_pieces(sizes, self.most).sum())
+        if self.tasks < self.count:
+            raise DataError(
+                f"meta: tasks={meta.tasks!r} finds {len(sizes)} groups and {self.tasks} tasks, "
+                f"fewer than tasks_per_step={self.count}; lower that, task_rows or min_rows."
+            )
+
+    @property
+    def steps(self) -> int:
+        """See `Tasks`."""
+        return self.tasks // self.count
+
+    def batches(self, seed: int, skip: int = 0) -> tf.data.Dataset:
+        """See `Tasks`."""
+        chunks = self.chunks(seed)
+        size = self.steps * self.count
+
+        def steps(places):
+            shape = [self.steps, self.count, places.shape[1]]
+            return tf.constant(places[:size].reshape(shape)[skip:], tf.int32)
+
+        every = tf.ones([self.count, self.objectives], tf.bool)
+        places = tf.data.Dataset.from_tensor_slices((steps(chunks.support), steps(chunks.query)))
+
+        @tf.autograph.experimental.do_not_convert
+        def gathered(support, query):
+            return {
+                SUPPORT: self._gather(support),
+                QUERY: self._gather(query),
+                OBJECTIVES: every,
+            }
+
+        return places.map(gathered, num_parallel_calls=1).prefetch(2)
+
+    def chunks(self, seed: int) -> _Chunks:
+        """The rows of each task of a pass, tasks in a seeded order."""
+        rng = np.random.default_rng(seed)
+        order = rng.permutation(len(self.group))
+        order = order[np.argsort(self.group[order], kind="stable")]
+        group = self.group[order]
+        starts = np.flatnonzero(np.r_[True, group[1:] != group[:-1]])
+        sizes = np.diff(np.r_[starts, len(group)])
+        pieces = -(-sizes // self.most)
+        # Row r of a group of s falls into piece r·pieces // s: pieces differ by a row at most.
+        at = np.arange(len(group)) - np.repeat(starts, sizes)
+        piece = at * np.repeat(pieces, sizes) // np.repeat(sizes, sizes)
+        task = np.repeat(np.cumsum(pieces) - pieces, sizes) + piece
+        lengths = np.bincount(task)
+        within = np.arange(len(group)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        # The first half of a task's rows, in random order as they are, adapts.
+        half = np.repeat(lengths // 2, lengths)
+        width = -(-self.most // 2)
+        support, query = (np.full([len(lengths), width], -1, np.int64) for _ in range(2))
+        first = within < half
+        support[task[first], within[first]] = order[first]
+        query[task[~first], (within - half)[~first]] = order[~first]
+        whole = np.flatnonzero(lengths >= 2)
+        tasks = rng.permutation(whole)
+        return _Chunks(support[tasks], query[tasks])
+
+    def _gather(self, places: tf.Tensor) -> dict[str, tf.Tensor]:
+        missing = places < 0
+        # Places without a row hold the half's own rows once more, which no task observes: what is
+        # normalised over a batch, or treats scenes apart, then sees no row of another task.
+        rows = tf.reduce_sum(tf.cast(places >= 0, tf.int32), axis=1, keepdims=True)
+        again = tf.math.floormod(tf.range(places.shape[1])[tf.newaxis], rows)
+        places = tf.gather(places, again, batch_dims=1)
+        found = {name: tf.gather(value, places) for name, value in self.rows.tensors.items()}
+        found[WEIGHTS] = tf.where(missing[..., tf.newaxis], 0.0, found[WEIGHTS])
+        return found
+
+
+class _Hidden:
+    """Tasks of which some features are unknown."""
+
+    def __init__(self, tasks: Tasks, problem: ProblemSpec, names: Sequence[str]) -> None:
+        self.tasks = tasks
+        self.columns = {
+            f"ids_{side}": np.array(
+                [
+                    s.feature.name in names
+                    for s in layout_of(problem, (side,)).ids
+                    for _ in range(s.width)
+                ]
+            )
+            for side in layout_of(problem).sides
+        }
+
+    @property
+    def steps(self) -> int:
+        """See `Tasks`."""
+        return self.tasks.steps
+
+    def batches(self, seed: int, skip: int = 0) -> tf.data.Dataset:
+        """See `Tasks`."""
+
+        @tf.autograph.experimental.do_not_convert
+        def hidden(batch):
+            return {**batch, **{half: self._hide(batch[half]) for half in (SUPPORT, QUERY)}}
+
+        return self.tasks.batches(seed, skip).map(hidden)
+
+    def _hide(self, packed: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        found = dict(packed)
+        for name, columns in self.columns.items():
+            if columns.any():
+                # The places that a short list leaves empty stay so.
+                ids = packed[name]
+                found[name] = tf.where(columns & (ids >= 0), tf.cast(UNKNOWN, ids.dtype), ids)
+        return found
+
+
+def ids_of(problem: ProblemSpec, rows: ArrayRows, feature: str) -> np.ndarray:
+    """A feature's id on every row, `[rows]`.
+
+    Args:
+        problem: The declaration.
+        rows: Packed rows.
+        feature: A feature with one id a row.
+    """
+    for side in layout_of(problem).sides:
+        for slots in layout_of(problem, (side,)).ids:
+            if slots.feature.name == feature:
+                return rows.tensors[f"ids_{side}"][:, slots.start].numpy()
+    raise KeyError(feature)
+
+
+def _pieces(sizes: np.ndarray, most: int) -> np.ndarray:
+    """Tasks of at least two rows that groups of so many rows are cut into."""
+    return np.minimum(-(-sizes // most), sizes // 2)
+
+
+def _usual(sizes: np.ndarray, least: int, most: int) -> int:
+    """The size of the group that the median row is in: larger ones are cut, smaller ones padded."""
+    if not len(sizes):
+        return least
+    ordered = np.sort(sizes)
+    reached = np.cumsum(ordered)
+    usual = int(ordered[np.searchsorted(reached, reached[-1] / 2)])
+    return int(np.clip(usual + usual % 2, least, max(most, least)))

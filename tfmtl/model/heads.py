@@ -1,0 +1,239 @@
+"""Towers and logits, and the links between tasks."""
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+
+from tfmtl.declare.problem import ProblemSpec
+from tfmtl.declare.tasks import BALANCED_SQRT, Task
+from tfmtl.errors import SpecError, did_you_mean
+from tfmtl.layers.mlp import MLP
+from tfmtl.losses.per_example import log1mexp, product_log_prob
+
+CONV_SEMANTICS = ("ctcvr_direct", "cvr_click", "esmm", "mtms", "mtms_literal")
+
+Outputs = dict[str, dict[str, tf.Tensor]]
+
+
+class Heads(keras.layers.Layer):
+    """Maps `{task: [batch, width]}` to each task's logit and prediction `[batch]`.
+
+    What the conversion heads of a funnel (ctr, cvr, ctcvr) mean is `conv_semantics`, the field's
+    largest hidden ambiguity:
+
+    | `conv_semantics` | ctcvr is | trained |
+    |---|---|---|
+    | `ctcvr_direct` | a head of its own (AITM, MTReclib) | every task on its own space |
+    | `cvr_click` | pCTR·pCVR, without a loss of its own (classic CVR) | ctr, cvr on clicks |
+    | `esmm` | pCTR·pCVR (Ma et al., SIGIR 2018, eq. 1) | ctr and ctcvr on all rows, not cvr |
+    | `mtms` | pCTR·pCVR (Tan et al., MTMS, eq. 2) | every task on its own space |
+    | `mtms_literal` | the same | the same, but cvr on all rows |
+
+    MTMS prints the loss of its second term over all impressions, which would teach the conversion
+    head the rate of clicks with a conversion and make the product too small by a click-through
+    rate; its text gives click-to-conversion data to that head. `mtms` is the text,
+    `mtms_literal` the print.
+
+    Products are taken in log space, where small probabilities keep their gradients.
+
+    Args:
+        problem: The declaration.
+        tower_units: Widths of each task's tower below its logit.
+        dropout: Share dropped after each tower layer.
+        batch_norm: Whether tower layers are normalised.
+        conv_semantics: As above. Without a funnel only `ctcvr_direct` has a meaning.
+
+    Raises:
+        SpecError: The problem has no funnel, or the name is unknown.
+    """
+
+    def __init__(
+        self,
+        problem: ProblemSpec,
+        *,
+        tower_units=(128, 64),
+        dropout: float = 0.0,
+        batch_norm: bool = False,
+        conv_semantics: str = "ctcvr_direct",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        check_semantics(problem, conv_semantics)
+        self.problem, self.conv_semantics = problem, conv_semantics
+        self.tasks = direct_tasks(problem, conv_semantics)
+        self.trained = trained_tasks(problem, conv_semantics)
+        self.towers = {
+            t: MLP(tower_units, dropout=dropout, batch_norm=batch_norm, name=f"tower_{t}")
+            for t in self.tasks
+        }
+        self.logits = {t: keras.layers.Dense(1, name=f"logit_{t}") for t in self.tasks}
+        # Label means and deviations of regressions; see `adapt`.
+        self.shift = {t: self._constant(f"shift_{t}", 0.0) for t in self._regressions()}
+        self.scale = {t: self._constant(f"scale_{t}", 1.0) for t in self._regressions()}
+        # Of no use without a loss, and so not among `served_parts`.
+        self.balance = {
+            t: self._constant(f"balance_{t}", 1.0)
+            for t in self.trained
+            if problem.task(t).positive_weight == BALANCED_SQRT
+        }
+
+    def call(self, representations, training=False, served_only: bool = False) -> Outputs:
+        """Returns `{task: {"logit": [batch], "prediction": [batch]}}`.
+
+        A product also has its `log_prob`. A regression's `logit` is in units of the training
+        labels' standard deviation, its prediction in the label's own unit.
+
+        Args:
+            representations: `{task: [batch, width]}`.
+            training: Whether dropout and normalisation train.
+            served_only: Leaves out the tasks that are not served, and computes nothing for them.
+        """
+        outputs: Outputs = {}
+        for task in self.served_tasks() if served_only else self.tasks:
+            hidden = self.towers[task](representations[task], training=training)
+            logit = self.logits[task](hidden)[:, 0]
+            if task in self.shift:
+                prediction = self.shift[task] + self.scale[task] * logit
+            else:
+                prediction = tf.sigmoid(logit)
+            outputs[task] = {"logit": logit, "prediction": prediction}
+        funnel = self.problem.funnel()
+        if funnel is not None and self.conv_semantics != "ctcvr_direct":
+            ctr, cvr, ctcvr = funnel
+            log_prob = product_log_prob(outputs[ctr]["logit"], outputs[cvr]["logit"])
+            outputs[ctcvr] = {
+                "logit": log_prob - log1mexp(log_prob),
+                "log_prob": log_prob,
+                "prediction": tf.exp(log_prob),
+            }
+        wanted = self.problem.served if served_only else self.problem.tasks
+        return {task.name: outputs[task.head or task.name] for task in wanted}
+
+    def labels_of(self, task: str) -> str:
+        """The task whose labels and sample space train a task's logit: its own, but for one."""
+        funnel = self.problem.funnel()
+        if self.conv_semantics == "mtms_literal" and funnel is not None and task == funnel[1]:
+            return funnel[2]
+        return task
+
+    def served_tasks(self) -> tuple[str, ...]:
+        """Tasks whose own logits the served predictions need, in order."""
+        needed = {task.name for task in self.problem.served}
+        funnel = self.problem.funnel()
+        if funnel is not None and self.conv_semantics != "ctcvr_direct":
+            needed |= set(funnel[:2])
+        return tuple(task for task in self.tasks if task in needed)
+
+    def served_parts(self) -> list[keras.layers.Layer | tf.Variable]:
+        """What the served tasks' predictions are made with, and nothing of the others'."""
+        kept = self.served_tasks()
+        parts: list[keras.layers.Layer | tf.Variable] = []
+        for of_task in (self.towers, self.logits, self.shift, self.scale):
+            parts += [of_task[t] for t in kept if t in of_task]
+        return parts
+
+    def standardized(self, task: str, labels: tf.Tensor) -> tf.Tensor:
+        """A regression's labels in units of the training labels' deviation."""
+        return (labels - self.shift[task]) / self.scale[task]
+
+    def class_weights(self, task: str, labels: tf.Tensor) -> tf.Tensor | None:
+        """What a binary task's class weights multiply the rows' losses by; `None` for nothing.
+
+        Args:
+            task: A trained binary task.
+            labels: `[batch]`, each in `[0, 1]`; a soft label has parts of both weights.
+        """
+        declared = self.problem.task(task)
+        positive: float | tf.Variable = self.balance.get(task, declared.positive_weight)
+        negative = declared.negative_weight
+        if task not in self.balance and positive == negative == 1:
+            return None
+        return labels * positive + (1 - labels) * negative
+
+    def adapt(self, mean: np.ndarray, std: np.ndarray) -> None:
+        """Starts every head at the training rows' mean prediction.
+
+        A logit that starts at the base rate spares the first epoch from learning it (our
+        choice). Where classes are weighted the rate is that of weighted rows, which is where a
+        constant's loss is least; `focal` starts there too. Weights that are `balanced_sqrt` are
+        set, and stay at 1 where a class is missing. Call on a built layer.
+
+        Args:
+            mean: Mean label of each task on its own space, `[tasks]`; NaN is passed over.
+            std: Standard deviation likewise.
+        """
+        for task, weight in self.balance.items():
+            rate = mean[self.problem.task_names.index(self.labels_of(task))]
+            weight.assign(np.sqrt((1 - rate) / rate) if 0 < rate < 1 else 1.0)
+        for index, task in enumerate(self.problem.task_names):
+            if task not in self.tasks or not np.isfinite(mean[index]):
+                continue
+            if task in self.shift:
+                self.shift[task].assign(mean[index])
+                self.scale[task].assign(std[index] if std[index] > 0 else 1.0)
+            else:
+                rate = float(np.clip(mean[index], 1e-6, 1 - 1e-6))
+                start = np.log(rate) - np.log1p(-rate) + self._log_odds_of_weights(task)
+                self.logits[task].bias.assign([start])
+
+    def freeze_to_identity(self) -> None:
+        """Makes each logit the representation `[batch, 1]` plus the base rate, and trains nothing.
+
+        For a backbone that ends in logits of its own. Call before the layer is built, on heads
+        without towers.
+        """
+        for logit in self.logits.values():
+            logit.kernel_initializer = keras.initializers.Ones()
+            logit.trainable = False
+
+    def _log_odds_of_weights(self, task):
+        if task not in self.trained:
+            return 0.0
+        declared = self.problem.task(task)
+        positive = float(self.balance.get(task, declared.positive_weight))
+        return np.log(positive) - np.log(declared.negative_weight)
+
+    def _regressions(self):
+        return [t for t in self.tasks if self.problem.task(t).kind == "regression"]
+
+    def _constant(self, name, value):
+        return self.add_weight(
+            name=name, initializer=keras.initializers.Constant(value), trainable=False
+        )
+
+
+def direct_tasks(problem: ProblemSpec, conv_semantics: str) -> tuple[str, ...]:
+    """Tasks with a logit of their own, in order; the others are products or share a head."""
+    funnel = problem.funnel()
+    product = funnel[2] if funnel and conv_semantics != "ctcvr_direct" else None
+    return tuple(t.name for t in problem.tasks if t.name != product and t.head is None)
+
+
+def trained_tasks(problem: ProblemSpec, conv_semantics: str) -> tuple[str, ...]:
+    """Tasks with a loss of their own, in order."""
+    funnel = problem.funnel()
+    without = {"cvr_click": 2, "esmm": 1}.get(conv_semantics)
+    passive = funnel[without] if funnel and without is not None else None
+    return tuple(t.name for t in problem.tasks if t.trained and t.name != passive)
+
+
+def impression_tasks(problem: ProblemSpec, conv_semantics: str) -> tuple[str, ...]:
+    """Served binary tasks with a logit of their own that are observed on every row."""
+    tasks: list[Task] = [problem.task(t) for t in direct_tasks(problem, conv_semantics)]
+    return tuple(t.name for t in tasks if t.kind == "binary" and t.observed_if is None and t.served)
+
+
+def check_semantics(problem: ProblemSpec, conv_semantics: str) -> None:
+    """Refuses a meaning the problem's tasks do not have."""
+    if conv_semantics not in CONV_SEMANTICS:
+        raise SpecError(
+            f"conv_semantics={conv_semantics!r} is none of {list(CONV_SEMANTICS)}."
+            f"{did_you_mean(conv_semantics, CONV_SEMANTICS)}"
+        )
+    if conv_semantics != "ctcvr_direct" and problem.funnel() is None:
+        raise SpecError(
+            f"conv_semantics={conv_semantics!r} multiplies two heads into a third, which needs "
+            "three binary tasks: binary('ctr', label='click'), binary('cvr', label='conversion', "
+            "observed_if='click') and binary('ctcvr', label='conversion'); tasks are "
+            f"{list(problem.task_names)}."
+        )

@@ -1,0 +1,127 @@
+"""The fine-tuning of MTMS: one task's network on frozen tables of several components (fig. 2c)."""
+
+import os
+from collections.abc import Sequence
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfmtl import registry
+from tfmtl.declare.experiment import ExperimentConfig
+from tfmtl.declare.layout import LABELS, WEIGHTS, layout_of
+from tfmtl.features.rows import ArrayRows
+from tfmtl.model.heads import Heads
+from tfmtl.model.multitask import MultiTaskModel
+from tfmtl.mtms.embedding_update import declared
+from tfmtl.mtms.frozen import ComponentTables, Concatenated, FrozenFields, Name
+from tfmtl.mtms.passes import seed_of, settle, train_passes
+from tfmtl.mtms.store import Component, component_path, load_network, save_network
+from tfmtl.mtms.units import SceneRows, part_of, sides
+
+
+def fine_tune(
+    experiment: ExperimentConfig,
+    scene: str,
+    task: str,
+    rows: SceneRows,
+    tables: ComponentTables,
+    components: Sequence[Name],
+    *,
+    slot: int,
+    folder: str,
+    previous: str | None = None,
+) -> list[dict[str, float]]:
+    """Trains one task's network of one scene; no table changes.
+
+    Args:
+        experiment: Problem and settings, with `mtms`.
+        scene: Whose rows.
+        task: Whose labels.
+        rows: All rows of the scene to train on; those on which the task is observed are used.
+        tables: Updated tables of at least the components.
+        components: Those the network reads.
+        slot: The slot's number.
+        folder: Gets `network.npz`.
+        previous: The folder that the slot before left for the same scene and task.
+
+    Returns:
+        The mean training losses of each pass.
+    """
+    mtms, settings, problem = declared(experiment), experiment.training, experiment.problem
+    index = problem.task_names.index(task)
+    rows = rows.take(rows.weights[:, index] > 0)
+    seed = seed_of(settings.seed, slot, "fine_tune", scene, task)
+    keras.utils.set_random_seed(seed)
+    fields = frozen_fields(experiment, scene, tables, components)
+    model = fine_tuned(experiment, scene, task, fields)
+    packed = ArrayRows(
+        {
+            **sides(layout_of(problem), rows.ids, rows.numbers),
+            LABELS: rows.labels[:, [index]],
+            WEIGHTS: rows.weights[:, [index]],
+        }
+    )
+    settle(model, settings, packed, cold=previous is None)
+    network = network_variables(model), model.dense_variables, [model.optimizer]
+    if previous is not None:
+        load_network(os.path.join(previous, "network.npz"), *network, fields.input_names)
+    history = train_passes(
+        model,
+        packed,
+        passes=mtms.fine_tune_epochs,
+        batch_size=settings.batch_size,
+        seed=seed,
+        what=f"the fine-tuning of task {task!r} in scene {scene!r}",
+    )
+    save_network(os.path.join(folder, "network.npz"), *network, fields.input_names)
+    return history
+
+
+def fine_tuned(
+    experiment: ExperimentConfig, scene: str, task: str, fields: FrozenFields
+) -> MultiTaskModel:
+    """The network of one task in one scene, on frozen fields."""
+    mtms, model = declared(experiment), experiment.model
+    part = part_of(experiment.problem, mtms.features_of(experiment.problem, scene), [task])
+    return MultiTaskModel(
+        part,
+        embedding=fields,
+        backbone=Concatenated([task]),
+        heads=Heads(
+            part,
+            tower_units=tuple(mtms.fine_tune_units),
+            dropout=model.tower_dropout,
+            batch_norm=model.tower_batch_norm,
+            name="heads",
+        ),
+        balancer=registry.build("balancer", {"name": "fixed"}, [task], []),
+        l2=model.l2,
+    )
+
+
+def frozen_fields(
+    experiment: ExperimentConfig, scene: str, tables: ComponentTables, components: Sequence[Name]
+) -> FrozenFields:
+    """What the networks of a scene read."""
+    problem = experiment.problem
+    mtms = declared(experiment)
+    part = part_of(problem, mtms.features_of(problem, scene), [problem.task_names[0]])
+    return FrozenFields(problem, part, tables, components)
+
+
+def network_variables(model: MultiTaskModel) -> list[tf.Variable]:
+    """A fine-tuned network's variables, without the tables it reads."""
+    return [*model.backbone.variables, *model.heads.variables]
+
+
+def component_tables(
+    experiment: ExperimentConfig, folder: str, components: Sequence[Name]
+) -> ComponentTables:
+    """The tables of components, from a slot's folder."""
+    problem, mtms = experiment.problem, declared(experiment)
+    found = {}
+    for scene, owner in components:
+        unit = mtms.unit_of(problem, owner)
+        found[scene, owner] = Component.load(component_path(folder, scene, owner, unit))
+    names = [s.feature.name for s in layout_of(problem).ids]
+    return ComponentTables(found, names)

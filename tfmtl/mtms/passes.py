@@ -1,0 +1,69 @@
+"""Plain passes over a slot's rows, for networks that keep no row back to choose an epoch by."""
+
+import dataclasses
+import math
+import zlib
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfmtl.declare.experiment import Training
+from tfmtl.features.rows import Rows, label_moments
+from tfmtl.model.multitask import MultiTaskModel
+from tfmtl.training.epochs import compile_model
+
+
+def seed_of(seed: int, slot: int, *names: str) -> int:
+    """A seed that follows from names alone, so that a new scene changes no other's."""
+    return zlib.crc32(repr((seed, slot, *names)).encode())
+
+
+def settle(model: MultiTaskModel, settings: Training, rows: Rows, *, cold: bool) -> None:
+    """Builds a model and its optimizers; without an earlier slot, its heads start at the means.
+
+    Args:
+        model: Any model.
+        settings: Names and rates of the optimizers.
+        rows: Training rows, at least one.
+        cold: Whether there is no earlier slot.
+    """
+    tf.config.experimental.enable_op_determinism()
+    # The steps of earlier slots count on, so that a rate which falls would have fallen by now.
+    compile_model(model, dataclasses.replace(settings, decay="none"))
+    model(next(iter(rows.batches(min(rows.count(), settings.batch_size)))))
+    model.optimizer.build(model.dense_variables)
+    model.embedding_optimizer.build(model.tables)
+    if cold:
+        model.heads.adapt(*label_moments(rows))
+
+
+def train_passes(
+    model: MultiTaskModel, rows: Rows, *, passes: int, batch_size: int, seed: int, what: str
+) -> list[dict[str, float]]:
+    """Trains a compiled model and returns the mean losses of each pass.
+
+    Raises:
+        FloatingPointError: The loss is no finite number any more.
+    """
+    # Nothing in a step is Python's control flow over tensors, and without looking for it a trace
+    # takes half the time, which is much where parts are many and small.
+    traced = tf.function(model.train_step, autograph=False)
+    step: Any = None
+    history = []
+    for number in range(passes):
+        model.reset_metrics()
+        losses: dict[str, Any] = {}
+        batches = rows.batches(batch_size, seed=seed + number)
+        # Concrete: TensorFlow would warn of a function that is traced anew in each part.
+        step = step or traced.get_concrete_function(batches.element_spec)
+        for packed in batches:
+            losses = step(packed)
+        history.append({name: float(np.asarray(loss)) for name, loss in losses.items()})
+        if not math.isfinite(history[-1]["loss"]):
+            raise FloatingPointError(
+                f"the training loss of {what} is {history[-1]['loss']} in pass {number}: it "
+                "diverged. Lower training.learning_rate, or look for enormous numbers among "
+                "labels and features."
+            )
+    return history

@@ -1,0 +1,294 @@
+"""The parts of a slot: what each depends on, which are there, and how the others are trained.
+
+A part is the embedding update of a unit of tasks in a scene, or the fine-tuning of a task in a
+scene. It says of itself (`about.json`) what it was trained on, as a hash.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+from absl import logging
+from tqdm import tqdm
+
+from tfmtl.declare.experiment import ExperimentConfig
+from tfmtl.mtms.embedding_update import declared, network_of, update_embeddings
+from tfmtl.mtms.fine_tuning import component_tables, fine_tune
+from tfmtl.mtms.frozen import Name
+from tfmtl.mtms.store import Building, read_about, target_folder, update_folder
+from tfmtl.mtms.units import SceneRows, digest, part_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What is trained alone: the update of a unit's tables, or a task's fine-tuning."""
+
+    kind: str
+    scene: str
+    tasks: tuple[str, ...]
+
+    def folder(self, slot_folder: str) -> str:
+        """Where the part lies in a slot's folder."""
+        if self.kind == "update":
+            return update_folder(slot_folder, self.scene, self.tasks)
+        return target_folder(slot_folder, self.scene, self.tasks[0])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Job:
+    """A part to be trained, as a process of its own may read it."""
+
+    part: Part
+    experiment: str
+    rows: str
+    components: Sequence[Name]
+    slot: int
+    folder: str
+    previous: str | None
+    about: dict[str, Any]
+
+
+class Parts:
+    """A slot in training: which of its parts are there, and which are to be trained."""
+
+    def __init__(
+        self,
+        experiment: ExperimentConfig,
+        slot: int,
+        folder: str,
+        previous: str | None,
+        work: str,
+        pool: concurrent.futures.Executor | None,
+        verbose: int,
+    ):
+        self.experiment, self.mtms = experiment, declared(experiment)
+        self.slot, self.folder, self.previous, self.work = slot, folder, previous, work
+        self.pool, self.verbose = pool, verbose
+        self.rows: dict[str, str] = {}
+        self.of_scenes: dict[str, SceneRows] = {}
+        self.observed: dict[str, list[int]] = {}
+        units = self.mtms.units(experiment.problem)
+        self.declared: list[Name] = [
+            (scene, owner)
+            for scene in self.mtms.scenes
+            for unit in units
+            for owner in self.mtms.owners(unit)
+        ]
+
+    def note(self, scene: str, rows: SceneRows) -> None:
+        """Keeps a scene's rows where its parts find them."""
+        self.rows[scene] = os.path.join(self.work, f"{len(self.rows)}.npz")
+        rows.save(self.rows[scene])
+        self.of_scenes[scene] = rows
+        self.observed[scene] = [int(count) for count in (rows.weights > 0).sum(axis=0)]
+
+    def finish(self, what: str, parts: Sequence[Part]) -> None:
+        """Trains those of the parts that are not there."""
+        jobs = [job for part in parts if (job := self._job(part)) is not None]
+        bar = tqdm(
+            total=len(parts),
+            initial=len(parts) - len(jobs),
+            desc=f"slot {self.slot}: {what}",
+            unit=" parts",
+            disable=None if self.verbose else True,
+        )
+        with bar:
+            for _ in _results(jobs, self.pool):
+                bar.update()
+
+    def _job(self, part: Part) -> Job | None:
+        path = part.folder(self.folder)
+        former = None if self.previous is None else part.folder(self.previous)
+        former_about = None if former is None else read_about(former)
+        if former_about is None:
+            former = None
+        wanted = self._components(part)
+        there = read_about(path)
+        if there is not None:
+            recorded, known = ([(s, o) for s, o in there[of]] for of in ("components", "declared"))
+            # What was added since to those a network reads is read from the next slot on.
+            if set(recorded) == set(wanted) & set(known):
+                if there["fingerprint"] == self._fingerprint(part, recorded, former_about):
+                    return None
+        problem = self.experiment.problem
+        if not any(
+            self.observed[part.scene][problem.task_names.index(task)] for task in part.tasks
+        ):
+            self._keep(part, path, former)
+            return None
+        about = {
+            "fingerprint": self._fingerprint(part, wanted, former_about),
+            "slot": self.slot,
+            "components": wanted,
+            "declared": self.declared,
+        }
+        return Job(
+            part,
+            self.experiment.to_json(),
+            self.rows[part.scene],
+            wanted,
+            self.slot,
+            self.folder,
+            former,
+            about,
+        )
+
+    def _keep(self, part: Part, path: str, former: str | None) -> None:
+        about = None if former is None else read_about(former)
+        # A network cannot stay whose tables are gone with their scene.
+        if about is None or not all(
+            read_about(self._update_of(*name)) for name in about["components"]
+        ):
+            former = None
+        logging.warning(
+            "Slot %d has no row of scene %r to train %s on; %s.",
+            self.slot,
+            part.scene,
+            " and ".join(part.tasks),
+            "it has none yet" if former is None else "what the slot before had stays",
+        )
+        if former is None or about is None:
+            # Other rows may have left something.
+            shutil.rmtree(path, ignore_errors=True)
+        elif read_about(path) != about:
+            with Building(path, about) as building:
+                shutil.copytree(former, building, dirs_exist_ok=True)
+
+    def _components(self, part: Part) -> list[Name]:
+        """Components that a fine-tuned network is to read: those that were ever trained."""
+        if part.kind == "update":
+            return []
+        problem = self.experiment.problem
+        return [
+            (scene, owner)
+            for scene, owner in self.mtms.inputs_of(problem, part.scene, part.tasks[0])
+            if read_about(self._update_of(scene, owner)) is not None
+        ]
+
+    def _update_of(self, scene: str, owner: str) -> str:
+        unit = self.mtms.unit_of(self.experiment.problem, owner)
+        return update_folder(self.folder, scene, unit)
+
+    def _fingerprint(
+        self, part: Part, components: Sequence[Name], former: Mapping[str, Any] | None
+    ) -> str:
+        """A hash of all that a part depends on, and of nothing else."""
+        problem, model = self.experiment.problem, self.experiment.model
+        features = self.mtms.features_of(problem, part.scene)
+        training, mtms = self.experiment.training, self.mtms
+        used = {
+            name: getattr(training, name)
+            for name in (
+                "batch_size",
+                "learning_rate",
+                "embedding_learning_rate",
+                "optimizer",
+                "embedding_optimizer",
+                "seed",
+            )
+        }
+        if part.kind == "update":
+            network = dataclasses.asdict(network_of(self.experiment, part.tasks))
+            used |= {
+                "epochs": training.epochs,
+                "shared": mtms.shared,
+                "min_count": mtms.min_count,
+                "expire_after": mtms.expire_after,
+            }
+        else:
+            network = {
+                name: getattr(model, name)
+                for name in ("dim", "tower_dropout", "tower_batch_norm", "l2")
+            }
+            used |= {"epochs": mtms.fine_tune_epochs, "units": mtms.fine_tune_units}
+        own = part_of(problem, features, part.tasks)
+        plain = {
+            "problem": own.to_json(),
+            "network": network,
+            "training": used,
+            "slot": self.slot,
+            "rows": digest(problem, own, self.of_scenes[part.scene]),
+            "former": former and former["fingerprint"],
+            "components": components,
+            "tables": [
+                (read_about(self._update_of(*name)) or {})["fingerprint"] for name in components
+            ],
+        }
+        text = json.dumps(plain, sort_keys=True, default=list)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@contextlib.contextmanager
+def processes(workers: int) -> Iterator[concurrent.futures.Executor | None]:
+    """Processes that train parts at the same time; `None` for this one alone.
+
+    They serve a whole slot: each has TensorFlow to import before it is of use.
+    """
+    if workers <= 1:
+        yield None
+        return
+    threads = max((os.cpu_count() or 1) // workers, 1)
+    pool = concurrent.futures.ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(threads,)
+    )
+    try:
+        yield pool
+    finally:
+        # After an error, what has not begun would otherwise be trained before it is seen.
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _results(jobs: Sequence[Job], pool: concurrent.futures.Executor | None) -> Iterator[None]:
+    """Trains parts and yields as each is done."""
+    if pool is None:
+        for job in jobs:
+            train_part(job)
+            yield
+        return
+    for future in concurrent.futures.as_completed([pool.submit(train_part, job) for job in jobs]):
+        future.result()
+        yield
+
+
+def _begin(threads: int) -> None:
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+
+
+def train_part(job: Job) -> None:
+    """Trains one part; its folder appears when it is whole."""
+    experiment = ExperimentConfig.from_json(job.experiment)
+    part, rows = job.part, SceneRows.load(job.rows)
+    about = dict(job.about)
+    with Building(part.folder(job.folder), about) as folder:
+        if part.kind == "update":
+            about["losses"] = update_embeddings(
+                experiment,
+                part.scene,
+                part.tasks,
+                rows,
+                slot=job.slot,
+                folder=folder,
+                previous=job.previous,
+            )
+        else:
+            tables = component_tables(experiment, job.folder, job.components)
+            about["losses"] = fine_tune(
+                experiment,
+                part.scene,
+                part.tasks[0],
+                rows,
+                tables,
+                job.components,
+                slot=job.slot,
+                folder=folder,
+                previous=job.previous,
+            )

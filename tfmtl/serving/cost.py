@@ -1,0 +1,170 @@
+"""What a request costs, in multiply-adds: the currency in which models of a stage are compared.
+
+Counted is what the exported graphs compute, by the shapes of the layers' inputs and outputs:
+
+- matrix products of a row with weights: dense layers, experts, gates, towers, logits, the joint
+  layer of the numbers, projections of tables of another width;
+- products between parts of a row: a gate's mixing of experts (experts · width), attention, the
+  dot products of DLRM, of which only the `F(F − 1)/2` pairs above the diagonal count, `D` each;
+- elementwise products: `h_u ⊙ h_a`, a number's field `x·w`, weights of a list's values, batch
+  normalisation's scale, a regression's unit (1).
+
+Look-ups, additions, activations, divisions and the total value's handful of operations cost 0,
+and so does what only unserved tasks need: a teacher's head is not in the graph. (A part that a
+backbone computes for all its tasks in one product, such as the gates of MMoE, counts whole.)
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tfmtl.declare.layout import GROUP, LABELS, PSEUDO, WEIGHTS
+from tfmtl.features.rows import packed_spec
+from tfmtl.model.multitask import MultiTaskModel
+from tfmtl.serving.towers import join_vectors, tower_vector, traced
+
+# Matrix products, and what says that the first factor is transposed.
+PRODUCTS = {"MatMul": "transpose_a", "BatchMatMulV2": "adj_x", "BatchMatMulV3": "adj_x"}
+OPAQUE = {"PartitionedCall", "StatefulPartitionedCall", "If", "StatelessIf", "While"}
+OPAQUE |= {"StatelessWhile", "BatchMatMul", "XlaLaunch"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Multiply-adds of a model, by how often a request needs them.
+
+    Args:
+        user: Once a request.
+        ad: Once an ad, unless its vector is cached.
+        pair: Once an ad, always.
+    """
+
+    user: int = 0
+    ad: int = 0
+    pair: int = 0
+
+
+def cost_of(model: MultiTaskModel) -> Cost:
+    """Counts a model's multiply-adds; without towers, all of them are of the pair.
+
+    Args:
+        model: Any model, trained or not.
+    """
+    packed = _one_row(model)
+    model(packed)
+    specs = {name: tf.TensorSpec(value.shape, value.dtype) for name, value in packed.items()}
+    if model.backbone.tower_sides is None:
+        return Cost(pair=_count(model.predict_served, specs))
+    user, ad = (
+        _count(functools.partial(tower_vector, model, tower), specs) for tower in ("user", "ad")
+    )
+    one_vector, two_vectors = (
+        tf.TensorSpec([rows, model.backbone.width], tf.float32) for rows in (1, 2)
+    )
+    join = functools.partial(join_vectors, model)
+    one, two = _count(join, one_vector, one_vector), _count(join, one_vector, two_vectors)
+    # What a second ad adds is the pair's; the rest is done to the user's vector alone.
+    return Cost(user=user + 2 * one - two, ad=ad, pair=two - one)
+
+
+def request_macs(costs: Sequence[Cost], *, ads: int, cached: float = 0.0) -> float:
+    """Multiply-adds of one request: `Σ C_user + N·((1 − cached)·C_ad + C_pair)`, over models.
+
+    Separate models each make a vector of the user and of every ad; that is what one model for
+    several tasks saves.
+
+    Args:
+        costs: Of every model that the request is scored by.
+        ads: How many ads the request has, `N`.
+        cached: Share of ads whose vectors are at hand.
+
+    Raises:
+        ValueError: The number or the share is out of range.
+
+    Example:
+        >>> request_macs([Cost(user=100, ad=50, pair=10)], ads=20, cached=0.5)
+        800.0
+    """
+    if ads < 0:
+        raise ValueError(f"ads={ads}; a request has at least 0 ads.")
+    if not 0.0 <= cached <= 1.0:
+        raise ValueError(f"cached={cached}; a share lies from 0 to 1.")
+    return float(sum(c.user + ads * ((1.0 - cached) * c.ad + c.pair) for c in costs))
+
+
+def _one_row(model: MultiTaskModel) -> dict[str, tf.Tensor]:
+    without = (LABELS, WEIGHTS, PSEUDO, GROUP)
+    return {
+        name: tf.zeros([1, *feature.shape], tf.int32 if name.startswith("ids_") else tf.float32)
+        for name, feature in packed_spec(model.problem).items()
+        if name not in without
+    }
+
+
+def _count(function: Callable, *specs: Any) -> int:
+    """Multiply-adds of a function of rows, whose number the `specs` fix."""
+    graph = traced(function, *specs).graph
+    rows = graph.inputs[: len(tf.nest.flatten(specs))]
+    of_rows = _all_from([op for tensor in rows for op in tensor.consumers()], _readers)
+    needed = _all_from([tensor.op for tensor in graph.outputs], _sources)
+    return sum(_macs(op) for op in of_rows & needed)
+
+
+def _all_from(first: Sequence[tf.Operation], following: Callable) -> set[tf.Operation]:
+    found: set[tf.Operation] = set()
+    waiting = list(first)
+    while waiting:
+        op = waiting.pop()
+        if op not in found:
+            found.add(op)
+            waiting += following(op)
+    return found
+
+
+def _readers(op: tf.Operation) -> list[tf.Operation]:
+    return [reader for tensor in op.outputs for reader in tensor.consumers()]
+
+
+def _sources(op: tf.Operation) -> list[tf.Operation]:
+    return [tensor.op for tensor in op.inputs]
+
+
+def _macs(op: tf.Operation) -> int:
+    if op.type == "Mul" and op.outputs[0].dtype.is_floating:
+        return _size(op.outputs[0])
+    if op.type == "Einsum":
+        terms = op.get_attr("equation").decode().split("->")[0].split(",")
+        sizes: dict[str, int] = {}
+        for term, tensor in zip(terms, op.inputs, strict=True):
+            sizes.update(zip(term, _shape(tensor), strict=True))
+        return math.prod(sizes.values())
+    if op.type in PRODUCTS:
+        left, right = op.inputs
+        transposed = op.get_attr(PRODUCTS[op.type])
+        inner = _shape(left)[-2 if transposed else -1]
+        if left is right:
+            # A Gram matrix, of which the pairs above the diagonal are read.
+            *batch, rows, columns = _shape(op.outputs[0])
+            return math.prod(batch) * rows * (columns - 1) // 2 * inner
+        return _size(op.outputs[0]) * inner
+    if op.type in OPAQUE:
+        raise NotImplementedError(
+            f"operation {op.name!r} is a {op.type}, whose inside is not counted; write the layer "
+            "without a tf.function or a tensor condition of its own."
+        )
+    return 0
+
+
+def _size(tensor: tf.Tensor) -> int:
+    return math.prod(_shape(tensor))
+
+
+def _shape(tensor: tf.Tensor) -> list[int]:
+    shape = tensor.shape
+    if not shape.is_fully_defined():
+        raise ValueError(f"{tensor.name} has shape {shape}, which does not follow from one row's.")
+    return shape.as_list()

@@ -1,0 +1,172 @@
+"""From a trained model to a SavedModel: raw features in, predictions out.
+
+Signatures:
+
+- `serving_default`: serialised tf.Examples `[batch]` to `{task: [batch]}`.
+- `predict`: raw columns by name, `[batch]` or `[batch, n]` for lists, to the same.
+- `transform_features`: serialised tf.Examples to the packed tensors the model reads.
+- `user_tower`, `ad_tower`, `rank`: of a backbone of towers; see `tfmtl.serving.towers`.
+
+The transform graph is inside; labels, towers of training-only tasks, balancer and optimizers
+are not.
+"""
+
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+
+import tensorflow as tf
+
+from tfmtl.data import columns as features
+from tfmtl.declare.layout import GROUP
+from tfmtl.declare.problem import ProblemSpec
+from tfmtl.declare.total_value import TotalValue
+from tfmtl.errors import DataError
+from tfmtl.features.raw import dense_columns, example_spec
+from tfmtl.model.multitask import MultiTaskModel
+from tfmtl.serving.towers import column_specs, tower_signatures, traced
+
+Transform = Callable[[Mapping[str, tf.Tensor]], Mapping[str, tf.Tensor]]
+
+
+class ServingModel(tf.Module):
+    """The model behind the signatures.
+
+    Args:
+        model: A trained model.
+        transform: Dense raw columns to packed tensors: a fitted `Preprocessor`, or the
+            pipeline's Transform. What it holds (tables, assets) must be tracked by it.
+        value: How `rank` makes one value of predictions, for a backbone of towers.
+
+    Raises:
+        SpecError: The value is made of what the model does not serve.
+    """
+
+    def __init__(
+        self, model: MultiTaskModel, transform: Transform, value: TotalValue | None = None
+    ):
+        super().__init__(name="ranker")
+        self.columns = model.problem.feature_columns()
+        self.transform = transform
+        self._apply = model.predict_served
+        # Parts, not the model: its optimizers, its balancer and the heads of tasks that are not
+        # served would be saved along.
+        self.parts = model.served_parts()
+        # Made when asked for: an attribute would be saved with the model, signature or not.
+        self._of_towers = functools.partial(tower_signatures, model, transform, value)
+
+    def signatures(self) -> dict[str, Callable]:
+        """The concrete functions to save, by signature name."""
+        examples = tf.TensorSpec([None], tf.string, "examples")
+        named = column_specs(self.columns)
+        return {
+            "serving_default": traced(self._from_examples, examples),
+            "predict": traced(self._from_columns, **named),
+            "transform_features": traced(self._packed_examples, examples),
+            **self._of_towers(),
+        }
+
+    def _from_examples(self, examples):
+        return self._predict(self._parse(examples))
+
+    def _from_columns(self, **columns):
+        return self._predict(dense_columns(self.columns, columns))
+
+    def _packed_examples(self, examples):
+        packed = self.transform(self._parse(examples))
+        return {name: value for name, value in packed.items() if name != GROUP}
+
+    def _parse(self, examples):
+        parsed = tf.io.parse_example(examples, example_spec(self.columns))
+        return dense_columns(self.columns, parsed)
+
+    def _predict(self, columns):
+        predictions = self._apply(self.transform(columns))
+        return {task: tf.identity(value, name=task) for task, value in predictions.items()}
+
+
+def export(
+    model: MultiTaskModel,
+    transform: Transform,
+    path: str,
+    *,
+    value: TotalValue | None = None,
+    warmup: Sequence[bytes] = (b"",) * 32,
+    extra: Mapping[str, str] | None = None,
+) -> str:
+    """Writes the SavedModel and returns its path.
+
+    Args:
+        model: A trained model.
+        transform: See `ServingModel`.
+        path: Folder to write.
+        value: How `rank` makes one value of predictions, for a backbone of towers; read for no
+            other.
+        warmup: Serialised tf.Examples that TensorFlow Serving runs before the first request,
+            so that it is not the slow one; by default rows whose every value is missing.
+        extra: Texts to keep in `assets.extra/`, by file name.
+
+    Raises:
+        SpecError: The value is made of what the model does not serve.
+    """
+    serving = ServingModel(model, transform, value)
+    tf.saved_model.save(serving, path, signatures=serving.signatures())
+    folder = os.path.join(path, "assets.extra")
+    tf.io.gfile.makedirs(folder)
+    if warmup:
+        _write_warmup(folder, warmup)
+    for name, text in (extra or {}).items():
+        with tf.io.gfile.GFile(os.path.join(folder, name), "w") as file:
+            file.write(text)
+    return path
+
+
+def to_examples(problem: ProblemSpec, columns: Mapping[str, Sequence]) -> list[bytes]:
+    """Serialises raw feature columns as the tf.Examples that `serving_default` reads.
+
+    Args:
+        problem: The declaration.
+        columns: Values by column name, one a row; lists for list columns; `None` is missing. A
+            value has the text that it has in training: 7.0 beside a gap is "7", true is "True".
+
+    Raises:
+        DataError: A declared column is not given, columns differ in length, or a value is not
+            of its column's type.
+    """
+    declared = problem.feature_columns()
+    missing = [name for name in declared if name not in columns]
+    if missing:
+        raise DataError(f"columns {missing} are declared but not given; got {list(columns)}.")
+    arrays = {n: features.declared(c, columns[n]) for n, c in declared.items()}
+    rows = {name: len(array) for name, array in arrays.items()}
+    if len(set(rows.values())) > 1:
+        raise DataError(f"columns need one number of rows; got {rows}.")
+    examples = [tf.train.Example() for _ in range(max(rows.values()))]
+    for name, column in declared.items():
+        for example, value in zip(examples, arrays[name].to_pylist(), strict=True):
+            values = value if isinstance(value, list) else [] if value is None else [value]
+            _put(example.features.feature[name], column.dtype, values)
+    return [example.SerializeToString() for example in examples]
+
+
+def _put(feature, dtype, values):
+    if dtype == "string":
+        feature.bytes_list.value.extend(value.encode() for value in values)
+    elif dtype == "int64":
+        feature.int64_list.value.extend(values)
+    else:
+        feature.float_list.value.extend(values)
+
+
+def _write_warmup(folder, examples):
+    # Imported here: only whoever exports for TensorFlow Serving needs its protos.
+    from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+    request = predict_pb2.PredictRequest()
+    request.model_spec.signature_name = "serving_default"
+    request.inputs["examples"].CopyFrom(tf.make_tensor_proto(list(examples), tf.string))
+    log = prediction_log_pb2.PredictionLog(
+        predict_log=prediction_log_pb2.PredictLog(request=request)
+    )
+    with tf.io.TFRecordWriter(os.path.join(folder, "tf_serving_warmup_requests")) as writer:
+        writer.write(log.SerializeToString())

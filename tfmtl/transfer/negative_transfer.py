@@ -1,0 +1,227 @@
+"""Trains a multi-task model and its single-task twins, and reports what sharing gave."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from tfmtl import registry
+from tfmtl.declare.experiment import ExperimentConfig
+from tfmtl.declare.problem import ProblemSpec
+from tfmtl.errors import SpecError
+from tfmtl.features.rows import READ_ROWS, PackedData, Rows
+from tfmtl.metrics.bootstrap import Interval
+from tfmtl.metrics.packed import Predicted, predict_packed
+from tfmtl.model.heads import trained_tasks
+from tfmtl.transfer.gates import GateUse
+from tfmtl.transfer.intervals import check_metric, gain, over_rows, over_seeds
+from tfmtl.transfer.report import TaskTransfer, TransferReport, epoch_cosines
+from tfmtl.transfer.runs import Outcome, Watch, digest_of, outcome_of
+from tfmtl.transfer.twins import TaskRows, twin_of
+
+
+def negative_transfer(
+    experiment: ExperimentConfig,
+    data: PackedData,
+    test_rows: Rows,
+    *,
+    seeds: Sequence[int] | int = 3,
+    metric: str = "auc",
+    regression_metric: str = "mse",
+    log_every: int | None = None,
+    log_rows: int = 4096,
+    samples: int = 1000,
+    level: float = 0.95,
+    directory: str | None = None,
+    verbose: int = 1,
+) -> TransferReport:
+    """Compares a multi-task model with one single-task twin a served task, seed by seed.
+
+        report = tfmtl.negative_transfer(experiment, prepared.data, prepared.test, seeds=5)
+        print(report)
+        tfmtl.draw_transfer(report)
+
+    Twins are made by `tfmtl.transfer.twins.twin_of`: the same backbone, sizes, settings, seed and
+    rows, with one task alone. It takes `seeds · (1 + served tasks)` trainings.
+
+    Args:
+        experiment: The multi-task experiment. Its training seed gives way to `seeds`.
+        data: Training and validation rows.
+        test_rows: Rows on which all are measured, each task on its own space.
+        seeds: Seeds, or how many, from the experiment's own on. From two on intervals are
+            Student's over seeds; of a single one, a paired bootstrap over requests (or users),
+            or rows where neither is declared.
+        metric: What the gain of binary tasks is measured in: `auc`, `gauc`, `log_loss`, `ne` or
+            `mae`.
+        regression_metric: That of regressions: `mse`, `rmse`, `mae` or `r2`.
+        log_every: Steps between two measurements of the gradients' cosines; four times an epoch
+            by default. An epoch without one is NaN.
+        log_rows: Training rows to measure them on.
+        samples: Resamples of the bootstrap; each measures both models again, so that fewer spare
+            minutes where there are millions of test rows.
+        level: Of the intervals.
+        directory: Where results are kept, training by training, in a folder for each experiment,
+            seed and rows: what is there is not trained again, and a training that was killed
+            goes on from its last checkpoint. Nothing is kept without it.
+        verbose: 1 shows a bar over the trainings, 2 a line an epoch too, 0 nothing.
+
+    Raises:
+        SpecError: Fewer than two tasks are trained, a metric is not known, or `seeds` has none or
+            one twice.
+        DataError: See `tfmtl.run.train`.
+    """
+    problem, part = experiment.problem, _backbone(experiment)
+    trained = trained_tasks(problem, experiment.model.conv_semantics or part.conv_semantics)
+    compared = _compared(problem, trained, metric, regression_metric)
+    chosen = _seeds(experiment, seeds)
+    steps = max(data.train.count() // experiment.training.batch_size, 1)
+    watch = None
+    if not part.separate_embeddings:
+        watch = Watch(every=log_every or max(steps // 4, 1), rows=log_rows)
+    together: list[Outcome] = []
+    alone: dict[str, list[Outcome]] = {name: [] for name in compared}
+    # A twin's rows follow from these and its problem: they are read once, not once a training.
+    digest = "" if directory is None else digest_of(data.train, data.validation, test_rows)
+    run = functools.partial(
+        outcome_of,
+        directory=directory,
+        rows_digest=digest,
+        verbose=2 if verbose == 2 else 0,
+    )
+    total = len(chosen) * (1 + len(compared))
+    with tqdm(total=total, unit=" trainings", disable=not verbose) as bar:
+        for seed in chosen:
+            seeded = experiment.replace_path("training.seed", seed)
+            bar.set_description(f"seed {seed}, together")
+            together.append(run("together", seeded, data, test_rows, watch=watch, gates=True))
+            bar.update()
+            for name in compared:
+                bar.set_description(f"seed {seed}, {name} alone")
+                twin = twin_of(seeded, name)
+                train, validation, test = (
+                    TaskRows(rows, problem, twin.problem)
+                    for rows in (data.train, data.validation, test_rows)
+                )
+                narrowed = PackedData(train, validation, data.table_rows)
+                alone[name].append(run(f"{name}-alone", twin, narrowed, test))
+                bar.update()
+            if len(chosen) > 1:
+                # Only the rows of a single seed are drawn from.
+                for outcomes in (together, *alone.values()):
+                    outcomes[-1].predictions.clear()
+    tasks = {
+        name: _over_seeds(problem, name, bare, alone[name], together, level)
+        for name, bare in compared.items()
+    }
+    over = "seeds"
+    if len(chosen) == 1:
+        truth = _truth(test_rows)
+        over = _unit(problem, truth)
+        for name, bare in compared.items():
+            both = (alone[name][0], together[0])
+            interval = _over_rows(problem, name, bare, truth, both, samples, level)
+            tasks[name] = dataclasses.replace(tasks[name], gain=interval)
+    return TransferReport(
+        seeds=chosen,
+        tasks=tasks,
+        cosines=None if watch is None else epoch_cosines([o.log for o in together], trained, steps),
+        gates=_mean_entropy([o.gates for o in together]),
+        over=over,
+        level=level,
+    )
+
+
+def _backbone(experiment):
+    return registry.get("backbone", experiment.model.backbone.get("name", ""))
+
+
+def _compared(problem, trained, metric, regression_metric) -> dict[str, str]:
+    if len(trained) < 2:
+        raise SpecError(
+            "negative_transfer compares several tasks with each alone; trained here are "
+            f"{list(trained)}."
+        )
+    compared = {t.name: metric if t.kind == "binary" else regression_metric for t in problem.served}
+    for name, bare in compared.items():
+        check_metric(problem.task(name).kind, bare)
+    if "gauc" in compared.values() and not (problem.request_id or problem.user_id):
+        raise SpecError(
+            "metric='gauc' is within requests or users, and the problem declares neither. Give "
+            "ProblemSpec(request_id=…), or take metric='auc'."
+        )
+    return compared
+
+
+def _seeds(experiment, seeds) -> tuple[int, ...]:
+    first = experiment.training.seed
+    chosen = tuple(range(first, first + seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise SpecError(
+            f"seeds={seeds!r}: give how many, at least 1, or distinct seeds such as (1, 2, 3)."
+        )
+    return chosen
+
+
+def _over_seeds(
+    problem: ProblemSpec,
+    task: str,
+    metric: str,
+    alone: Sequence[Outcome],
+    together: Sequence[Outcome],
+    level: float,
+) -> TaskTransfer:
+    full = problem.metric_name(task, metric)
+    of_one, of_all = ([o.metrics[full] for o in outcomes] for outcomes in (alone, together))
+    gains = [gain(metric, a, b) for a, b in zip(of_one, of_all, strict=True)]
+    return TaskTransfer(
+        metric=full,
+        together=tuple(of_all),
+        alone=tuple(of_one),
+        gain=over_seeds(gains, level=level),
+    )
+
+
+def _over_rows(
+    problem: ProblemSpec,
+    task: str,
+    metric: str,
+    truth: Predicted,
+    both: Sequence[Outcome],
+    samples: int,
+    level: float,
+) -> Interval:
+    index = problem.task_names.index(task)
+    seen = truth.weights[:, index] > 0
+    alone, together = (outcome.predictions[task][seen] for outcome in both)
+    return over_rows(
+        problem.task(task).kind,
+        metric,
+        truth.labels[seen, index],
+        alone,
+        together,
+        groups=None if truth.groups is None else truth.groups[seen],
+        samples=samples,
+        level=level,
+    )
+
+
+def _truth(rows: Rows) -> Predicted:
+    """The rows' labels, with no model's predictions."""
+    return predict_packed(lambda packed: {}, rows.batches(READ_ROWS))
+
+
+def _unit(problem: ProblemSpec, truth: Predicted) -> str:
+    if truth.groups is None:
+        return "rows"
+    return "requests" if problem.request_id else "users"
+
+
+def _mean_entropy(by_seed: Sequence[tuple[GateUse, ...]]) -> tuple[GateUse, ...]:
+    return tuple(
+        dataclasses.replace(
+            same[0], entropy=tuple(np.mean([gate.entropy for gate in same], axis=0).tolist())
+        )
+        for same in zip(*by_seed, strict=True)
+    )
