@@ -8,7 +8,6 @@ of the files' content; TFX's drivers of ExampleGen go by size and time.
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -30,6 +29,7 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tqdm import tqdm
 
 from components.example_shards import Encoder
+from tfmtl.data.fingerprint import fingerprint
 from tfmtl.data.parquet import open_file
 from tfmtl.data.readers import Source, open_table
 from tfmtl.data.sources import files_of
@@ -158,17 +158,6 @@ def parts_of(experiment: ExperimentConfig) -> tuple[Replay, TotalValue]:
             "value=TotalValue(actions={…}) would."
         )
     return experiment.replay, experiment.value
-
-
-def fingerprint(path: str, source: Source) -> str:
-    """A hash of the names and the content of a table's files."""
-    digest = hashlib.blake2b(digest_size=16)
-    for file in files_of(path, source):
-        digest.update(os.path.basename(file).encode() + b"\0")
-        with open(file, "rb") as opened:
-            while block := opened.read(1 << 22):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def write_replay(

@@ -107,7 +107,8 @@ def files_of(path: str, source: Source) -> list[str]:
     for match in matches:
         if os.path.isdir(match):
             if chosen or not _is_hidden(match):
-                files += sorted(_below(match, match, source, ()))
+                root = match if chosen else os.path.dirname(match)
+                files += sorted(_below(match, root, source, ()))
         elif _counts(match, os.path.dirname(match), source, chosen):
             files += [match] if _is_file(match) else []
     if not files:
