@@ -34,6 +34,7 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from pipeline import console
+from tfmtl.text import LINE_BREAK, printable
 
 DEFAULT_CONFIG = "simulated_ads"
 
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = None if options.verbose else explanation(error)
         if message is None:
             raise
-        print(f"\nerror: {message}", file=sys.stderr)
+        print(f"\nerror: {printable(message, keep=LINE_BREAK)}", file=sys.stderr)
         return 1
     return 0
 

@@ -21,7 +21,7 @@ from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.features.raw import dense_columns, example_spec
 from tfmtl.metrics.sliced import SlicedMetrics, format_table, slice_name
 from tfmtl.replay.report import Consistency
-from tfmtl.text import aligned
+from tfmtl.text import aligned, printable
 
 EXAMPLE_GEN = "ArrowExampleGen"
 
@@ -210,7 +210,7 @@ def _notes(outcome: Outcome) -> list[str]:
 def _anomaly_lines(outcome: Outcome) -> list[str]:
     lines = []
     for split, columns in outcome.anomalies.items():
-        listed = textwrap.shorten(", ".join(columns), 70, placeholder=" …")
+        listed = printable(textwrap.shorten(", ".join(columns), 70, placeholder=" …"))
         lines.append(f"ExampleValidator: split {split!r} is unlike the schema in {listed}")
     return lines
 

@@ -11,6 +11,7 @@ from tfmtl.data.texts import Unparsable
 from tfmtl.data.types import arrow_schema, typed, unparsable_value
 from tfmtl.declare.features import Column
 from tfmtl.errors import DataError
+from tfmtl.text import printable
 
 __all__ = ["Source", "open_table"]
 
@@ -51,6 +52,12 @@ def open_table(
     """
     source = source or Source()
     files = files_of(path, source)
+    for file in files:
+        if printable(file) != file:
+            raise DataError(
+                f"file {file!r}: the name holds characters that cannot be shown, such as line "
+                "breaks. Give the file another name."
+            )
     reader = READERS[same_format(files, source)]
     parts = [(_place(reader, file, source), _read(reader, file, columns, source)) for file in files]
     return _chained(path, columns, parts, places or Places())

@@ -1,6 +1,7 @@
 """Running counts: of odd values with the first place they were seen, and of labels."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -71,6 +72,49 @@ class Oddities:
             for (k, where, what), o in self._seen.items()
             if k == kind
         ]
+
+
+@dataclasses.dataclass
+class Extremes:
+    """The ends of a column's values, and how they compare with the others.
+
+    Attributes:
+        count: Values.
+        least: The least; infinite of none.
+        most: The greatest.
+        size: Sum of absolute values.
+    """
+
+    count: int = 0
+    least: float = math.inf
+    most: float = -math.inf
+    size: float = 0.0
+
+    def add(self, values: np.ndarray) -> None:
+        """Takes in finite values, float64 `[n]`."""
+        if len(values):
+            self.count += len(values)
+            self.least = min(self.least, float(values.min()))
+            self.most = max(self.most, float(values.max()))
+            self.size += float(np.abs(values).sum())
+
+    def largest(self) -> float:
+        """The value that is furthest from 0."""
+        return self.most if self.most >= -self.least else self.least
+
+    def steps(self) -> float | None:
+        """Steps of float32 between the ends; `None` where all values are one, or there is none."""
+        if self.least >= self.most:
+            return None
+        return (self.most - self.least) / float(np.spacing(np.float32(abs(self.largest()))))
+
+    def times_the_rest(self) -> float:
+        """How many times the largest is the mean size of the others; 0 of fewer than ten."""
+        if self.count < 10:
+            return 0.0
+        largest = abs(self.largest())
+        rest = (self.size - largest) / (self.count - 1)
+        return largest / rest if rest > 0 else 0.0
 
 
 def no_labels(task: Task) -> dict[str, Any]:

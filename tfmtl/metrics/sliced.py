@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from tfmtl.text import printable
+
 MISSING = "(missing)"
 """What a slice is called whose rows have no value."""
 Slice = tuple[tuple[str, str | int | float], ...]
@@ -78,7 +80,7 @@ class SlicedMetrics:
 
 
 def slice_name(key: Slice) -> str:
-    """A slice in words.
+    """A slice in words, `printable` whatever its value holds.
 
     Example:
         >>> slice_name((("scene", "search"), ("age", 3)))
@@ -86,7 +88,7 @@ def slice_name(key: Slice) -> str:
         >>> slice_name(())
         'overall'
     """
-    return ", ".join(f"{column}={value}" for column, value in key) or "overall"
+    return printable(", ".join(f"{column}={value}" for column, value in key)) or "overall"
 
 
 def split_name(name: str) -> tuple[str, str, str]:

@@ -26,7 +26,7 @@ from tfmtl.replay.report import (
     format_consistency,
 )
 from tfmtl.replay.scores import Scores, join_scores
-from tfmtl.text import aligned
+from tfmtl.text import LINE_BREAK, aligned, printable
 
 HELP = """\
 Measures early stages on replayed requests, whose retrieved ads were all ranked by the final
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(options)
     except (ValueError, OSError, pa.ArrowException) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error, keep=LINE_BREAK)}", file=sys.stderr)
         return 1
 
 
