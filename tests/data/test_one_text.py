@@ -331,3 +331,16 @@ def test_parquet_has_nulls_of_its_own_so_that_NA_is_a_word_when_served_too(tmp_p
     prepared = prepare(problem, read_table(str(tmp_path / "t.parquet"), problem))
     served = prepared.preprocessor(parsed(problem, {"x": ["NA", ""]}))["ids_context"].numpy()
     assert (served[0] >= 2).all() and (served[1] == 1).all()
+
+
+def test_trees_read_a_frames_ids_as_they_read_those_of_a_file():
+    pytest.importorskip("lightgbm")
+    from tfmtl.boosting.columns import fit_columns
+
+    spec = ProblemSpec(features=(categorical("x"),), tasks=(binary("ctr", label="click"),))
+    train = pa.table({"x": ["7", "10000000001", "True"], "click": [0.0, 1.0, 0.0]})
+    columns = fit_columns(spec, train, most_categories=10)
+    floats = columns.codes(pa.table({"x": [7.0, None, 10000000001.0]}))["x"]
+    known = columns.codes(train)["x"]
+    np.testing.assert_array_equal(floats, [known[0], -2, known[1]])
+    assert columns.codes(pa.table({"x": [True]}))["x"] == known[2]

@@ -28,7 +28,9 @@ from tfmtl.boosting.columns import (
     folds_of,
     require,
 )
+from tfmtl.data.columns import as_arrow
 from tfmtl.data.labels import label_values, numbers, observed
+from tfmtl.data.texts import text_of
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.declare.tasks import Task
 from tfmtl.errors import DataError
@@ -115,7 +117,7 @@ class Boosters:
         group = self.problem.request_id or self.problem.user_id
         groups = None
         if group in rows.column_names:
-            text = rows[group].combine_chunks().cast(pa.string()).fill_null("")
+            text = text_of(as_arrow(rows[group]), exact=False).fill_null("")
             groups = pc.dictionary_encode(text).indices.to_numpy()
         found = Predicted(self.predict(rows), labels, weights, groups)
         return packed_metrics(self.problem, found)

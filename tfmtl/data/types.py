@@ -192,7 +192,7 @@ def _floats(array: pa.Array) -> pa.Array:
         array = array.cast(pa.float64())
     if pa.types.is_floating(array.type):
         values = array.to_numpy(zero_copy_only=False)
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             # An undecided choice is a null, and so NaN becomes one.
             return pa.array(values.astype(np.float32), from_pandas=True)
     # Large integers lose digits as float32; that is what float32 means.
