@@ -11,7 +11,7 @@ from tfmtl.data.table import read_table
 from tfmtl.data.types import arrow_schema
 from tfmtl.declare.problem import ProblemSpec, binary, categorical, numerical, regression
 from tfmtl.declare.split import by_row_number
-from tfmtl.errors import DataError
+from tfmtl.errors import DataError, SpecError
 from tfmtl.features.fit import Preprocessor
 from tfmtl.features.prepare import prepare
 
@@ -79,6 +79,53 @@ def test_spellings_of_many_values_are_counted_in_bounded_memory():
     assert kept <= 3 * 2**17
     words = spellings.line().split()
     assert words[0] == "about" and int(words[1].replace(",", "")) == pytest.approx(3e5, rel=0.02)
+
+
+FUNNEL = (
+    binary("ctr", label="click"),
+    binary("cvr", label="buy", observed_if="click"),
+    binary("ctcvr", label="buy"),
+)
+
+
+def funnel_rows():
+    random = np.random.default_rng(8)
+    click = random.integers(0, 2, ROWS).astype(np.float32)
+    buy = (click * random.integers(0, 2, ROWS)).astype(np.float32)
+    orphan = (click == 0) & (random.random(ROWS) < 0.1)
+    buy[orphan] = 1
+    return {"x": random.random(ROWS).astype(np.float32), "click": click, "buy": buy}, orphan
+
+
+@pytest.mark.parametrize("orphans", ["negative", "positive"])
+def test_a_conversion_without_a_click_is_what_orphans_says_and_is_counted(orphans):
+    rows, orphan = funnel_rows()
+    spec = ProblemSpec(features=(numerical("x"),), tasks=FUNNEL, orphans=orphans)
+    expected = rows["buy"] * rows["click"] if orphans == "negative" else rows["buy"]
+    packed = Preprocessor(spec).fit(rows)
+    np.testing.assert_array_equal(packed["labels"][:, 2], expected)
+    np.testing.assert_array_equal(packed["label_weights"][:, 1], rows["click"])
+    report = check(spec, **rows)
+    positives = sum(split["positives"] for split in report.tasks["ctcvr"].values())
+    assert positives == expected.sum()
+    (line,) = report.warnings
+    assert line.startswith(f"{orphan.sum()} rows have buy without click (kept; drop_if=")
+    said = "negatives of 'ctcvr', which is click and buy: orphans='positive' would"
+    assert (said in line) == (orphans == "negative")
+    assert ("as orphans='positive' says" in line) == (orphans == "positive")
+
+
+def test_a_conversion_whose_click_is_unknown_stays_one():
+    spec = ProblemSpec(features=(numerical("x"),), tasks=FUNNEL)
+    rows = {"x": [1.0, 2, 3], "click": [np.nan, 0, 1], "buy": [1.0, 1, 1]}
+    np.testing.assert_array_equal(Preprocessor(spec).fit(rows)["labels"][:, 2], [1, 0, 1])
+
+
+def test_orphans_survive_json_and_another_word_is_refused():
+    spec = ProblemSpec(features=(numerical("x"),), tasks=FUNNEL, orphans="positive")
+    assert ProblemSpec.from_json(spec.to_json()) == spec
+    with pytest.raises(SpecError, match="orphans='drop' is neither"):
+        ProblemSpec(features=(numerical("x"),), tasks=FUNNEL, orphans="drop")
 
 
 def test_ids_outside_their_range_are_counted_and_named():

@@ -29,7 +29,7 @@ from tfmtl.boosting.columns import (
     require,
 )
 from tfmtl.data.columns import as_arrow
-from tfmtl.data.labels import label_values, numbers, observed
+from tfmtl.data.labels import numbers, observed, task_values
 from tfmtl.data.texts import text_of
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.declare.tasks import Task
@@ -111,7 +111,7 @@ class Boosters:
         labels = np.zeros([rows.num_rows, len(self.problem.tasks)])
         weights = np.zeros_like(labels)
         for index, task in enumerate(self.problem.tasks):
-            values = label_values(task, rows)
+            values = task_values(self.problem, task, rows)
             seen = observed(self.problem, task, rows, values)
             labels[seen, index], weights[seen, index] = values[seen], 1.0
         group = self.problem.request_id or self.problem.user_id
@@ -228,7 +228,7 @@ def train_boosters(
     fold = folds_of(problem, rows["train"], folds=folds, seed=seed)
     means, boosters = {}, {}
     for task in chosen:
-        labels = {split: label_values(task, table) for split, table in rows.items()}
+        labels = {split: task_values(problem, task, table) for split, table in rows.items()}
         seen = {s: observed(problem, task, table, labels[s]) for s, table in rows.items()}
         for split in rows:
             _check_labels(problem, task, split, labels[split][seen[split]])

@@ -13,6 +13,7 @@ from tfmtl.data.labels import (
     numbers,
     observed,
     rows_to_keep,
+    task_values,
     without,
 )
 from tfmtl.data.leaks import EqualColumns, strongest_features
@@ -139,11 +140,7 @@ class Checks:
             if rows:
                 second, first = what.split(" without ")
                 dropped = self.problem.drop_if == (first, second)
-                advice = (
-                    "dropped, as drop_if says"
-                    if dropped
-                    else (f"kept; drop_if=({first!r}, {second!r}) would drop them")
-                )
+                advice = "dropped, as drop_if says" if dropped else self._kept(first, second)
                 report.warnings.append(f"{rows:,} rows have {what} ({advice}).")
         self._judge_splits()
         for task in self.problem.tasks:
@@ -156,6 +153,20 @@ class Checks:
         if report.errors:
             raise DataError("\n- ".join(["the data are not fit for training:", *report.errors]))
         return report
+
+    def _kept(self, first: str, second: str) -> str:
+        problem = self.problem
+        kept = f"kept; drop_if=({first!r}, {second!r}) would drop them"
+        joint = [t.name for t in problem.tasks if t.label == second]
+        negative = [n for n in joint if problem.label_before(problem.task(n)) == first]
+        if negative:
+            kept += (
+                f"; negatives of {', '.join(map(repr, negative))}, which is {first} and {second}: "
+                "orphans='positive' would make them positives"
+            )
+        elif problem.orphans == "positive":
+            kept += f"; positives of {second!r} on all rows, as orphans='positive' says"
+        return kept
 
     def _count_task(
         self, task: Task, batch: pa.RecordBatch, split_ids: np.ndarray, row_numbers: np.ndarray
@@ -201,6 +212,7 @@ class Checks:
         if seen is not None and len(seen) < TEXT_LABELS_SHOWN:
             text = batch.column(batch.schema.names.index(task.label))
             seen.update(v for v in pc.unique(text).to_pylist() if v is not None)
+        values = task_values(self.problem, task, batch)
         chosen = observed(self.problem, task, batch, values)
         for index, split in enumerate(self.split.names):
             counts = self.report.tasks[task.name][split]
@@ -244,6 +256,7 @@ class Checks:
         known = array.is_valid().to_numpy(zero_copy_only=False)
         ids = pc.fill_null(array, 0).to_numpy(zero_copy_only=False)
         known &= ids != ABSENT["int64"]
+        assert feature.size is not None
         outside = known & ((ids < 0) | (ids >= feature.size))
         self._outside[feature.name] += (int(outside.sum()), int(known.sum()))
         what = f"values lie outside 0 … {feature.size - 1} and are all the one unknown id"
@@ -257,6 +270,7 @@ class Checks:
             if line is not None:
                 report.warnings.append(f"column {name!r}: {line}")
         for feature in _identities(self.problem):
+            assert feature.size is not None
             outside, known = self._outside[feature.name]
             if known and outside == known:
                 report.errors.append(

@@ -1,5 +1,6 @@
 """Which rows are train, validation and test, and the folds of the training rows."""
 
+import datetime
 from collections.abc import Sequence
 
 import numpy as np
@@ -159,7 +160,7 @@ def _by_bounds(values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
 def _by_time(split: Split, values: pa.Array, first_row: int) -> np.ndarray:
     assert split.bounds is not None
     bounds = [time_of(bound) for bound in split.bounds]
-    if not isinstance(bounds[0], float):
+    if isinstance(bounds[0], datetime.datetime):
         micros, bad = times.parse(as_text(values), aware=bounds[0].tzinfo is not None)
         if bad is not None:
             bad.reason += f"; the bounds are {split.bounds[0]!r} and {split.bounds[1]!r}"
@@ -167,7 +168,7 @@ def _by_time(split: Split, values: pa.Array, first_row: int) -> np.ndarray:
             raise BadRow(
                 first_row + bad.row, f"split {split}: the value {row!r} of ", f" {bad.reason}."
             )
-        return _by_bounds(micros, np.array([times.micros_of(bound) for bound in bounds]))
+        return _by_bounds(micros, times.micros_of(bounds))
     if pa.types.is_string(values.type):
         number = pc.match_substring_regex(values, r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$")
         good = number.to_numpy(zero_copy_only=False)

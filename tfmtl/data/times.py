@@ -2,6 +2,8 @@
 
 import dataclasses
 import datetime
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,11 +31,11 @@ class NoTime:
     reason: str
 
 
-def micros_of(time: datetime.datetime) -> int:
-    """Microseconds since 1970, in UTC where the time has a zone."""
-    if time.tzinfo is not None:
-        time = time.astimezone(datetime.timezone.utc).replace(tzinfo=None)
-    return (time - EPOCH) // datetime.timedelta(microseconds=1)
+def micros_of(times: Sequence[Any]) -> np.ndarray:
+    """Microseconds since 1970, int64 `[n]`, in UTC where times have zones."""
+    utc = datetime.timezone.utc
+    plain = [t.astimezone(utc).replace(tzinfo=None) if t.tzinfo else t for t in times]
+    return np.array([(t - EPOCH) // datetime.timedelta(microseconds=1) for t in plain])
 
 
 def parse(text: pa.Array, *, aware: bool) -> tuple[np.ndarray, NoTime | None]:
