@@ -1,14 +1,10 @@
 """All that the goldens import from the library, so that a module that moves is renamed here."""
 
-from tfmtl.features.layout import LABELS, WEIGHTS
-from tfmtl.inputs import PackedData
-
 import tfmtl
-
-# A model needs every kind of part but the operations; importing these two registers them all.
-import tfmtl.model
-import tfmtl.operations
-from tfmtl import losses, registry
+from tfmtl import registry
+from tfmtl.declare.layout import LABELS, WEIGHTS
+from tfmtl.features.rows import PackedData
+from tfmtl.losses import per_example as losses
 
 __all__ = ["LABELS", "WEIGHTS", "PackedData", "loss_names", "losses", "names", "registry", "tfmtl"]
 
@@ -19,7 +15,7 @@ def names(kind: str) -> tuple[str, ...]:
 
 
 def loss_names() -> tuple[str, ...]:
-    """The public functions of `tfmtl.losses`, but `hide`, which is no loss and has no number."""
+    """The public functions of `losses.per_example` but `hide`, which is no loss."""
     return tuple(
         name
         for name, part in sorted(vars(losses).items())
