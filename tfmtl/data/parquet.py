@@ -19,6 +19,8 @@ from tfmtl.declare.features import Column
 from tfmtl.errors import DataError
 
 BATCH_ROWS = 65536
+# Names of columns in a damaged file need not be text.
+READING = (pa.ArrowException, OSError, UnicodeError)
 
 
 def open_file(path: str) -> pq.ParquetFile:
@@ -30,10 +32,10 @@ def open_file(path: str) -> pq.ParquetFile:
     pickled_types.close()
     try:
         file = pq.ParquetFile(path)
-        schema = file.schema_arrow
-    except (pa.ArrowException, OSError) as error:
+        pickled_types.refuse(path, file.schema_arrow)
+        file.schema_arrow.names  # noqa: B018  decodes them
+    except READING as error:
         raise DataError(f"file {path} cannot be read as Parquet: {error}") from None
-    pickled_types.refuse(path, schema)
     return file
 
 
@@ -71,7 +73,7 @@ def _batches(
                 arrays.append(_typed(array, column, source, path, done))
             yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
             done += batch.num_rows
-    except (pa.ArrowException, OSError) as error:
+    except READING as error:
         raise DataError(
             f"file {path} cannot be read as Parquet from row {done + 1} on: {error}"
         ) from None
