@@ -163,6 +163,6 @@ def test_labels_splits_and_dates_are_named_by_file_and_line(
 
 def test_a_parquet_column_whose_name_is_no_text_is_refused(tmp_path):
     path = tmp_path / "t.parquet"
-    pq.write_table(pa.table({"x": [1.0], "note": ["a"]}), path, store_schema=False)
+    pq.write_table(pa.table({"x": [1.0], "note": ["a"]}), path)
     path.write_bytes(path.read_bytes().replace(b"note", b"no\xffe"))
     assert f"file {path} cannot be read as Parquet" in fails(path, column("float32"))
