@@ -24,6 +24,7 @@ class TransformAnalyzers:
 
     def moments(self, name, values):
         """See `Analyzers.moments`."""
+        values = tf.cast(values, tf.float64)
         return tft.mean(values), tf.sqrt(tft.var(values))
 
     def quantiles(self, name, values, bins):

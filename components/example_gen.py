@@ -5,6 +5,7 @@ CsvExampleGen hands every value through Python and Beam; here Arrow parses block
 caching, spans and ranges are as in every file-based ExampleGen.
 """
 
+import glob
 import json
 import os
 import re
@@ -14,15 +15,17 @@ from typing import Any
 from absl import logging
 from google.protobuf import json_format, struct_pb2
 from tfx import types
-from tfx.components.example_gen import component, utils
+from tfx.components.example_gen import component, driver, utils
 from tfx.components.util import examples_utils
 from tfx.dsl.components.base import base_beam_executor, executor_spec
+from tfx.orchestration import data_types
 from tfx.proto import example_gen_pb2, range_config_pb2
 from tfx.types import artifact_utils, standard_component_specs
 from tqdm import tqdm
 
 from components.example_shards import Encoder, ShardWriter
 from tfmtl.data.checks import Checks
+from tfmtl.data.fingerprint import fingerprint
 from tfmtl.data.readers import Source
 from tfmtl.data.sources import files_of
 from tfmtl.data.table import split_batches
@@ -30,6 +33,7 @@ from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.declare.split import Sampling, Split
 from tfmtl.durable import seal
+from tfmtl.errors import DataError
 
 REPORT = "data_report.json"
 # Placeholders of TFX's spans, dates and versions.
@@ -71,15 +75,44 @@ def example_gen(
 def _base_and_pattern(path: str, source: Source) -> tuple[str, str]:
     if SPAN.search(path) is None:
         files_of(path, source)
+        # TFX globs what it is given, and a name's own brackets would mean something there.
         if os.path.isdir(path):
-            return path, source.pattern or "*"
+            return glob.escape(path), "*"
         if os.path.isfile(path):
-            # The pattern is a glob, in which a file's own brackets would mean something.
-            name = re.sub(r"([*?[])", r"[\1]", os.path.basename(path))
-            return os.path.dirname(path), name
+            return glob.escape(os.path.dirname(path)), glob.escape(os.path.basename(path))
+    elif os.path.exists(path):
+        raise DataError(
+            f"{path!r} is there, and its name holds a placeholder of TFX, which stands for a "
+            "number. Give the file or the folder another name."
+        )
     parts = path.split(os.sep)
     fixed = next(i for i, part in enumerate(parts) if re.search(r"[*?[]|\{", part))
     return os.sep.join(parts[:fixed]) or os.sep, os.sep.join(parts[fixed:])
+
+
+class Driver(driver.FileBasedDriver):
+    """Adds a hash of the files to what caching goes by: TFX's own is of sizes and seconds."""
+
+    def resolve_exec_properties(
+        self,
+        exec_properties: dict[str, Any],
+        pipeline_info: data_types.PipelineInfo,
+        component_info: data_types.ComponentInfo,
+    ) -> dict[str, Any]:
+        """Returns the parameters with the span, the version and the fingerprint."""
+        resolved = super().resolve_exec_properties(exec_properties, pipeline_info, component_info)
+        config = _custom_config(resolved[standard_component_specs.CUSTOM_CONFIG_KEY])
+        content = fingerprint(_path_of(resolved), Source(**config["source"]))
+        resolved[utils.FINGERPRINT_PROPERTY_NAME] += f"\ncontent:{content}"
+        return resolved
+
+
+def _path_of(exec_properties: dict[str, Any]) -> str:
+    inputs = json_format.Parse(
+        exec_properties[standard_component_specs.INPUT_CONFIG_KEY], example_gen_pb2.Input()
+    )
+    base = exec_properties[standard_component_specs.INPUT_BASE_KEY]
+    return os.path.join(base, inputs.splits[0].pattern)
 
 
 class ArrowExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
@@ -104,16 +137,10 @@ class ArrowExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
             output_dict[standard_component_specs.EXAMPLES_KEY]
         )
         config = _custom_config(exec_properties[standard_component_specs.CUSTOM_CONFIG_KEY])
-        inputs = json_format.Parse(
-            exec_properties[standard_component_specs.INPUT_CONFIG_KEY], example_gen_pb2.Input()
-        )
         split = Split(**config["split"])
-        path = os.path.join(
-            exec_properties[standard_component_specs.INPUT_BASE_KEY], inputs.splits[0].pattern
-        )
         try:
             write_examples(
-                path,
+                _path_of(exec_properties),
                 examples.uri,
                 ProblemSpec.from_json(config["problem"]),
                 split,
@@ -146,6 +173,7 @@ class ArrowExampleGen(component.FileBasedExampleGen):
     """
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(ArrowExampleGenExecutor)
+    DRIVER_CLASS = Driver
 
     def __init__(
         self,

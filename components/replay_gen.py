@@ -8,7 +8,6 @@ of the files' content; TFX's drivers of ExampleGen go by size and time.
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -30,6 +29,8 @@ from tfx.types.component_spec import ChannelParameter, ComponentSpec, ExecutionP
 from tqdm import tqdm
 
 from components.example_shards import Encoder
+from tfmtl.data.fingerprint import fingerprint
+from tfmtl.data.parquet import open_file
 from tfmtl.data.readers import Source, open_table
 from tfmtl.data.sources import files_of
 from tfmtl.declare.experiment import Evaluation, ExperimentConfig, Model, Replay, Training
@@ -159,17 +160,6 @@ def parts_of(experiment: ExperimentConfig) -> tuple[Replay, TotalValue]:
     return experiment.replay, experiment.value
 
 
-def fingerprint(path: str, source: Source) -> str:
-    """A hash of the names and the content of a table's files."""
-    digest = hashlib.blake2b(digest_size=16)
-    for file in files_of(path, source):
-        digest.update(os.path.basename(file).encode() + b"\0")
-        with open(file, "rb") as opened:
-            while block := opened.read(1 << 22):
-                digest.update(block)
-    return digest.hexdigest()
-
-
 def write_replay(
     path: str, folder: str, experiment: ExperimentConfig, source: Source
 ) -> replay.ReplayLog:
@@ -204,7 +194,7 @@ def write_replay(
 
 def read_replay(folder: str, experiment: ExperimentConfig) -> tuple[replay.ReplayLog, pa.Table]:
     """The log that `write_replay` wrote, and its columns."""
-    table = pq.read_table(os.path.join(folder, LOG_FILE))
+    table = open_file(os.path.join(folder, LOG_FILE)).read()
     return replay_log(table, experiment), table
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from absl import logging as absl_logging
 
+from tfmtl.text import LINE_BREAK, printable
+
 WIDTH = 22
 OURS = tuple(str(Path(__file__).resolve().parents[1] / p) for p in ("tfmtl", "components"))
 # Printed at the end of a run, from the artifacts; also where the run came from the cache.
@@ -99,7 +101,7 @@ def quiet() -> None:
 def keep_our_messages() -> None:
     """Drops log messages of other packages. After the imports: some set handlers of their own."""
     handler = _ToStdout()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Printable("%(message)s"))
     handler.addFilter(_is_ours)
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -112,6 +114,13 @@ def keep_our_messages() -> None:
     # Or whoever puts back the verbosity that absl remembers would silence it.
     absl_logging.set_verbosity(absl_logging.INFO)
     warnings.simplefilter("ignore")
+
+
+class _Printable(logging.Formatter):
+    """Escapes what a value from the data could do to the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), keep=LINE_BREAK)
 
 
 def _is_ours(record: logging.LogRecord) -> bool:

@@ -28,6 +28,7 @@ from pipeline.pipeline import (
 )
 from pipeline.window import LastBlessedSlot, Spans
 from tfmtl.data.readers import Source
+from tfmtl.data.sources import null_values_in
 from tfmtl.declare.experiment import Evaluation, ExperimentConfig
 from tfmtl.declare.problem import ProblemSpec
 
@@ -100,7 +101,11 @@ def create_daily_pipeline(
     )
     window = _spans("Window", examples, "examples", day.first, day.slot)
     transform = transform_of(
-        window.outputs["examples"], schema.outputs["schema"], experiment, place.pipeline_root
+        window.outputs["examples"],
+        schema.outputs["schema"],
+        experiment,
+        place.pipeline_root,
+        null_values=null_values_in(log.pattern, source or Source()),
     )
     last = tfx.dsl.Resolver(
         strategy_class=LastBlessedSlot,

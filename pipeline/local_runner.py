@@ -34,6 +34,7 @@ if not __package__:
 
 from pipeline import console
 from pipeline.explain import explained, explanation
+from tfmtl.text import LINE_BREAK, printable
 
 DEFAULT_CONFIG = "simulated_ads"
 
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = None if options.verbose else explanation(error)
         if message is None:
             raise
-        print(f"\nerror: {message}", file=sys.stderr)
+        print(f"\nerror: {printable(message, keep=LINE_BREAK)}", file=sys.stderr)
         return 1
     return 0
 

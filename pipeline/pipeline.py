@@ -8,6 +8,7 @@ ConsistencyEvaluator stands between RankingEvaluator and Pusher.
 """
 
 import dataclasses
+import json
 import os
 from collections.abc import Sequence
 
@@ -22,6 +23,7 @@ from components.replay_gen import ReplayGen
 from pipeline.baseline import LatestOtherBlessedModel
 from pipeline.fingerprint import code_hash
 from tfmtl.data.readers import Source
+from tfmtl.data.sources import null_values_in
 from tfmtl.declare.experiment import Evaluation, ExperimentConfig, Model, Training
 from tfmtl.errors import SpecError
 
@@ -83,7 +85,11 @@ def create_pipeline(
         statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"]
     )
     transform = transform_of(
-        examples.outputs["examples"], schema.outputs["schema"], experiment, pipeline_root
+        examples.outputs["examples"],
+        schema.outputs["schema"],
+        experiment,
+        pipeline_root,
+        null_values=null_values_in(data_path, source or Source()),
     )
     inputs = {
         "examples": transform.outputs["transformed_examples"],
@@ -187,8 +193,19 @@ def transform_of(
     schema: tfx.dsl.Channel,
     experiment: ExperimentConfig,
     pipeline_root: str,
+    *,
+    null_values: Sequence[str],
 ) -> BaseNode:
-    """The component that fits the preprocessing on the first split and packs all rows."""
+    """The component that fits the preprocessing on the first split and packs all rows.
+
+    Args:
+        examples: Raw rows.
+        schema: What they look like.
+        experiment: Its problem and split are read.
+        pipeline_root: Folder of all artifacts.
+        null_values: Text that meant "missing" where the rows were read. Served rows have not been
+            read so, and the exported graph must know.
+    """
     splits = experiment.split.names
     # What Transform need not know is left out: another learning rate must not run it again.
     preprocessing = dataclasses.replace(
@@ -201,7 +218,10 @@ def transform_of(
         splits_config=tfx.proto.SplitsConfig(analyze=[splits[0]], transform=list(splits)),
         disable_analyzer_cache=True,
         disable_statistics=True,
-        custom_config=custom_config(preprocessing, pipeline_root),
+        custom_config={
+            **custom_config(preprocessing, pipeline_root),
+            "null_values": json.dumps(list(null_values)),
+        },
     )
 
 

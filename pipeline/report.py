@@ -26,7 +26,7 @@ from tfmtl.metrics.metric import metric_of
 from tfmtl.metrics.sliced import SlicedMetrics, format_table, slice_name
 from tfmtl.plain import write_json
 from tfmtl.replay.report import Consistency
-from tfmtl.text import aligned
+from tfmtl.text import aligned, printable
 
 EXAMPLE_GEN = "ArrowExampleGen"
 
@@ -229,7 +229,7 @@ def _version_lines(pushed: str) -> list[str]:
 def _anomaly_lines(outcome: Outcome) -> list[str]:
     lines = []
     for split, columns in outcome.anomalies.items():
-        listed = textwrap.shorten(", ".join(columns), 70, placeholder=" …")
+        listed = printable(textwrap.shorten(", ".join(columns), 70, placeholder=" …"))
         lines.append(f"ExampleValidator: split {split!r} is unlike the schema in {listed}")
     return lines
 

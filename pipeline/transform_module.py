@@ -1,5 +1,6 @@
 """What the Transform component runs."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,9 @@ def preprocessing_fn(
 
     Args:
         inputs: Raw columns, dense or sparse as the schema has them.
-        custom_config: `experiment`, the experiment's JSON.
+        custom_config: `experiment`, the experiment's JSON, and `null_values`, a JSON list of
+            the text that meant "missing" where rows were read.
     """
     problem = ExperimentConfig.from_json(custom_config["experiment"]).problem
-    return encode(problem, inputs, TransformAnalyzers())
+    null_values = json.loads(custom_config.get("null_values", "[]"))
+    return encode(problem, inputs, TransformAnalyzers(), null_values=null_values)

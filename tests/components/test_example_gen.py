@@ -5,7 +5,6 @@ import os
 import numpy as np
 import pytest
 import tensorflow as tf
-from tfx.components.example_gen.driver import FileBasedDriver
 from tfx.orchestration import data_types
 from tfx.types import artifact_utils, standard_artifacts
 
@@ -64,7 +63,7 @@ def write(path, lines):
 
 def drive(component):
     """Execution properties as TFX's own driver resolves them."""
-    driver = FileBasedDriver(None)
+    driver = component.DRIVER_CLASS(None)
     info = data_types.PipelineInfo("p", "root")
     properties = dict(component.spec.exec_properties)
     return driver.resolve_exec_properties(
@@ -226,6 +225,43 @@ def test_only_what_decides_the_rows_makes_the_component_run_again(tmp_path):
     before = properties(EXPERIMENT)
     write(tmp_path / "t.csv", rows(1)[:-1])
     assert properties(EXPERIMENT) != before
+
+
+def test_other_content_of_the_same_size_and_time_makes_the_component_run_again(tmp_path):
+    path = write(tmp_path / "t.csv", rows())
+    stat = path.stat()
+    before = drive(example_gen(str(path), EXPERIMENT))
+    text = path.read_text()
+    path.write_text(text[:-2] + ("1" if text[-2] == "0" else "0") + text[-1:])
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert path.stat().st_size == stat.st_size and path.stat().st_mtime_ns == stat.st_mtime_ns
+    assert drive(example_gen(str(path), EXPERIMENT)) != before
+    path.write_text(text)
+    assert (
+        drive(example_gen(str(path), EXPERIMENT))["input_fingerprint"].splitlines()[1]
+        == (before["input_fingerprint"].splitlines()[1])
+    )
+
+
+@pytest.mark.parametrize("name", ["d[1]/t.csv", "x[0]/", "a*b/t.csv", "d/sub/t.csv", "d/"])
+def test_files_are_read_whatever_their_folders_are_called(tmp_path, name):
+    folder = tmp_path / name if name.endswith("/") else (tmp_path / name).parent
+    folder.mkdir(parents=True)
+    lines = rows()
+    write(folder / "t.csv", lines)
+    (folder / "sub").mkdir()
+    write(folder / "sub" / "u.csv", lines)
+    component = example_gen(str(tmp_path / name), EXPERIMENT)
+    assert "content:" in drive(component)["input_fingerprint"]
+    artifact = run(component, tmp_path / "o")
+    found = sum(len(examples(artifact.uri, s)) for s in ("train", "validation", "test"))
+    assert found == (2 * ROWS if name.endswith("/") else ROWS)
+
+
+def test_a_file_whose_name_holds_a_placeholder_is_refused_with_a_remedy(tmp_path):
+    path = write(tmp_path / "a{SPAN}.csv", rows())
+    with pytest.raises(DataError, match="holds a placeholder of TFX.* another name"):
+        example_gen(str(path), EXPERIMENT)
 
 
 def test_shards_are_bounded_numbered_and_even(tmp_path):

@@ -94,8 +94,13 @@ def test_a_byte_order_mark_and_spaces_around_names_are_no_part_of_a_name(table):
     assert read(path, a="int64", b="int64") == {"a": [1], "b": [2]}
 
 
-def test_of_two_columns_with_one_name_the_first_counts(table):
-    assert read(table("a,a\n1,2\n"), a="int64") == {"a": [1]}
+def test_two_columns_with_one_name_are_refused_where_one_of_them_is_read(table, tmp_path):
+    path = table("a,b,a,b\n1,2,3,4\n")
+    assert f"file {path} has 2 columns 'a', in places 1 and 3" in fails(path, a="int64")
+    assert read(table("a,b,b\n1,2,3\n"), a="int64") == {"a": [1]}
+    twice = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])
+    pq.write_table(twice, tmp_path / "t.parquet")
+    assert "has 2 columns 'a'" in fails(tmp_path / "t.parquet", a="int64")
 
 
 def test_text_lists_are_split_and_keep_their_places(table):

@@ -155,7 +155,7 @@ def test_row_numbers_of_a_warning_count_the_rows_that_were_left_out(tmp_path):
     clicks[70] = 7
     table = table.set_column(2, "click", pa.array(clicks))
     table = table.set_column(4, "part", pa.array((["train"] * 3 + ["validation", "test"]) * 20))
-    with pytest.raises(ValueError, match="first in row 71"):
+    with pytest.raises(ValueError, match=r"part-0.parquet, row 71 \(7\)"):
         read(tmp_path / "log", table, (100,), sampling=sampling(R4=0.0))
 
 

@@ -27,7 +27,9 @@ from tfmtl.boosting.columns import (
     folds_of,
     require,
 )
-from tfmtl.data.labels import label_values, numbers, observed
+from tfmtl.data.columns import as_arrow
+from tfmtl.data.labels import numbers, observed, task_values
+from tfmtl.data.texts import text_of
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.declare.tasks import Task
 from tfmtl.durable import read_arrays, read_json, whole_file
@@ -109,13 +111,13 @@ class Boosters:
         labels = np.zeros([rows.num_rows, len(self.problem.tasks)])
         seen = np.zeros(labels.shape, bool)
         for index, task in enumerate(self.problem.tasks):
-            values = label_values(task, rows)
+            values = task_values(self.problem, task, rows)
             seen[:, index] = observed(self.problem, task, rows, values)
             labels[seen[:, index], index] = values[seen[:, index]]
         group = self.problem.request_id or self.problem.user_id
         groups = None
         if group in rows.column_names:
-            text = rows[group].combine_chunks().cast(pa.string()).fill_null("")
+            text = text_of(as_arrow(rows[group]), exact=False).fill_null("")
             groups = pc.dictionary_encode(text).indices.to_numpy()
         predicted = Predicted(
             labels=labels, observed=seen, predictions=self.predict(rows), groups=groups
@@ -227,7 +229,7 @@ def train_boosters(
     fold = folds_of(problem, rows["train"], folds=folds, seed=seed)
     means, boosters = {}, {}
     for task in chosen:
-        labels = {split: label_values(task, table) for split, table in rows.items()}
+        labels = {split: task_values(problem, task, table) for split, table in rows.items()}
         seen = {s: observed(problem, task, table, labels[s]) for s, table in rows.items()}
         for split in rows:
             _check_labels(problem, task, split, labels[split][seen[split]])

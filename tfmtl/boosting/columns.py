@@ -14,8 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from absl import logging
 
+from tfmtl.data.columns import as_arrow, declared
 from tfmtl.data.labels import numbers
-from tfmtl.declare.features import FOLD
+from tfmtl.data.texts import text_of
+from tfmtl.declare.features import FOLD, Column
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import DataError, did_you_mean
 from tfmtl.features.raw import NO_INTEGER
@@ -197,7 +199,7 @@ def folds_of(problem: ProblemSpec, train: pa.Table, *, folds: int, seed: int) ->
     random = np.random.default_rng(seed)
     if group is None or group not in train.column_names:
         return random.integers(0, folds, train.num_rows)
-    values = pc.dictionary_encode(train[group].combine_chunks().cast(pa.string()))
+    values = pc.dictionary_encode(text_of(as_arrow(train[group]), exact=False))
     places = pc.fill_null(values.indices, len(values.dictionary)).to_numpy(zero_copy_only=False)
     return random.integers(0, folds, len(values.dictionary) + 1)[places]
 
@@ -223,10 +225,10 @@ def _looked_up(table: np.ndarray, codes: np.ndarray, unseen: float) -> np.ndarra
 
 
 def _ids(table: pa.Table, name: str, dtype: str) -> pa.ChunkedArray:
+    # The text and the integers that files have, so that a frame's 7.0 is their 7.
+    values = pa.chunked_array([declared(Column(name=name, dtype=dtype), table[name])])
     if dtype == "string":
-        values = _column(table, name, pa.string())
-        return pc.if_else(pc.equal(values, ""), pa.scalar(None, pa.string()), values)
-    values = _column(table, name, pa.int64())
+        return values
     return pc.if_else(pc.equal(values, NO_INTEGER), pa.scalar(None, pa.int64()), values)
 
 

@@ -13,13 +13,18 @@ from tfmtl.data.labels import (
     numbers,
     observed,
     rows_to_keep,
+    task_values,
     without,
 )
 from tfmtl.data.leaks import EqualColumns, strongest_features
+from tfmtl.data.places import Places
 from tfmtl.data.report import Report
 from tfmtl.data.sampling import IdSet, RowSample
-from tfmtl.data.splits import as_text
-from tfmtl.data.tallies import Oddities, add_labels, no_labels
+from tfmtl.data.spellings import Spellings
+from tfmtl.data.splits import as_text, columns_to_read
+from tfmtl.data.tallies import Extremes, Oddities, add_labels, no_labels
+from tfmtl.data.types import ABSENT
+from tfmtl.declare.features import Categorical, Numerical
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.declare.split import Split
 from tfmtl.declare.tasks import Task
@@ -28,6 +33,9 @@ from tfmtl.errors import DataError, did_you_mean
 GIVEN_AWAY = 0.999
 SAMPLE_ROWS = 200_000
 TEXT_LABELS_SHOWN = 20
+LARGEST_LABEL = 1e18
+FEWEST_STEPS = 1000
+FAR_OUT = 1e6
 
 
 class Checks:
@@ -52,11 +60,20 @@ class Checks:
         self.split = split
         self.report = Report(rows=dict.fromkeys(split.names, 0))
         self.rows_seen = 0
+        self.places = Places()
         self._columns = problem.feature_columns()
         self._spaces = _steps(problem)
         self._sample = RowSample(sample_rows)
         self._equal = EqualColumns(problem)
         self._oddities = Oddities()
+        self._spellings = {
+            name: Spellings()
+            for name, column in columns_to_read(problem, split).items()
+            if column.dtype == "string" and not column.max_values
+        }
+        self._extremes = {f.column: Extremes() for f in _of_kind(problem, Numerical)}
+        self._sizes = {t.name: Extremes() for t in problem.tasks if t.kind == "regression"}
+        self._outside = {f.name: np.zeros(2, np.int64) for f in _identities(problem)}
         self._filled = {name: np.zeros(len(split.names), np.int64) for name in self._columns}
         self._text_labels: dict[str, set[str]] = {
             t.label: set() for t in problem.tasks if t.positive is not None
@@ -117,28 +134,39 @@ class Checks:
                 reason.
         """
         report = self.report
-        report.errors += self._oddities.lines("error")
-        report.warnings += self._oddities.lines("warning")
+        report.errors += self._oddities.lines("error", self.places.of)
+        report.warnings += self._oddities.lines("warning", self.places.of)
         for what, rows in report.contradictions.items():
             if rows:
                 second, first = what.split(" without ")
                 dropped = self.problem.drop_if == (first, second)
-                advice = (
-                    "dropped, as drop_if says"
-                    if dropped
-                    else (f"kept; drop_if=({first!r}, {second!r}) would drop them")
-                )
+                advice = "dropped, as drop_if says" if dropped else self._kept(first, second)
                 report.warnings.append(f"{rows:,} rows have {what} ({advice}).")
         self._judge_splits()
         for task in self.problem.tasks:
             self._judge_task(task)
         self._judge_features()
+        self._judge_values()
         self._judge_ids()
         if len(report.errors) == 1:
             raise DataError(report.errors[0])
         if report.errors:
             raise DataError("\n- ".join(["the data are not fit for training:", *report.errors]))
         return report
+
+    def _kept(self, first: str, second: str) -> str:
+        problem = self.problem
+        kept = f"kept; drop_if=({first!r}, {second!r}) would drop them"
+        joint = [t.name for t in problem.tasks if t.label == second]
+        negative = [n for n in joint if problem.label_before(problem.task(n)) == first]
+        if negative:
+            kept += (
+                f"; negatives of {', '.join(map(repr, negative))}, which is {first} and {second}: "
+                "orphans='positive' would make them positives"
+            )
+        elif problem.orphans == "positive":
+            kept += f"; positives of {second!r} on all rows, as orphans='positive' says"
+        return kept
 
     def _count_task(
         self, task: Task, batch: pa.RecordBatch, split_ids: np.ndarray, row_numbers: np.ndarray
@@ -147,6 +175,10 @@ class Checks:
         where = f"label {task.label!r} of task {task.name!r}"
         if task.kind == "regression":
             bad, what = np.isinf(values), "values are not finite"
+            beyond = np.isfinite(values) & (np.abs(values) > LARGEST_LABEL)
+            too_large = f"values are above {LARGEST_LABEL:g}, whose squares float32 cannot hold"
+            self._oddities.note("error", where, too_large, beyond, row_numbers, values)
+            self._sizes[task.name].add(values[np.isfinite(values)])
         elif task.soft:
             bad, what = (values < 0) | (values > 1), "values of a soft label lie outside [0, 1]"
         else:
@@ -180,6 +212,7 @@ class Checks:
         if seen is not None and len(seen) < TEXT_LABELS_SHOWN:
             text = batch.column(batch.schema.names.index(task.label))
             seen.update(v for v in pc.unique(text).to_pylist() if v is not None)
+        values = task_values(self.problem, task, batch)
         chosen = observed(self.problem, task, batch, values)
         for index, split in enumerate(self.split.names):
             counts = self.report.tasks[task.name][split]
@@ -205,6 +238,62 @@ class Checks:
                 values = numbers(array)
                 what = "values are infinite"
                 self._oddities.note("error", where, what, np.isinf(values), row_numbers, values)
+                if name in self._extremes:
+                    self._extremes[name].add(values[np.isfinite(values)])
+        for name, spellings in self._spellings.items():
+            spellings.update(batch.column(batch.schema.names.index(name)))
+        for feature in _identities(self.problem):
+            self._count_identity(feature, batch, row_numbers)
+
+    def _count_identity(
+        self, feature: Categorical, batch: pa.RecordBatch, row_numbers: np.ndarray
+    ) -> None:
+        array = batch.column(batch.schema.names.index(feature.column))
+        row = np.arange(len(array))
+        if feature.max_values:
+            lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+            row, array = np.repeat(row, lengths), array.flatten()
+        known = array.is_valid().to_numpy(zero_copy_only=False)
+        ids = pc.fill_null(array, 0).to_numpy(zero_copy_only=False)
+        known &= ids != ABSENT["int64"]
+        size = feature.encoding["size"]
+        outside = known & ((ids < 0) | (ids >= size))
+        self._outside[feature.name] += (int(outside.sum()), int(known.sum()))
+        what = f"values lie outside 0 … {size - 1} and are all the one unknown id"
+        where = f"column {feature.column!r} of feature {feature.name!r}"
+        self._oddities.note("warning", where, what, outside, row_numbers[row], ids)
+
+    def _judge_values(self) -> None:
+        report = self.report
+        for name, spellings in self._spellings.items():
+            line = spellings.line()
+            if line is not None:
+                report.warnings.append(f"column {name!r}: {line}")
+        for feature in _identities(self.problem):
+            size = feature.encoding["size"]
+            outside, known = self._outside[feature.name]
+            if known and outside == known:
+                report.errors.append(
+                    f"feature {feature.name!r}: all {known:,} values of column "
+                    f"{feature.column!r} lie outside 0 … {size - 1}, so that each is the "
+                    "one unknown id. encoding='vocabulary' or 'hash' reads any integers."
+                )
+        for name, seen in self._extremes.items():
+            steps = seen.steps()
+            if steps is not None and steps < FEWEST_STEPS:
+                report.warnings.append(
+                    f"column {name!r}: values from {seen.least:.10g} to {seen.most:.10g} are only "
+                    f"{steps:,.0f} steps of float32 apart, which keeps 7 digits. Give the "
+                    "difference to a fixed value, such as the seconds since midnight or the age "
+                    "in hours."
+                )
+        for name, seen in self._sizes.items():
+            if seen.times_the_rest() > FAR_OUT:
+                report.warnings.append(
+                    f"label {self.problem.task(name).label!r} of task {name!r}: one value, "
+                    f"{seen.largest():g}, is {seen.times_the_rest():,.0f} times the mean size of "
+                    "the others, and will rule loss and error. Check it, or cut it off."
+                )
 
     def _gather_ids(self, batch: pa.RecordBatch, split_ids: np.ndarray) -> None:
         for name, sets in self._ids.items():
@@ -308,6 +397,14 @@ class Checks:
                         f"{first} too: splitting by {self.split.rule} cuts requests "
                         f"({name!r}) apart. Split by_hash({name!r}), or at bounds between them."
                     )
+
+
+def _of_kind(problem: ProblemSpec, kind: type) -> list:
+    return [feature for feature in problem.features if isinstance(feature, kind)]
+
+
+def _identities(problem: ProblemSpec) -> list[Categorical]:
+    return [f for f in _of_kind(problem, Categorical) if f.encoding["name"] == "identity"]
 
 
 def _steps(problem: ProblemSpec) -> list[tuple[str, str]]:

@@ -9,9 +9,10 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
 from tfmtl.data.sources import Source, format_of
+from tfmtl.data.texts import Unparsable
 from tfmtl.data.types import (
     TYPES,
-    Unparsable,
+    double_column,
     missing_column,
     parses,
     typed,
@@ -21,6 +22,7 @@ from tfmtl.declare.features import Column
 from tfmtl.errors import DataError
 
 BLOCK_BYTES = 4 << 20
+READING = (OSError, EOFError, UnicodeError, pa.ArrowException, csv.Error)
 ENCODING_HINT = " Source(encoding='latin-1') names another encoding."
 
 
@@ -35,7 +37,26 @@ def read(path: str, columns: Mapping[str, Column], source: Source) -> Iterator[p
             elif source.column_names is None and any(parses(n, "float32") for n in names):
                 hint = " If it has no header line, say so by Source(column_names=...)."
             raise missing_column(name, path, names, hint)
+        if names.count(name) > 1:
+            raise double_column(name, path, names)
     return _batches(path, columns, source, names, lines)
+
+
+def names_in(path: str, source: Source) -> list[str]:
+    """Names of the file's columns."""
+    return _header(path, source)[0]
+
+
+def place(path: str, source: Source, row: int) -> str:
+    """Where row `row`, from 0, stands, in words."""
+    _, lines = _header(path, source)
+    try:
+        for number, (line, _) in enumerate(_numbered(path, source, lines)):
+            if number == row:
+                return f"file {path}, line {line}"
+    except READING:
+        pass
+    return f"file {path}, row {row + 1}"
 
 
 def _batches(
@@ -43,7 +64,7 @@ def _batches(
 ) -> Iterator[pa.RecordBatch]:
     done = 0
     try:
-        with pa.input_stream(path, compression=format_of(path)[1]) as stream:
+        with _Lines(path, source) as stream:
             for batch in _open(stream, path, columns, source, names, lines):
                 arrays = []
                 for name, column in columns.items():
@@ -55,19 +76,88 @@ def _batches(
                     arrays.append(array)
                 yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
                 done += batch.num_rows
+            missed = stream.lines - lines != done
     except (pa.ArrowException, OSError, UnicodeError, Unparsable) as error:
         raise _fault(path, columns, source, names, lines, done, error) from None
+    if missed and not source.multiline:
+        _check_line_breaks(path, source, lines)
+
+
+class _Lines(io.RawIOBase):
+    """The bytes of a text file, with its lines counted on the way."""
+
+    def __init__(self, path: str, source: Source) -> None:
+        compression = format_of(path, source.encoding)[1]
+        self._stream = pa.input_stream(path, compression=compression)
+        self._breaks, self._last = 0, b"\n"
+
+    @property
+    def lines(self) -> int:
+        return self._breaks + (self._last != b"\n")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        block = self.read(len(buffer))
+        buffer[: len(block)] = block
+        return len(block)
+
+    def read(self, size: int = -1) -> bytes:
+        block = self._stream.read(None if size is None or size < 0 else size)
+        self._breaks += block.count(b"\n")
+        self._last = block[-1:] or self._last
+        return block
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+def _check_line_breaks(path: str, source: Source, lines: int) -> None:
+    # Fewer rows than lines: blank lines, or a quote that holds line breaks, which may be one
+    # that is never closed and swallows the rows below it.
+    line = _first_broken(path, source, lines)
+    if line is not None:
+        raise DataError(_line_break(f"file {path}, line {line}"))
+
+
+def _first_broken(path: str, source: Source, lines: int) -> int | None:
+    before = lines
+    for line, row in _numbered(path, source, lines):
+        if any("\n" in value or "\r" in value for value in row):
+            return before + 1
+        before = line
+    return None
+
+
+def _line_break(where: str) -> str:
+    return (
+        f"{where}: a quoted value holds a line break. If it is meant to, say so by "
+        "Source(multiline=True); if not, a quote is not closed."
+    )
+
+
+def _numbered(path: str, source: Source, lines: int) -> Iterator[tuple[int, list[str]]]:
+    # Rows below the header, each with the number of its last line.
+    with _text(path, source) as text:
+        for _ in range(lines):
+            text.readline()
+        rows = _rows(text, path, source)
+        for row in rows:
+            if row:
+                yield lines + rows.line_num, row
 
 
 def _open(
-    stream: pa.NativeFile,
+    stream: io.RawIOBase,
     path: str,
     columns: Mapping[str, Column],
     source: Source,
     names: list[str],
     lines: int,
 ) -> Iterator[pa.RecordBatch]:
-    # Arrow wants every name once; of two columns with one name the first counts.
+    # Arrow wants every name once; of the columns nobody reads two may have one.
     unique = [n if n not in names[:i] else f"{n}\x00{i}" for i, n in enumerate(names)]
     nulls = list(source.null_values)
     if source.strips:
@@ -117,13 +207,13 @@ def _header(path: str, source: Source) -> tuple[list[str], int]:
                     )
                 if row:
                     return [name.strip() for name in row], rows.line_num
-    except (OSError, UnicodeError, pa.ArrowException, csv.Error) as error:
+    except READING as error:
         raise DataError(f"file {path}: its header line cannot be read: {error}.") from None
     raise DataError(f"file {path} is empty: it holds blank lines only.")
 
 
 def _text(path: str, source: Source) -> io.TextIOWrapper:
-    stream = pa.input_stream(path, compression=format_of(path)[1])
+    stream = pa.input_stream(path, compression=format_of(path, source.encoding)[1])
     encoding = "utf-8-sig" if source.encoding.lower() in ("utf-8", "utf8") else source.encoding
     return io.TextIOWrapper(
         io.BufferedReader(stream), encoding=encoding, errors="surrogateescape", newline=""
@@ -157,36 +247,34 @@ def _fault(
     # Arrow says what failed but hardly where; a second, slow reading from the batch that failed
     # on finds the line.
     where = {name: names.index(name) for name in columns}
-    unknown = DataError(f"file {path} cannot be read after row {done}: {error}")
-    row_number = 0
+    row_number, broken, before = 0, None, lines
     try:
-        with _text(path, source) as text:
-            for _ in range(lines):
-                text.readline()
-            rows = _rows(text, path, source)
-            for row in rows:
-                if not row:
-                    continue
-                row_number += 1
-                if row_number <= done:
-                    continue
-                line = f"file {path}, line {lines + rows.line_num}"
-                if len(row) != len(names):
-                    return _ragged(line, row, names, source)
-                for name, column in columns.items():
-                    value = row[where[name]]
-                    if _undecoded(value):
-                        return DataError(
-                            f"{line}, column {name!r}: the text is not {source.encoding}."
-                            + ENCODING_HINT
-                        )
-                    parts = value.split(source.list_separator) if column.max_values else [value]
-                    for part in parts:
-                        if part.strip() not in source.null_values and not _fits(part, column):
-                            return unparsable_value(column, line, part)
-    except (OSError, EOFError, pa.ArrowException, csv.Error):
-        return unknown
-    return unknown
+        for line_number, row in _numbered(path, source, lines):
+            row_number += 1
+            if broken is None and any("\n" in value for value in row):
+                broken = before + 1
+            before = line_number
+            if row_number <= done:
+                continue
+            line = f"file {path}, line {line_number}"
+            if len(row) != len(names):
+                return _ragged(line, row, names, source)
+            for name, column in columns.items():
+                value = row[where[name]]
+                if _undecoded(value):
+                    return DataError(
+                        f"{line}, column {name!r}: the text is not {source.encoding}."
+                        + ENCODING_HINT
+                    )
+                parts = value.split(source.list_separator) if column.max_values else [value]
+                for part in parts:
+                    if part.strip() not in source.null_values and not _fits(part, column):
+                        return unparsable_value(column, line, part)
+    except READING:
+        pass
+    if broken is not None and not source.multiline:
+        return DataError(_line_break(f"file {path}, line {broken}"))
+    return DataError(f"file {path} cannot be read after row {done}: {error}")
 
 
 def _fits(value: str, column: Column) -> bool:

@@ -27,6 +27,15 @@ def label_values(task: Task, rows: pa.RecordBatch | pa.Table) -> np.ndarray:
     return values
 
 
+def task_values(problem: ProblemSpec, task: Task, rows: pa.RecordBatch | pa.Table) -> np.ndarray:
+    """`label_values`, with a conversion without a click as `ProblemSpec.orphans` says."""
+    values, before = label_values(task, rows), problem.label_before(task)
+    if before is None:
+        return values
+    owner = next(t for t in problem.tasks if t.label == before and t.kind == "binary")
+    return np.where((label_values(owner, rows) <= 0.5) & (values > 0.5), 0.0, values)
+
+
 def positive(problem: ProblemSpec, label: str, rows: pa.RecordBatch | pa.Table) -> np.ndarray:
     """Rows where a label or an indicator is positive: a regression's above 0, any other above ½."""
     if label in problem.indicators:

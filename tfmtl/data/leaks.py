@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfmtl.data.hashing import hash_rows
-from tfmtl.data.labels import label_values, numbers, observed
+from tfmtl.data.labels import numbers, observed, task_values
 from tfmtl.data.splits import as_text
 from tfmtl.declare.problem import ProblemSpec
 
@@ -59,7 +59,7 @@ def strongest_features(
     tasks = []
     for task in problem.tasks:
         if task.kind == "binary":
-            values = label_values(task, rows)
+            values = task_values(problem, task, rows)
             chosen = observed(problem, task, rows, values)
             positive = values[chosen] > 0.5
             if min(positive.sum(), (~positive).sum()) >= LEAST_OF_EACH:

@@ -1,34 +1,43 @@
 """Rows of CSV, TSV or Parquet files as typed Arrow batches, in constant memory."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import pyarrow as pa
 
 from tfmtl.data import delimited, parquet
-from tfmtl.data.sources import Source, files_of, same_format
-from tfmtl.data.types import arrow_schema
+from tfmtl.data.places import Places
+from tfmtl.data.sources import Source, files_of, partition_of, same_format
+from tfmtl.data.texts import Unparsable
+from tfmtl.data.types import arrow_schema, typed, unparsable_value
 from tfmtl.declare.features import Column
 from tfmtl.errors import DataError
+from tfmtl.text import printable
 
 __all__ = ["Source", "open_table"]
 
-READERS = {"text": delimited.read, "parquet": parquet.read}
+READERS = {"text": delimited, "parquet": parquet}
 
 
 def open_table(
-    path: str, columns: Mapping[str, Column], source: Source | None = None
+    path: str,
+    columns: Mapping[str, Column],
+    source: Source | None = None,
+    *,
+    places: Places | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """Reads the declared columns of a file, or of all files of a folder, in the files' order.
+    """Reads the declared columns of a file, or of all files below a folder, in the files' order.
 
     Text may be compressed (gzip, bz2, zstd; told by content, not by name). A missing value is
-    null. Further columns of the files are ignored; of two columns with one name the first
-    counts. Numbers become text where text is declared, whole ones without a fraction (`3.0` is
-    `"3"`).
+    null. Further columns of the files are ignored. Values become text where text is declared, one
+    text for one value whatever its type (`3`, `3.0` and a decimal 3.00 are `"3"`; see
+    `tfmtl.data.texts`). A column that a file lacks and its folder names, as in
+    `dt=2024-01-02/part-0.parquet`, has the folder's value.
 
     Args:
         path: A file, a folder or a pattern.
         columns: What to read, by name.
         source: How text is to be read.
+        places: Is told where files begin, for messages about rows.
 
     Yields:
         Batches with exactly `columns`, in their order: `string`, `int64` or `float32`, or lists
@@ -36,23 +45,73 @@ def open_table(
         or the least integer; an empty list is null.
 
     Raises:
-        DataError: A file or a column is missing, or a value does not parse. The message names
+        DataError: A file or a column is missing, a column is there twice, or a value does not
+            parse. The message names
             the file, the line (or row, for Parquet) and the column. Missing files and columns
             are found before the first row is read.
     """
     source = source or Source()
     files = files_of(path, source)
-    read = READERS[same_format(files, source)]
-    batches = [read(file, columns, source) for file in files]
-    return _chained(path, columns, batches)
+    for file in files:
+        if printable(file) != file:
+            raise DataError(
+                f"file {file!r}: the name holds characters that cannot be shown, such as line "
+                "breaks. Give the file another name."
+            )
+    reader = READERS[same_format(files, source)]
+    parts = [(_place(reader, file, source), _read(reader, file, columns, source)) for file in files]
+    return _chained(path, columns, parts, places or Places())
+
+
+def _place(reader, file: str, source: Source) -> Callable[[int], str]:
+    return lambda row: reader.place(file, source, row)
+
+
+def _read(
+    reader, file: str, columns: Mapping[str, Column], source: Source
+) -> Iterator[pa.RecordBatch]:
+    partition = {n: value for n, value in partition_of(file).items() if n in columns}
+    if partition:
+        own = reader.names_in(file, source)
+        partition = {n: value for n, value in partition.items() if n not in own}
+    if not partition:
+        return reader.read(file, columns, source)
+    inside = {n: column for n, column in columns.items() if n not in partition}
+    return _with_partition(reader.read(file, inside, source), file, columns, source, partition)
+
+
+def _with_partition(
+    batches: Iterator[pa.RecordBatch],
+    file: str,
+    columns: Mapping[str, Column],
+    source: Source,
+    partition: Mapping[str, str | None],
+) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        arrays = []
+        for name, column in columns.items():
+            if name in partition:
+                value = pa.array([partition[name]], pa.string())
+                try:
+                    one = typed(value, column, source.list_separator, source.null_values)
+                except Unparsable as error:
+                    raise unparsable_value(column, f"folder of {file}", error.problem) from None
+                arrays.append(pa.concat_arrays([one]).take(pa.array([0] * batch.num_rows)))
+            else:
+                arrays.append(batch.column(batch.schema.names.index(name)))
+        yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
 
 def _chained(
-    path: str, columns: Mapping[str, Column], parts: list[Iterator[pa.RecordBatch]]
+    path: str,
+    columns: Mapping[str, Column],
+    parts: list[tuple[Callable[[int], str], Iterator[pa.RecordBatch]]],
+    places: Places,
 ) -> Iterator[pa.RecordBatch]:
     rows = 0
     schema = arrow_schema(columns)
-    for part in parts:
+    for place, part in parts:
+        places.begin(rows, place)
         for batch in part:
             if batch.num_rows:
                 rows += batch.num_rows

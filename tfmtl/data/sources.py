@@ -1,9 +1,12 @@
 """Which files make up a table, and how their text is to be read."""
 
 import dataclasses
+import fnmatch
 import glob
 import os
-from collections.abc import Sequence
+import re
+import urllib.parse
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tfmtl.errors import DataError, SpecError
@@ -11,6 +14,8 @@ from tfmtl.errors import DataError, SpecError
 # What tells a compressed or a Parquet file from text, whatever the file is called.
 MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
 DOCUMENTS = (".md", ".rst", ".html", ".pdf", ".json", ".yaml", ".yml", ".py", ".ipynb", ".log")
+
+NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,9 +32,10 @@ class Source:
             empty text is missing.
         list_separator: What separates the values of a list column in text.
         encoding: Encoding of text files.
-        multiline: Whether quoted values hold line breaks; slower.
-        pattern: Which files of a folder are read; by default all but hidden ones, those that
-            start with an underscore, and documents.
+        multiline: Whether quoted values hold line breaks; slower. Without it such a file is
+            refused, as a quote that is never closed would swallow rows.
+        pattern: Which files of a folder are read, at any depth; by default all but hidden ones,
+            those that start with an underscore, and documents.
 
     Raises:
         SpecError: The delimiter is no single character.
@@ -73,41 +79,139 @@ class Source:
 
 
 def files_of(path: str, source: Source) -> list[str]:
-    """The files of a table, sorted.
+    """The files of a table, sorted: of a folder all below it, at any depth.
 
     Args:
-        path: A file, a folder, or a pattern such as `logs/day=1/*.csv.gz`.
+        path: A file, a folder, or a pattern such as `logs/day=1/*.csv.gz`. A folder that a
+            pattern matches stands for the files below it.
         source: Says by `pattern` which files of a folder count.
 
     Raises:
-        DataError: There is no such file, or none that could be data.
+        DataError: There is no such file, or none that could be data; or a link leads nowhere.
     """
     if os.path.isfile(path):
         return [path]
     if os.path.isdir(path):
-        pattern = os.path.join(glob.escape(path), source.pattern or "*")
-    else:
-        pattern = path
-    matches = sorted(glob.glob(pattern))
+        files = sorted(_below(path, path, source, ()))
+        if not files:
+            _nothing_in(path, source)
+        return files
+    matches = sorted(glob.glob(path))
     if not matches:
-        what = f"no file matches {pattern!r}" if glob.has_magic(path) else f"{path!r} is not there"
-        if os.path.isdir(path):
-            what = f"the folder {path!r} holds no file" + (
-                f" that matches {source.pattern!r}" if source.pattern else ""
-            )
+        if os.path.islink(path):
+            raise _bad_link(path)
+        what = f"no file matches {path!r}" if glob.has_magic(path) else f"{path!r} is not there"
         raise DataError(f"{what}. Give a file, a folder of files or a pattern.")
-    chosen = source.pattern is not None or os.path.basename(pattern) != "*"
-    files = [m for m in matches if os.path.isfile(m) and (chosen or _is_data(m))]
+    chosen = os.path.basename(path) != "*"
+    files = []
+    for match in matches:
+        if os.path.isdir(match):
+            if chosen or not _is_hidden(match):
+                root = match if chosen else os.path.dirname(match)
+                files += sorted(_below(match, root, source, ()))
+        elif _counts(match, os.path.dirname(match), source, chosen):
+            files += [match] if _is_file(match) else []
     if not files:
-        raise DataError(
-            f"{path!r}: none of {[os.path.basename(m) for m in matches][:10]} is a data file. "
-            "Source(pattern='*.csv') says which files are read."
-        )
+        raise _no_data(path, matches)
     return files
 
 
-def format_of(path: str) -> tuple[str, str | None]:
+def _below(folder: str, root: str, source: Source, above: tuple[str, ...]) -> Iterator[str]:
+    real = os.path.realpath(folder)
+    if real in above:
+        raise DataError(f"{folder!r} is a link to a folder above it, without end. Remove the link.")
+    try:
+        names = os.listdir(folder)
+    except OSError as error:
+        raise DataError(f"folder {folder} cannot be read: {error.strerror}.") from None
+    for name in names:
+        path = os.path.join(folder, name)
+        if os.path.isdir(path):
+            if not _is_hidden(path):
+                yield from _below(path, root, source, (*above, real))
+        elif _counts(path, root, source, False) and _is_file(path):
+            yield path
+
+
+def _counts(path: str, root: str, source: Source, chosen: bool) -> bool:
+    if source.pattern is None:
+        return chosen or _is_data(path)
+    within = os.path.relpath(path, root)
+    return any(
+        fnmatch.fnmatchcase(name, source.pattern) for name in (within, os.path.basename(path))
+    )
+
+
+def _is_file(path: str) -> bool:
+    # Half the rows without a word, where a link's target has been moved away.
+    if os.path.islink(path) and not os.path.exists(path):
+        raise _bad_link(path)
+    return os.path.isfile(path)
+
+
+def _bad_link(path: str) -> DataError:
+    return DataError(
+        f"{path!r} is a link to {os.readlink(path)!r}, which is not there or leads round in a "
+        "circle. Remove the link, or bring its target back."
+    )
+
+
+def _nothing_in(folder: str, source: Source) -> None:
+    names = sorted(os.listdir(folder))
+    if not names or source.pattern is not None:
+        such = f" that matches {source.pattern!r}" if source.pattern else ""
+        raise DataError(
+            f"the folder {folder!r} holds no file{such}. Give a file, a folder of files or a "
+            "pattern."
+        )
+    raise _no_data(folder, names)
+
+
+def _no_data(path: str, names: Sequence[str]) -> DataError:
+    return DataError(
+        f"{path!r}: none of {[os.path.basename(n) for n in names][:10]} is a data file. "
+        "Source(pattern='*.csv') says which files are read."
+    )
+
+
+def partition_of(path: str) -> dict[str, str | None]:
+    """What the folders of a path say, as Hive and Spark write them.
+
+    Example:
+        >>> partition_of("logs/dt=2024-01-02/scene=a%20b/part-0.parquet")
+        {'dt': '2024-01-02', 'scene': 'a b'}
+    """
+    parts = {}
+    for folder in os.path.dirname(path).split(os.sep):
+        name, equals, value = folder.partition("=")
+        if name and equals:
+            text = urllib.parse.unquote(value)
+            parts[urllib.parse.unquote(name)] = None if text == NO_PARTITION else text
+    return parts
+
+
+def null_values_in(path: str, source: Source) -> tuple[str, ...]:
+    """Text that means "missing" in a table: the source's in text files, empty text in Parquet.
+
+    Args:
+        path: A file, a folder or a pattern, with TFX's placeholders or without.
+        source: How text is to be read.
+    """
+    placed = re.sub(r"\{[A-Z]+(:\d+)?\}", "*", path)
+    path = placed if not os.path.exists(path) else path
+    try:
+        kind, _ = format_of(files_of(path, source)[0], source.encoding)
+    except DataError:
+        kind = "text"
+    return ("",) if kind == "parquet" else tuple(source.null_values)
+
+
+def format_of(path: str, encoding: str = "utf-8") -> tuple[str, str | None]:
     """Returns `("parquet", None)` or `("text", compression)`, judged by the first bytes.
+
+    Args:
+        path: The file.
+        encoding: That of its text.
 
     Raises:
         DataError: The file cannot be opened, is empty, or is neither.
@@ -124,12 +228,29 @@ def format_of(path: str) -> tuple[str, str | None]:
     for magic, compression in MAGIC.items():
         if head.startswith(magic):
             return "text", compression
-    if b"\x00" in head and not head.startswith((b"\xff\xfe", b"\xfe\xff")):
+    wide = encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32"))
+    if not wide and (head.startswith((b"\xff\xfe", b"\xfe\xff")) or _is_utf16(head)):
+        little = not head.startswith(b"\xfe\xff") and (head[:2] == b"\xff\xfe" or not head[1])
+        name = (
+            "utf-16" if head[:1] in (b"\xff", b"\xfe") else "utf-16-le" if little else "utf-16-be"
+        )
+        raise DataError(
+            f"file {path} is UTF-16 text, and is read as {encoding}. Source(encoding={name!r}) "
+            "says so."
+        )
+    if b"\x00" in head and not wide:
         raise DataError(
             f"file {path} is neither Parquet nor delimited text (it starts with {head[:4]!r}). "
             "Write it as CSV, TSV or Parquet."
         )
     return "text", None
+
+
+def _is_utf16(head: bytes) -> bool:
+    # Of English text every other byte is zero.
+    even, odd = head[:64:2].count(0), head[1:64:2].count(0)
+    half = len(head[:64]) // 2
+    return half >= 2 and (even, odd) in ((0, half), (half, 0))
 
 
 def same_format(files: Sequence[str], source: Source) -> str:
@@ -140,7 +261,7 @@ def same_format(files: Sequence[str], source: Source) -> str:
     """
     first: tuple[str, str] | None = None
     for path in files:
-        kind, _ = format_of(path)
+        kind, _ = format_of(path, source.encoding)
         found = (kind, source.separator(path) if kind == "text" else "")
         if first is not None and found != first:
             raise DataError(
@@ -156,8 +277,12 @@ def _describe(found: tuple[str, str]) -> str:
     return "Parquet" if found[0] == "parquet" else f"text separated by {found[1]!r}"
 
 
+def _is_hidden(path: str) -> bool:
+    return os.path.basename(path).startswith((".", "_"))
+
+
 def _is_data(path: str) -> bool:
     name = os.path.basename(path)
-    if name.startswith((".", "_")) or name.lower().endswith(DOCUMENTS):
+    if _is_hidden(path) or name.lower().endswith(DOCUMENTS):
         return False
     return not name.upper().startswith(("README", "LICENSE", "LICENCE"))

@@ -1,21 +1,23 @@
 """Which rows are train, validation and test, and the folds of the training rows."""
 
-import re
+import datetime
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tfmtl.data import times
 from tfmtl.data.hashing import hash_rows, hash_text, mix, share
+from tfmtl.data.places import BadRow
+from tfmtl.data.texts import EXACT_FLOAT32, text_of
 from tfmtl.declare.features import FOLD, Column
 from tfmtl.declare.problem import ProblemSpec
-from tfmtl.declare.split import Sampling, Split, by_hash, by_row_number
-from tfmtl.errors import DataError, SpecError
+from tfmtl.declare.split import Sampling, Split, by_hash, by_row_number, time_of
+from tfmtl.errors import SpecError
 
 FOLD_RANGE = 2**31
 SAMPLING_STREAM = 0x5A3B1C9D00000000
-ISO_DATE = r"^\d{4}-\d{2}(-\d{2})?"
 
 
 def columns_to_read(
@@ -89,7 +91,7 @@ def assign(split: Split, batch: pa.RecordBatch, first_row: int) -> np.ndarray:
         first_row: Number of the batch's first row among all rows, from 0.
 
     Raises:
-        DataError: A row has no value to split by, or one the rule does not know.
+        BadRow: A row has no value to split by, or one the rule does not know.
     """
     if split.rule == "whole":
         return np.zeros(batch.num_rows, np.int8)
@@ -101,11 +103,19 @@ def assign(split: Split, batch: pa.RecordBatch, first_row: int) -> np.ndarray:
     values = batch.column(batch.schema.names.index(split.column))
     if values.null_count:
         row = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
-        raise DataError(
-            f"split {split}: row {first_row + row + 1} has no value, so it belongs to no split. "
-            "Fill it in, or split by another column."
+        raise BadRow(
+            first_row + row,
+            f"split {split}: ",
+            " has no value, so it belongs to no split. Fill it in, or split by another column.",
         )
     if split.rule == "hash":
+        if pa.types.is_floating(values.type):
+            beyond = np.abs(values.to_numpy(zero_copy_only=False)) > EXACT_FLOAT32
+            why = (
+                "above 2**24, where a float32 feature no longer tells ids apart. Declare the "
+                "column as categorical(…), or split by another"
+            )
+            _refuse(split, values, beyond, first_row, why)
         hashes = hash_text(as_text(values), salt=split.salt)
         return _by_bounds(share(hashes), np.cumsum(split.shares[:2]))
     if split.rule == "time":
@@ -140,9 +150,7 @@ def folds(
 
 def as_text(array: pa.Array) -> pa.Array:
     """A scalar column as text; whole numbers have no fraction, so that 3 and 3.0 are equal."""
-    if pa.types.is_floating(array.type):
-        return pc.replace_substring_regex(array.cast(pa.string()), r"\.0$", "")
-    return array.cast(pa.string())
+    return text_of(array, exact=False)
 
 
 def _by_bounds(values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
@@ -151,21 +159,23 @@ def _by_bounds(values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
 
 def _by_time(split: Split, values: pa.Array, first_row: int) -> np.ndarray:
     assert split.bounds is not None
-    if isinstance(split.bounds[0], str):
-        values = as_text(values)
-        if all(re.match(ISO_DATE, bound) for bound in split.bounds):
-            good = pc.match_substring_regex(values, ISO_DATE).to_numpy(zero_copy_only=False)
-            _refuse(split, values, ~good, first_row, f"no ISO date such as {split.bounds[0]!r}")
-        parts = [pc.greater_equal(values, bound) for bound in split.bounds]
-        later = [part.to_numpy(zero_copy_only=False).astype(np.int8) for part in parts]
-        return later[0] + later[1]
+    bounds = [time_of(bound) for bound in split.bounds]
+    if isinstance(bounds[0], datetime.datetime):
+        micros, bad = times.parse(as_text(values), aware=bounds[0].tzinfo is not None)
+        if bad is not None:
+            bad.reason += f"; the bounds are {split.bounds[0]!r} and {split.bounds[1]!r}"
+            row = values[bad.row].as_py()
+            raise BadRow(
+                first_row + bad.row, f"split {split}: the value {row!r} of ", f" {bad.reason}."
+            )
+        return _by_bounds(micros, times.micros_of(bounds))
     if pa.types.is_string(values.type):
         number = pc.match_substring_regex(values, r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$")
         good = number.to_numpy(zero_copy_only=False)
         _refuse(split, values, ~good, first_row, f"no number, but {split.bounds[0]!r} is")
         values = pc.utf8_trim_whitespace(values).cast(pa.float64())
-    times = values.to_numpy(zero_copy_only=False).astype(np.float64)
-    return _by_bounds(times, np.asarray(split.bounds, np.float64))
+    numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
+    return _by_bounds(numbers, np.asarray(bounds, np.float64))
 
 
 def _by_column(split: Split, values: pa.Array, first_row: int) -> np.ndarray:
@@ -183,7 +193,5 @@ def _by_column(split: Split, values: pa.Array, first_row: int) -> np.ndarray:
 def _refuse(split: Split, values: pa.Array, bad: np.ndarray, first_row: int, why: str) -> None:
     if bad.any():
         row = int(np.argmax(bad))
-        raise DataError(
-            f"split {split}: the value {values[row].as_py()!r} of row {first_row + row + 1} is "
-            f"{why}."
-        )
+        before = f"split {split}: the value {values[row].as_py()!r} of "
+        raise BadRow(first_row + row, before, f" is {why}.")

@@ -8,8 +8,11 @@ import pyarrow.compute as pc
 from absl import logging
 
 from tfmtl.data.checks import Checks
+from tfmtl.data.columns import with_null_values
 from tfmtl.data.labels import rows_to_keep
+from tfmtl.data.places import BadRow
 from tfmtl.data.readers import Source, open_table
+from tfmtl.data.sources import null_values_in
 from tfmtl.data.splits import as_text, assign, columns_to_read, default_split, folds, sampled
 from tfmtl.declare.features import FOLD
 from tfmtl.declare.problem import ProblemSpec
@@ -51,7 +54,13 @@ def read_table(
                 parts[name].append(batch.filter(pa.array(chosen)))
     for line in checks.finish().summary():
         logging.info(line)
-    return {name: pa.Table.from_batches(batches) for name, batches in parts.items()}
+    schema = next(batches[0].schema for batches in parts.values() if batches)
+    # So that `prepare`, and with it what is served, goes by the text that meant "missing" here.
+    schema = with_null_values(schema, null_values_in(path, source or Source()))
+    return {
+        name: pa.Table.from_batches(batches, schema) if batches else schema.empty_table()
+        for name, batches in parts.items()
+    }
 
 
 def split_batches(
@@ -78,10 +87,14 @@ def split_batches(
         A batch with `_fold`, and the index of each row's split in `split.names`.
     """
     columns = columns_to_read(problem, split, slices, sampling)
+    source = source or Source()
     seen: set[str | None] = set()
-    for batch in open_table(path, columns, source):
+    for batch in open_table(path, columns, source, places=checks.places):
         first_row = checks.rows_seen
-        split_ids = assign(split, batch, first_row)
+        try:
+            split_ids = assign(split, batch, first_row)
+        except BadRow as error:
+            raise error.at(checks.places) from None
         left_out = None
         if sampling is not None:
             left_out = ~sampled(sampling, batch, split_ids, first_row)

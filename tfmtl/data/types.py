@@ -6,28 +6,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tfmtl.data.texts import EXACT, Unparsable, is_text, text_of
 from tfmtl.declare.features import Column
 from tfmtl.errors import DataError, did_you_mean
 
 TYPES = {"string": pa.string(), "int64": pa.int64(), "float32": pa.float32()}
 # What stands for a missing value inside a list, where a tf.Example has no null.
 ABSENT = {"string": "", "int64": int(np.iinfo(np.int64).min), "float32": float("nan")}
+# Words for no value, in lower case, and for an outcome that did not or did happen.
+NOTHING = ("n/a", "#n/a", "na", "nan", "null", "none", "nil", "-", "--", "?", ".", "\\n", "missing")
+OPPOSITES = {"no": "yes", "false": "true", "n": "y", "f": "t", "off": "on"}
+POSITIVES = ("click", "clicked", "conversion", "converted", "buy", "bought", "purchase", "positive")
 KINDS = {"string": "text", "int64": "integer", "float32": "numerical"}
-
-
-class Unparsable(Exception):
-    """A value that is not of its column's type.
-
-    Args:
-        row: Index into the array that was converted, or `None` where the whole column is at
-            fault.
-        problem: The value, or what is wrong with the column.
-    """
-
-    def __init__(self, row: int | None, problem: str) -> None:
-        super().__init__(problem)
-        self.row = row
-        self.problem = problem
 
 
 def arrow_type(column: Column) -> pa.DataType:
@@ -50,16 +40,54 @@ def missing_column(name: str, path: str, known: list[str], hint: str = "") -> Da
     )
 
 
-def unparsable_value(column: Column, where: str, value: str) -> DataError:
-    """The error that says a value is not of its column's type."""
-    hint = ""
-    if value.strip().lower() in ("true", "false", "yes", "no"):
-        hint = f" A text label is declared with positive={value!r}."
-    elif column.dtype == "int64" and value.strip().endswith(".0"):
-        hint = " Write it without a fraction, or declare dtype='string'."
+def double_column(name: str, path: str, known: list[str]) -> DataError:
+    """The error that says a file has several columns `name`."""
+    places = [str(place) for place, other in enumerate(known, 1) if other == name]
     return DataError(
-        f"{KINDS[column.dtype]} column {column.name!r} does not parse: {where}: {value!r}.{hint}"
+        f"file {path} has {len(places)} columns {name!r}, in places {' and '.join(places)}: which "
+        "one is meant nobody can tell. Give each a name of its own."
     )
+
+
+def unparsable_value(column: Column, where: str, value: str, remedy: str = "") -> DataError:
+    """The error that says a value is not of its column's type.
+
+    Args:
+        column: What the value should be.
+        where: File and line.
+        value: The value.
+        remedy: What would be right, where the value does not say it.
+    """
+    remedy = remedy or _remedy(column, value.strip())
+    return DataError(
+        f"{KINDS[column.dtype]} column {column.name!r} does not parse: {where}: {value!r}."
+        + (f" {remedy}" if remedy else "")
+    )
+
+
+def _remedy(column: Column, value: str) -> str:
+    word = value.lower()
+    if word in NOTHING:
+        return (
+            f"Where it means that there is no value, say so by Source(null_values=({value!r}, ''))."
+        )
+    if column.dtype == "int64":
+        return (
+            "Write it without a fraction, or declare dtype='string'." if word.endswith(".0") else ""
+        )
+    if word in OPPOSITES:
+        return _positive(_cased(OPPOSITES[word], value))
+    return _positive(value) if word in OPPOSITES.values() or word in POSITIVES else ""
+
+
+def _positive(value: str) -> str:
+    return f"A text label is declared with the value that means 1: positive={value!r}."
+
+
+def _cased(word: str, like: str) -> str:
+    if like.isupper():
+        return word.upper()
+    return word.capitalize() if like[:1].isupper() else word
 
 
 def typed(array: pa.Array, column: Column, separator: str, nulls: Sequence[str]) -> pa.Array:
@@ -74,33 +102,41 @@ def typed(array: pa.Array, column: Column, separator: str, nulls: Sequence[str])
     Raises:
         Unparsable: A value does not fit; NaN and text in `nulls` do.
     """
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     kind = array.type
     if pa.types.is_fixed_size_list(kind):
         array = pa.array(array.to_pylist(), pa.list_(kind.value_type))
         kind = array.type
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
     if not column.max_values:
-        if is_list:
+        if is_list(kind):
             raise Unparsable(None, "is a list in the file; declare it with max_values=")
         return _scalars(array, column.dtype, nulls)
-    if not is_list:
-        array = _scalars(array, "string" if _is_text(kind) else column.dtype, nulls)
-        if not _is_text(array.type):
+    split = False
+    if not is_list(kind):
+        array = _scalars(array, "string" if is_text(kind) else column.dtype, nulls)
+        if not is_text(kind):
             return lists(array.drop_null(), np.asarray(array.is_valid()).astype(np.int32))
-        array = pc.split_pattern(array, separator)
+        array, split = pc.split_pattern(array, separator), True
     lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
     values = array.flatten()
-    if _is_text(values.type):
+    if split:
         values = pc.utf8_trim_whitespace(values)
     try:
         values = _scalars(values, column.dtype, nulls)
     except Unparsable as error:
-        assert error.row is not None
-        row = int(np.searchsorted(np.cumsum(lengths), error.row, side="right"))
-        raise Unparsable(row, error.problem) from None
+        row = error.row
+        if row is not None:
+            row = int(np.searchsorted(np.cumsum(lengths), row, side="right"))
+        raise Unparsable(row, error.problem, error.remedy) from None
     return lists(pc.fill_null(values, pa.scalar(ABSENT[column.dtype], values.type)), lengths)
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether values of a type are lists of any length."""
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
 
 
 def lists(values: pa.Array, lengths: np.ndarray) -> pa.Array:
@@ -114,63 +150,56 @@ def lists(values: pa.Array, lengths: np.ndarray) -> pa.Array:
     return pa.Array.from_buffers(kind, len(lengths), buffers, children=[values])
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return (
-        pa.types.is_string(kind)
-        or pa.types.is_large_string(kind)
-        or pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-    )
-
-
 def _scalars(array: pa.Array, dtype: str, nulls: Sequence[str]) -> pa.Array:
-    kind, target = array.type, TYPES[dtype]
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    kind = array.type
     if pa.types.is_nested(kind):
         raise Unparsable(
             None, f"is of type {kind} in the file; columns are scalars or lists of them"
         )
+    if dtype == "string" or is_text(kind):
+        text = text_of(array)
+        return _from_text(text, dtype, nulls) if is_text(kind) else text
     if pa.types.is_null(kind):
-        return pa.nulls(len(array), target)
-    if pa.types.is_decimal(kind):
-        array = array.cast(pa.float64())
-        kind = array.type
-    if pa.types.is_floating(kind):
-        # An undecided choice is a null, and so NaN becomes one.
-        array = pc.if_else(pc.is_nan(array), pa.scalar(None, kind), array)
-    if _is_text(kind):
-        return _from_text(array, dtype, nulls)
-    if dtype == "string":
-        text = array.cast(pa.string())
-        if pa.types.is_floating(kind):
-            # Integers with gaps become floats in many tools, and ids with them.
-            text = pc.replace_substring_regex(text, r"\.0$", "")
-        return text
-    if pa.types.is_temporal(kind):
+        return pa.nulls(len(array), TYPES[dtype])
+    if pa.types.is_temporal(kind) or pa.types.is_interval(kind):
         raise Unparsable(None, f"is of type {kind} in the file; write it as a number")
-    if dtype == "int64" and pa.types.is_floating(kind):
-        return _whole(array)
-    try:
-        # Large integers lose digits as float32; that is what float32 means.
-        return array.cast(target, safe=dtype == "int64")
-    except pa.ArrowInvalid as error:
-        raise Unparsable(None, f"does not fit {dtype}: {error}") from None
+    return _integers(array) if dtype == "int64" else _floats(array)
 
 
-def _whole(array: pa.Array) -> pa.Array:
+def _integers(array: pa.Array) -> pa.Array:
+    if pa.types.is_floating(array.type):
+        values = array.to_numpy(zero_copy_only=False).astype(np.float64)
+        bad = ~np.isnan(values) & ((values != np.rint(values)) | (np.abs(values) > EXACT))
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise Unparsable(row, repr(float(values[row])))
+        return pa.array(np.nan_to_num(values).astype(np.int64), mask=np.isnan(values))
     try:
         return array.cast(pa.int64())
     except pa.ArrowInvalid:
-        values = array.to_numpy(zero_copy_only=False).astype(np.float64)
-        bad = ~np.isnan(values) & ((values != np.floor(values)) | (np.abs(values) >= 2.0**63))
-        row = int(np.argmax(bad))
-        raise Unparsable(row, repr(float(values[row]))) from None
+        for row, value in enumerate(array.to_pylist()):
+            if value is not None and (value != int(value) or abs(value) >= 2**63):
+                raise Unparsable(row, str(value)) from None
+        raise
+
+
+def _floats(array: pa.Array) -> pa.Array:
+    if pa.types.is_decimal(array.type):
+        array = array.cast(pa.float64())
+    if pa.types.is_floating(array.type):
+        values = array.to_numpy(zero_copy_only=False)
+        with np.errstate(over="ignore", invalid="ignore"):
+            # An undecided choice is a null, and so NaN becomes one.
+            return pa.array(values.astype(np.float32), from_pandas=True)
+    # Large integers lose digits as float32; that is what float32 means.
+    return array.cast(pa.float32(), safe=False)
 
 
 def _from_text(array: pa.Array, dtype: str, nulls: Sequence[str]) -> pa.Array:
-    try:
-        array = array.cast(pa.string())
-    except pa.ArrowInvalid:
-        raise Unparsable(None, "holds bytes that are not UTF-8 text") from None
     missing = pc.is_in(array, value_set=pa.array(nulls, pa.string()))
     array = pc.if_else(missing, pa.scalar(None, pa.string()), array)
     if dtype == "string":

@@ -64,6 +64,7 @@ __all__ = [
     "target_encoding",
 ]
 
+ORPHANS = ("negative", "positive")
 CONTEXT = ("scene", "request_id", "user_id", "time")
 """Fields of a problem that name a column which is no feature."""
 
@@ -86,6 +87,10 @@ class ProblemSpec:
             `ctr_traffic` for rows whose click-through rate is used at all.
         drop_if: Reads "drop rows where the second label is positive and the first is not", as
             `("click", "conversion")`. Such rows are always counted, dropped only where asked.
+        orphans: What a conversion without a click is to `ctcvr`, the task on all rows whose label
+            another task has after a click. `"negative"`, because the rate is that of a click and
+            a conversion (ESMM, Ma et al., SIGIR 2018, eq. 1; so has MTMS); `"positive"` takes the
+            label as it is.
 
     Raises:
         SpecError: The declaration contradicts itself; the message names the field and the
@@ -101,12 +106,18 @@ class ProblemSpec:
     space: str = "imp"
     drop_if: tuple[str, str] | None = None
     indicators: tuple[str, ...] = ()
+    orphans: str = "negative"
 
     def __post_init__(self) -> None:
         for field in ("features", "tasks", "indicators"):
             object.__setattr__(self, field, tuple(getattr(self, field)))
         if self.drop_if is not None:
             object.__setattr__(self, "drop_if", tuple(self.drop_if))
+        if self.orphans not in ORPHANS:
+            raise SpecError(
+                f"orphans={self.orphans!r} is none of {list(ORPHANS)}."
+                f"{did_you_mean(self.orphans, ORPHANS)}"
+            )
         read = {column.name: f.name for f in self.features for column in f.columns()}
         check_names(self.features, self.tasks)
         check_labels(self.tasks, self.indicators, read)
@@ -175,6 +186,16 @@ class ProblemSpec:
             ctcvr = [t for t in everywhere if (t.label, t.positive) == (cvr.label, cvr.positive)]
             if ctr and ctcvr:
                 return ctr[0].name, cvr.name, ctcvr[0].name
+        return None
+
+    def label_before(self, task: Task) -> str | None:
+        """The label without which a task's own is no positive; see `orphans`."""
+        if self.orphans == "positive" or task.kind != "binary" or task.soft or task.observed_if:
+            return None
+        for other in self.tasks:
+            same = (other.label, other.positive) == (task.label, task.positive)
+            if same and other.kind == "binary" and other.observed_if in self.labels:
+                return other.observed_if
         return None
 
     def scene_feature(self) -> Categorical | None:

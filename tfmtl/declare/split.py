@@ -1,6 +1,9 @@
 """Which rows are train, validation and test, and which training rows are left out: the rules."""
 
 import dataclasses
+import datetime
+import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,15 +61,87 @@ def by_time(column: str, *, validation_from: Any, test_from: Any) -> Split:
     """Splits by time: train before `validation_from`, test from `test_from` on.
 
     Args:
-        column: Column with numbers or ISO dates; text is compared as text.
-        validation_from: First value of validation: a number, an ISO date or a `date`.
-        test_from: First value of test.
+        column: Column with numbers or ISO dates and times, which are compared as times: a `T` or
+            a space, with seconds or without, is all the same.
+        validation_from: First value of validation: a number, an ISO date or time, or a `date`.
+            With a time zone where the column has them, and without where it has none.
+        test_from: First value of test, of the same kind.
+
+    Raises:
+        SpecError: A bound is no time, they are of two kinds, or the second is not later.
     """
-    if not validation_from < test_from:
+    bounds = [time_of(bound) for bound in (validation_from, test_from)]
+    try:
+        ordered = bounds[0] < bounds[1]  # type: ignore[operator]
+    except TypeError:
+        raise SpecError(
+            f"by_time: validation_from={validation_from!r} and test_from={test_from!r} cannot be "
+            "compared; two numbers, two times without a zone or two with one would be right."
+        ) from None
+    if not ordered:
         raise SpecError(
             f"by_time: validation_from={validation_from!r} must lie before test_from={test_from!r}."
         )
     return Split(rule="time", column=column, bounds=(validation_from, test_from))
+
+
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_ISO = re.compile(
+    r"(?P<year>\d{4})-(?P<month>\d{2})(?:-(?P<day>\d{2})"
+    r"(?:[T ](?P<hour>\d{2}):(?P<minute>\d{2})"
+    r"(?::(?P<second>\d{2})(?:[.,](?P<fraction>\d{1,6})\d{0,3})?)?"
+    r"(?:(?P<utc>Z)|(?P<sign>[+-])(?P<zone>\d{2}):?(?P<zone_minute>\d{2})?)?)?)?"
+)
+
+
+def time_of(bound: Any) -> float | datetime.datetime:
+    """A bound of `by_time` as a number or a time, with a zone where it says one.
+
+    Raises:
+        SpecError: It is neither.
+    """
+    if isinstance(bound, datetime.date) and not isinstance(bound, datetime.datetime):
+        return datetime.datetime(bound.year, bound.month, bound.day)
+    if isinstance(bound, datetime.datetime):
+        return bound
+    text = bound.strip() if isinstance(bound, str) else ""
+    is_number = hasattr(bound, "__float__") and not isinstance(bound, bool)
+    if (is_number and math.isfinite(bound)) or _NUMBER.fullmatch(text):
+        return float(bound)
+    iso = _ISO.fullmatch(text)
+    try:
+        if iso is not None:
+            return _iso(iso.groupdict())
+    except ValueError:
+        pass
+    raise SpecError(
+        f"by_time: {bound!r} is no time. A number, an ISO date or time of the calendar such as "
+        "'2024-01-31' or '2024-01-31 12:00:00', or a datetime.date would be right."
+    )
+
+
+def _iso(part: Mapping[str, str | None]) -> datetime.datetime:
+    """The time that the named groups of `_ISO` spell."""
+
+    def number(name: str, default: int = 0) -> int:
+        return int(part[name] or default)
+
+    zone = None
+    if part["utc"]:
+        zone = datetime.timezone.utc
+    elif part["sign"]:
+        offset = datetime.timedelta(hours=number("zone"), minutes=number("zone_minute"))
+        zone = datetime.timezone(offset if part["sign"] == "+" else -offset)
+    return datetime.datetime(
+        number("year"),
+        number("month"),
+        number("day", 1),
+        number("hour"),
+        number("minute"),
+        number("second"),
+        int((part["fraction"] or "").ljust(6, "0")),
+        tzinfo=zone,
+    )
 
 
 def by_column(

@@ -21,7 +21,7 @@ class Analyzers(Protocol):
         """Returns ids `0…` of the most frequent values, −1 for any other."""
 
     def moments(self, name: str, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns mean and standard deviation of `values` `[n]`; `(0, 1)` of none."""
+        """Returns mean and standard deviation of `values` `[n]` as float64; `(0, 1)` of none."""
 
     def quantiles(self, name: str, values: tf.Tensor, bins: int) -> tf.Tensor:
         """Returns `bins + 1` edges, least and greatest value included."""

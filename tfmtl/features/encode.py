@@ -5,7 +5,7 @@ and in `encodings`, so the pipeline, a notebook and serving agree.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
@@ -24,14 +24,18 @@ from tfmtl.declare.features import (
 from tfmtl.declare.layout import GROUP, LABELS, PSEUDO, WEIGHTS, has_pseudo, is_list, layout_of
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.features.analyzers import Analyzers
-from tfmtl.features.encodings.base import as_text, deviation
+from tfmtl.features.encodings.base import as_text, deviation, standardised
 from tfmtl.features.raw import NO_INTEGER, dense_columns, pseudo_labels, task_labels
 
 Columns = Mapping[str, tf.Tensor]
 
 
 def encode(
-    problem: ProblemSpec, raw: Mapping[str, tf.Tensor], analyzers: Analyzers
+    problem: ProblemSpec,
+    raw: Mapping[str, tf.Tensor],
+    analyzers: Analyzers,
+    *,
+    null_values: Sequence[str] = (),
 ) -> dict[str, tf.Tensor]:
     """Returns the packed tensors of a batch.
 
@@ -39,13 +43,18 @@ def encode(
         problem: The declaration.
         raw: Raw columns, dense, sparse or ragged. Labels may be absent, as in serving.
         analyzers: Where fitted statistics come from.
+        null_values: Text that means "missing". The readers of text files know it, and what is
+            served must too, or `NA` would be missing in training and an unknown word later.
 
     Returns:
         `ids_{side}` int64 `[batch, …]` and `numbers_{side}` float32 `[batch, …]` for each side
         that has any, and where labels are given `labels`, `label_weights` float32 `[batch,
         tasks]`; `group` int64 `[batch]` where a request or user is declared and given.
     """
-    columns = dense_columns(problem.columns(), raw)
+    columns = {
+        name: _without_nulls(value, null_values)
+        for name, value in dense_columns(problem.columns(), raw).items()
+    }
     labels = weights = None
     if all(name in columns for name in problem.label_columns()):
         labels, weights = task_labels(problem, columns)
@@ -62,6 +71,15 @@ def encode(
     if group is not None and group in columns:
         packed[GROUP] = tf.strings.to_hash_bucket_fast(as_text(columns[group]), 2**62)
     return packed
+
+
+def _without_nulls(values: tf.Tensor, null_values: Sequence[str]) -> tf.Tensor:
+    """Text in which words that mean "missing" are empty."""
+    words = [word for word in null_values if word]
+    if values.dtype != tf.string or not words:
+        return values
+    missing = tf.reduce_any(values[..., tf.newaxis] == tf.constant(words), axis=-1)
+    return tf.where(missing, "", values)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +156,7 @@ def _count(feature: CountEncoding, values: tf.Tensor, analyzers: Analyzers) -> t
     count = analyzers.sums(feature.name, keys, tf.ones_like(keys, tf.float32))
     logs = tf.math.log1p(count(keys))
     mean, std = analyzers.moments(f"{feature.name}_log", logs)
-    return ((logs - mean) / deviation(mean, std))[:, tf.newaxis]
+    return standardised(logs, mean, std)[:, tf.newaxis]
 
 
 def _target(
@@ -156,7 +174,8 @@ def _target(
         index = problem.task_names.index(feature.task)
         label = targets.labels[:, index]
         observed = tf.cast(targets.weights[:, index] > 0, tf.float32)
-    mean, std = analyzers.moments(f"{feature.name}_label", tf.boolean_mask(label, observed > 0))
+    moments = analyzers.moments(f"{feature.name}_label", tf.boolean_mask(label, observed > 0))
+    mean, std = (tf.cast(moment, tf.float32) for moment in moments)
 
     def total(part: str, value: tf.Tensor) -> tf.Tensor:
         everywhere = analyzers.sums(f"{feature.name}_{part}", keys, value)

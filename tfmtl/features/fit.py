@@ -4,16 +4,16 @@
 call it on any rows, or export it with a model.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import tensorflow as tf
-from numpy.typing import NDArray
 
-from tfmtl.declare.features import FIRST, FOLD
+from tfmtl.data.columns import NULL_VALUES, declared, plain
+from tfmtl.declare.features import FIRST, FOLD, Column
 from tfmtl.declare.layout import fixed_table_rows, has_ids
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import DataError
@@ -28,8 +28,13 @@ State = dict[str, Any]
 class Preprocessor(tf.Module):
     """Raw columns to packed tensors, with statistics fitted on training rows.
 
+    A value has the text that the readers of files give it, whatever it comes in: 7, 7.0 beside
+    a gap, and "7" are one id. Text in a list column is split at "|".
+
     Args:
         problem: The declaration.
+        null_values: Text that means "missing", here and in what is exported; the `Source`'s,
+            where rows come from text files (`prepare` finds it in the tables of `read_table`).
 
     Example:
         >>> from tfmtl.declare.problem import ProblemSpec, binary, numerical
@@ -40,9 +45,10 @@ class Preprocessor(tf.Module):
         array([-1.22,  0.  ,  1.22], dtype=float32)
     """
 
-    def __init__(self, problem: ProblemSpec):
+    def __init__(self, problem: ProblemSpec, *, null_values: Sequence[str] = NULL_VALUES):
         super().__init__(name="preprocessor")
         self.problem = problem
+        self.null_values = tuple(null_values)
         self._fitted: _Fitted | None = None
 
     def fit(self, columns: Mapping[str, Any]) -> dict[str, tf.Tensor]:
@@ -56,7 +62,8 @@ class Preprocessor(tf.Module):
                 ragged or a list per row) by raw column name.
 
         Raises:
-            DataError: A declared feature, label or weight is not given.
+            DataError: A declared feature, label or weight is not given, or a value is not of
+                its column's type.
         """
         missing = [name for name in self.problem.label_columns() if name not in _names(columns)]
         if missing:
@@ -68,7 +75,7 @@ class Preprocessor(tf.Module):
         if FOLD not in raw:
             raw[FOLD] = self._folds(raw)
         fitting = _Fitting()
-        packed = encode(self.problem, raw, fitting)
+        packed = encode(self.problem, raw, fitting, null_values=self.null_values)
         self._fitted = _Fitted(fitting.state)
         return packed
 
@@ -76,7 +83,8 @@ class Preprocessor(tf.Module):
         """Returns the packed tensors of any rows; labels may be absent."""
         if self._fitted is None:
             raise DataError("the preprocessor is not fitted; call fit(columns) on training rows.")
-        return encode(self.problem, self._tensors(columns), self._fitted)
+        raw = self._tensors(columns)
+        return encode(self.problem, raw, self._fitted, null_values=self.null_values)
 
     def table_rows(self) -> dict[str, int]:
         """Rows of each feature's table, by feature name."""
@@ -91,19 +99,29 @@ class Preprocessor(tf.Module):
     def _tensors(self, columns: Any) -> dict[str, tf.Tensor]:
         if isinstance(columns, pa.Table):
             columns = dict(zip(columns.column_names, columns.columns, strict=True))
-        declared = self.problem.columns()
+        known = self.problem.columns()
         missing = [name for name in self.problem.feature_columns() if name not in columns]
         if missing:
             raise DataError(f"columns {missing} are declared but not given; got {list(columns)}.")
         tensors = {}
         for name, values in columns.items():
-            if name in declared:
-                column = declared[name]
-                values = _lists(values) if column.max_values else values
-                tensors[name] = dense(column, _tensor(values, column.dtype))
+            if name in known:
+                tensors[name] = dense(known[name], self._tensor(known[name], values))
             elif name == FOLD:
-                tensors[name] = _tensor(values, "int64")
+                tensors[name] = self._tensor(Column(name=FOLD, dtype="int64"), values)
         return tensors
+
+    def _tensor(self, column: Column, values: Any) -> tf.Tensor:
+        if isinstance(values, tf.SparseTensor | tf.RaggedTensor):
+            return values
+        if isinstance(values, tf.Tensor):
+            # A tensor of the declared type is what it is; in a graph there is nothing to look at.
+            if values.dtype == DTYPES[column.dtype] or not hasattr(values, "numpy"):
+                return values
+        array = declared(column, values, null_values=self.null_values)
+        flat, lengths = plain(column, array)
+        tensor = tf.constant(flat, DTYPES[column.dtype])
+        return tensor if lengths is None else tf.RaggedTensor.from_row_lengths(tensor, lengths)
 
     def _folds(self, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
         name = self.problem.request_id or self.problem.user_id
@@ -115,72 +133,6 @@ class Preprocessor(tf.Module):
 
 def _names(columns: Any) -> list[str]:
     return list(columns.column_names if isinstance(columns, pa.Table) else columns)
-
-
-def _lists(values: Any) -> Any:
-    """Python lists, one per row, as an Arrow column; anything else unchanged."""
-    if isinstance(values, tf.Tensor | tf.SparseTensor | tf.RaggedTensor):
-        return values
-    if isinstance(values, pa.ChunkedArray | pa.Array):
-        kind = values.type
-        if pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-            return values.cast(pa.list_(kind.value_type))
-        return values
-    array = np.asarray(values, None if hasattr(values, "dtype") else object)
-    if array.dtype == object and array.ndim == 1:
-        return pa.array([None if _is_null(row) else list(row) for row in array])
-    return values
-
-
-def _is_null(row: Any) -> bool:
-    return row is None or row is pd.NA or (isinstance(row, float) and row != row)
-
-
-def _plain(values: pd.Series, dtype: str) -> NDArray[Any]:
-    # NumPy cannot convert `pd.NA` to a number.
-    if dtype == "string":
-        array: NDArray[Any] = values.astype(object).where(values.notna(), None).to_numpy()
-    elif dtype == "int64":
-        array = values.astype("Int64").fillna(NO_INTEGER).to_numpy(np.int64)
-    else:
-        array = values.to_numpy(np.float64, na_value=np.nan)
-    return array
-
-
-def _whole(array: NDArray[Any]) -> NDArray[Any]:
-    # Pandas turns integers with a gap into floats; the id stays "7" and does not become "7.0".
-    if array.dtype.kind != "f":
-        return array
-    whole = np.abs(array) < 2**53
-    whole[whole] = array[whole] == np.rint(array[whole])
-    mixed = array.astype(object)
-    mixed[whole] = array[whole].astype(np.int64)
-    return mixed
-
-
-def _tensor(values: Any, dtype: str) -> tf.Tensor:
-    if isinstance(values, tf.Tensor | tf.SparseTensor | tf.RaggedTensor):
-        return values
-    if isinstance(values, pa.ChunkedArray):
-        values = values.combine_chunks()
-    if isinstance(values, pa.Array):
-        if pa.types.is_list(values.type):
-            lengths = np.nan_to_num(values.value_lengths().to_numpy(zero_copy_only=False))
-            flat = _tensor(values.flatten(), dtype)
-            return tf.RaggedTensor.from_row_lengths(flat, lengths.astype(np.int64))
-        # A gap in floats is NaN in NumPy, which is filled below.
-        if dtype == "int64" and pa.types.is_integer(values.type):
-            values = values.cast("int64").fill_null(NO_INTEGER)
-        values = values.to_numpy(zero_copy_only=False)
-    if isinstance(values, pd.Series) and not isinstance(values.dtype, np.dtype):
-        values = _plain(values, dtype)
-    array = np.asarray(values)
-    if dtype == "int64" and array.dtype.kind == "f":
-        array = np.where(np.isnan(array), NO_INTEGER, array).astype(np.int64)
-    elif dtype == "string" and array.dtype.kind != "S":
-        text = pd.Series(_whole(array).ravel(), dtype=object)
-        array = text.where(text.notna(), "").astype(str).to_numpy().reshape(array.shape)
-    return tf.constant(array, DTYPES[dtype])
 
 
 class _Fitting:
@@ -203,8 +155,8 @@ class _Fitting:
     def moments(self, name: str, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         numbers = values.numpy().astype(np.float64)
         mean, std = (numbers.mean(), numbers.std()) if numbers.size else (0.0, 1.0)
-        self.state[f"moments/{name}"] = np.array([mean, std], np.float32)
-        return tf.constant(mean, tf.float32), tf.constant(std, tf.float32)
+        self.state[f"moments/{name}"] = np.array([mean, std], np.float64)
+        return tf.constant(mean, tf.float64), tf.constant(std, tf.float64)
 
     def quantiles(self, name: str, values: tf.Tensor, bins: int) -> tf.Tensor:
         numbers, shares = values.numpy(), np.linspace(0, 1, bins + 1)

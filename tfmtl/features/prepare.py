@@ -1,9 +1,10 @@
 """From tables in memory to rows a model trains on."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tfmtl.data.columns import null_values_of
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.features.fit import Preprocessor
 from tfmtl.features.rows import ArrayRows, PackedData
@@ -24,15 +25,24 @@ class Prepared:
     test: ArrayRows
 
 
-def prepare(problem: ProblemSpec, tables: Mapping[str, Any]) -> Prepared:
+def prepare(
+    problem: ProblemSpec,
+    tables: Mapping[str, Any],
+    *,
+    null_values: Sequence[str] | None = None,
+) -> Prepared:
     """Fits the preprocessing on the training table and packs all three.
 
     Args:
         problem: The declaration.
         tables: `train`, `validation` and `test`, as `read_table` returns them: Arrow tables,
             pandas frames or mappings of arrays.
+        null_values: Text that means "missing", in these tables and in rows that are served; by
+            default what `read_table` went by, and empty text for other tables.
     """
-    preprocessor = Preprocessor(problem)
+    if null_values is None:
+        null_values = null_values_of(tables["train"])
+    preprocessor = Preprocessor(problem, null_values=null_values)
     train = ArrayRows(preprocessor.fit(tables["train"]))
     validation = ArrayRows(preprocessor(tables["validation"]))
     data = PackedData(train, validation, preprocessor.table_rows())

@@ -64,7 +64,7 @@ def task_labels(problem: ProblemSpec, raw: Mapping[str, tf.Tensor]) -> tuple[tf.
         `labels` and `weights`, float32 `[batch, tasks]`. A weight is 0 where the task is not
         observed (outside its sample space, or its label is missing) and the label then too.
     """
-    labels = {task.name: _label(task, raw) for task in problem.tasks}
+    labels = {task.name: _own_label(problem, task, raw) for task in problem.tasks}
     return _on_their_spaces(problem, raw, labels)
 
 
@@ -105,6 +105,16 @@ def _on_their_spaces(
         filled.append(tf.where(weight > 0, label, 0.0))
         weights.append(tf.where(weight > 0, weight, 0.0))
     return tf.stack(filled, axis=1), tf.stack(weights, axis=1)
+
+
+def _own_label(problem: ProblemSpec, task: Task, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """A task's label, in which a conversion without a click is no conversion; see `orphans`."""
+    label, before = _label(task, raw), problem.label_before(task)
+    if before is None:
+        return label
+    clicks = next(t for t in problem.tasks if t.label == before and t.kind == "binary")
+    # A missing click says nothing, and the conversion stays what it is.
+    return tf.where((_label(clicks, raw) <= 0.5) & (label > 0.5), 0.0, label)
 
 
 def _label(task: Task, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 from tfmtl import registry
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.metrics.metric import Metric, metrics_of
-from tfmtl.text import aligned
+from tfmtl.text import aligned, printable
 
 MISSING = "(missing)"
 """Name of the slice of rows that have no value."""
@@ -69,7 +69,7 @@ class SlicedMetrics:
 
 
 def slice_name(key: Slice) -> str:
-    """A slice in words.
+    """A slice in words, `printable` whatever its value holds.
 
     Example:
         >>> slice_name((("scene", "search"), ("age", 3)))
@@ -77,7 +77,7 @@ def slice_name(key: Slice) -> str:
         >>> slice_name(())
         'overall'
     """
-    return ", ".join(f"{column}={value}" for column, value in key) or "overall"
+    return printable(", ".join(f"{column}={value}" for column, value in key)) or "overall"
 
 
 def split_name(name: str) -> tuple[str, str, str]:

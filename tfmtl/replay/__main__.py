@@ -8,9 +8,9 @@ import sys
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow import csv as arrow_csv
 
+from tfmtl.data.parquet import open_file
 from tfmtl.data.sources import Source, files_of, format_of, same_format
 from tfmtl.data.types import missing_column
 from tfmtl.errors import DataError
@@ -26,7 +26,7 @@ from tfmtl.replay.report import (
     table_metrics,
 )
 from tfmtl.replay.scores import Scores, join_scores
-from tfmtl.text import aligned
+from tfmtl.text import LINE_BREAK, aligned, printable
 
 HELP = """\
 Measures early stages on replayed requests, whose retrieved ads were all ranked by the final
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(options)
     except (ValueError, OSError, pa.ArrowException) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error, keep=LINE_BREAK)}", file=sys.stderr)
         return 1
 
 
@@ -82,7 +82,7 @@ def read_columns(path: str, ids: Sequence[str], numbers: Sequence[str]) -> pa.Ta
 
 def _read_parquet(path: str, ids: Sequence[str], numbers: Sequence[str]) -> pa.Table:
     # A replay log carries the features of users and ads too; they stay in the file.
-    file = pq.ParquetFile(path)
+    file = open_file(path)
     _check_names(path, [*ids, *numbers], file.schema_arrow.names)
     return file.read(columns=[*ids, *numbers])
 

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from tfmtl.data.hashing import hash_text
 from tfmtl.data.readers import open_table
+from tfmtl.data.splits import as_text
 from tfmtl.data.types import ABSENT, Unparsable, arrow_schema, typed
 from tfmtl.declare.features import Column
 from tfmtl.errors import DataError, did_you_mean
@@ -195,7 +196,7 @@ def _check_ids(ads: Ads, column: Column) -> int:
                 f"the id {column.name!r} is missing in row {first + 1:,} of the ads; every ad "
                 "needs one."
             )
-        hashes.append(hash_text(ids.cast(pa.string())))
+        hashes.append(hash_text(as_text(ids)))
         rows += batch.num_rows
     of_rows = np.concatenate(hashes)
     order = np.argsort(of_rows, kind="stable")

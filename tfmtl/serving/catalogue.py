@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from tfmtl.serving.ad_vectors import BATCH_ROWS, write_ad_vectors
+from tfmtl.text import LINE_BREAK, printable
 
 HELP = """\
 Makes the vectors of a catalogue's ads with the ad tower of an exported model, so that a request
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             progress=True,
         )
     except (ValueError, OSError, pa.ArrowException) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error, keep=LINE_BREAK)}", file=sys.stderr)
         return 1
     print(f"{count:,} vectors written to {options.out}")
     return 0

@@ -15,15 +15,14 @@ import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
-import pandas as pd
 import tensorflow as tf
 
+from tfmtl.data import columns as features
 from tfmtl.declare.layout import GROUP
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.declare.total_value import TotalValue
 from tfmtl.errors import DataError
-from tfmtl.features.raw import ABSENT, dense_columns, example_spec
+from tfmtl.features.raw import dense_columns, example_spec
 from tfmtl.model.multitask import MultiTaskModel
 from tfmtl.serving.signature_names import argument_names, rename_inputs
 from tfmtl.serving.towers import tower_signatures, traced, traced_columns
@@ -131,44 +130,36 @@ def to_examples(problem: ProblemSpec, columns: Mapping[str, Sequence]) -> list[b
 
     Args:
         problem: The declaration.
-        columns: Values by column name, one a row; lists for list columns; `None` is missing.
+        columns: Values by column name, one a row; lists for list columns; `None` is missing. A
+            value has the text that it has in training: 7.0 beside a gap is "7", true is "True".
 
     Raises:
-        DataError: A declared column is not given.
+        DataError: A declared column is not given, columns differ in length, or a value is not
+            of its column's type.
     """
     declared = problem.feature_columns()
     missing = [name for name in declared if name not in columns]
     if missing:
         raise DataError(f"columns {missing} are declared but not given; got {list(columns)}.")
-    rows = len(next(iter(columns.values())))
-    examples = [tf.train.Example() for _ in range(rows)]
+    arrays = {n: features.declared(c, columns[n]) for n, c in declared.items()}
+    rows = {name: len(array) for name, array in arrays.items()}
+    if len(set(rows.values())) > 1:
+        raise DataError(f"columns need one number of rows; got {rows}.")
+    examples = [tf.train.Example() for _ in range(max(rows.values()))]
     for name, column in declared.items():
-        for example, value in zip(examples, columns[name], strict=True):
-            feature = example.features.feature[name]
-            if column.max_values:
-                # A gap keeps its place: weights are matched to a list's values by place.
-                values = [] if value is None else list(value)
-                values = [ABSENT[column.dtype] if _is_missing(v) else v for v in values]
-            else:
-                values = [] if _is_missing(value) or value == ABSENT[column.dtype] else [value]
-            _put(feature, column.dtype, values)
+        for example, value in zip(examples, arrays[name].to_pylist(), strict=True):
+            values = value if isinstance(value, list) else [] if value is None else [value]
+            _put(example.features.feature[name], column.dtype, values)
     return [example.SerializeToString() for example in examples]
-
-
-def _is_missing(value) -> bool:
-    return value is None or value is pd.NA or value != value
 
 
 def _put(feature, dtype, values):
     if dtype == "string":
-        # As `Preprocessor` has it: pandas' 7.0, a 7 beside a gap, is the id "7".
-        values = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
-        texts = [v if isinstance(v, bytes) else str(v).encode() for v in values]
-        feature.bytes_list.value.extend(texts)
+        feature.bytes_list.value.extend(value.encode() for value in values)
     elif dtype == "int64":
-        feature.int64_list.value.extend(int(v) for v in values)
+        feature.int64_list.value.extend(values)
     else:
-        feature.float_list.value.extend(float(np.float32(v)) for v in values)
+        feature.float_list.value.extend(values)
 
 
 def _write_warmup(folder, examples):

@@ -8,6 +8,7 @@ from typing import Any
 from tfmtl.simulator.daily import write_daily_log
 from tfmtl.simulator.early_stage import write_early_stage_logs
 from tfmtl.simulator.impressions import write_impression_log
+from tfmtl.text import LINE_BREAK, printable
 
 EXAMPLES = """\
 kinds:
@@ -74,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"({len(log)} and {len(replay)} files)"
             )
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error, keep=LINE_BREAK)}", file=sys.stderr)
         return 1
     print(done)
     return 0

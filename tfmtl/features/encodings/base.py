@@ -97,7 +97,15 @@ def as_text(values: tf.Tensor) -> tf.Tensor:
 def deviation(mean: tf.Tensor, std: tf.Tensor) -> tf.Tensor:
     """What standardised values are divided by: the standard deviation, or 1 where it is rounding.
 
-    The deviation of equal float32 values comes out as up to 3e-6 of their mean. Division by it
-    would turn the first other value that is served into millions.
+    The deviation of equal values comes out as rounding, about 1e-16 of their mean in float64.
+    Division by it would turn the first other value that is served into millions.
     """
-    return tf.where(std > 1e-5 * tf.abs(mean), std, 1.0)
+    return tf.where(std > 1e-9 * tf.abs(mean), std, tf.ones_like(std))
+
+
+def standardised(values: tf.Tensor, mean: tf.Tensor, std: tf.Tensor) -> tf.Tensor:
+    """`(values − mean) / deviation` as float32, computed in float64.
+
+    Hours of epoch seconds differ in their sixth digit, which float32 arithmetic would lose.
+    """
+    return tf.cast((tf.cast(values, tf.float64) - mean) / deviation(mean, std), tf.float32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tfmtl.features.analyzers import Analyzers
-from tfmtl.features.encodings.base import NumericalEncoding, deviation
+from tfmtl.features.encodings.base import NumericalEncoding, standardised
 from tfmtl.lazy import tf
 from tfmtl.registry import register
 
@@ -20,8 +20,9 @@ class Standard(NumericalEncoding):
         self, name: str, values: tf.Tensor, present: tf.Tensor, analyzers: Analyzers
     ) -> tf.Tensor:
         """See `Encoding.encode`."""
-        mean, std = analyzers.moments(name, self.transform(present))
-        return ((self.transform(values) - mean) / deviation(mean, std))[:, tf.newaxis]
+        mean, std = analyzers.moments(name, self.transform(tf.cast(present, tf.float64)))
+        values = self.transform(tf.cast(values, tf.float64))
+        return standardised(values, mean, std)[:, tf.newaxis]
 
 
 @register("encoding", "log")

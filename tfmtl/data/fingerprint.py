@@ -1,0 +1,26 @@
+"""What tells whether a table's files are the same as before."""
+
+import hashlib
+import json
+import os
+
+from tfmtl.data.sources import Source, files_of, partition_of
+
+
+def fingerprint(path: str, source: Source) -> str:
+    """A hash of a table's files: their names, what their folders say, and their content.
+
+    Size and time alone would take other content for the same where a tool keeps both.
+
+    Args:
+        path: A file, a folder or a pattern.
+        source: Says which files of a folder count.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for file in files_of(path, source):
+        name = json.dumps([os.path.basename(file), partition_of(file)], sort_keys=True)
+        digest.update(f"{name} {os.path.getsize(file)}\n".encode())
+        with open(file, "rb") as opened:
+            while block := opened.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()
