@@ -5,18 +5,22 @@ loss is belongs to `losses`. Importing this package registers the balancers.
 """
 
 from tfmtl.balancing.base import Balancer, EpochEnd
+from tfmtl.balancing.famo import FAMO
 from tfmtl.balancing.gradnorm import GradNorm
+from tfmtl.balancing.nash_mtl import NashMTL
 from tfmtl.balancing.surgery import MGDA, CAGrad, PCGrad
 from tfmtl.balancing.weights import DWA, FixedWeights, Uncertainty
 
 __all__ = [
     "DWA",
+    "FAMO",
     "MGDA",
     "Balancer",
     "CAGrad",
     "EpochEnd",
     "FixedWeights",
     "GradNorm",
+    "NashMTL",
     "PCGrad",
     "Uncertainty",
 ]

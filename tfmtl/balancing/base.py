@@ -6,12 +6,13 @@ shared and private variables alike. Surgery makes one gradient of many, on share
 
 import abc
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.arguments import Arguments
 from tfmtl.errors import SpecError
 
 Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices | None
@@ -69,7 +70,7 @@ class Step:
     logits: Mapping[str, tf.Variable]
 
 
-class Balancer(keras.layers.Layer, abc.ABC):
+class Balancer(Arguments, keras.layers.Layer, abc.ABC):
     """Maps losses `[K]` to the scalar to minimise.
 
     Args:
@@ -93,7 +94,7 @@ class Balancer(keras.layers.Layer, abc.ABC):
         if not tasks:
             raise SpecError("a balancer needs at least one task.")
         if kinds and len(kinds) != len(tasks):
-            raise SpecError(f"kinds must be one a task: {len(tasks)} tasks, {len(kinds)} kinds.")
+            raise SpecError(f"kinds must be one per task: {len(tasks)} tasks, {len(kinds)} kinds.")
         for kind in kinds:
             if kind not in ("binary", "regression"):
                 raise SpecError(f"a kind is 'binary' or 'regression'; got {kind!r}.")
@@ -123,7 +124,8 @@ class Balancer(keras.layers.Layer, abc.ABC):
         Raises:
             SpecError: The method makes gradients of its own, or learns in a step of its own.
         """
-        if cls.gradients is not Balancer.gradients:
+        changes_gradients = cls.gradients is not Balancer.gradients
+        if changes_gradients or cls.after_update is not Balancer.after_update:
             raise SpecError(
                 f"meta-training takes the gradient of one balanced loss through the adaptation, "
                 f"and balancer {cls.__name__} makes gradients, or learns, in a step of its own; "
@@ -152,17 +154,22 @@ class Balancer(keras.layers.Layer, abc.ABC):
         """
         return step.tape.gradient(step.total, step.variables)
 
+    def after_update(self, losses_again: Callable[[], TaskLosses]) -> None:
+        """Called in training after the optimizers have applied the gradients; by default nothing.
+
+        Args:
+            losses_again: Computes the losses of the same batch with the updated variables. This
+                is one more forward pass, made only if the balancer calls it; see
+                `tfmtl.model.losses_again`.
+        """
+
     def end_epoch(self) -> None:
         """Tells that an epoch of training is over; `EpochEnd` does, in `fit`."""
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "tasks": list(self.tasks), "kinds": list(self.kinds)}
 
     def _observed_only(self, values: tf.Tensor, observed: tf.Tensor | None) -> tf.Tensor:
         if values.shape.rank != 1 or not values.shape.is_compatible_with([len(self.tasks)]):
             raise ValueError(
-                f"losses must be one a task, [{len(self.tasks)}]; got {list(values.shape)}."
+                f"losses must be one per task, [{len(self.tasks)}]; got {list(values.shape)}."
             )
         if observed is None:
             return values
@@ -208,10 +215,6 @@ class Reduced(Balancer):
     def plain_weight(self) -> float:
         """What a loss is multiplied by where all tasks count alike."""
         return 1.0 / len(self.tasks) if self.reduction == "mean" else 1.0
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "reduction": self.reduction}
 
 
 def check_reduction(reduction: str) -> None:

@@ -6,12 +6,14 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.balancing.adam import Moments, adam
 from tfmtl.balancing.base import Gradient, Reduced, Step
 from tfmtl.balancing.task_gradients import squared_norm
 from tfmtl.errors import SpecError
 from tfmtl.registry import register
 
-BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
+EPSILON = 1e-7
+"""Of Adam, as Keras has it."""
 
 
 @register("balancer", "gradnorm")
@@ -129,28 +131,15 @@ class GradNorm(Reduced):
         weighted = self.task_weights * norms
         return tf.sign(weighted - mean(weighted) * tf.pow(rates, self.alpha)) * norms
 
-    def _descend(self, slope, moves):
-        def moved(variable, value):
-            return variable.assign(tf.where(moves, value, variable))
-
-        steps = moved(self.steps, self.steps + 1.0)
-        m = moved(self.momentum, BETA_1 * self.momentum + (1 - BETA_1) * slope)
-        v = moved(self.velocity, BETA_2 * self.velocity + (1 - BETA_2) * tf.square(slope))
-        count = tf.maximum(steps, 1.0)
-        unbiased = m / (1 - tf.pow(BETA_1, count))
-        root = tf.sqrt(v / (1 - tf.pow(BETA_2, count))) + EPSILON
-        step = tf.where(moves, self.learning_rate * unbiased / root, tf.zeros_like(m))
+    def _descend(self, slope: tf.Tensor, moves: tf.Tensor) -> None:
+        step = adam(
+            Moments(self.momentum, self.velocity, self.steps),
+            slope,
+            moves,
+            learning_rate=self.learning_rate,
+            epsilon=EPSILON,
+        )
         self.task_weights.assign(on_simplex(self.task_weights - step, self.least))
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "alpha": self.alpha,
-            "learning_rate": self.learning_rate,
-            "first_batches": self.first_batches,
-            "least": self.least,
-        }
 
 
 def on_simplex(weights: tf.Tensor, least: float) -> tf.Tensor:

@@ -126,10 +126,6 @@ class PCGrad(Surgery):
         seed = tf.stack([tf.constant(self.seed, tf.int64), tf.convert_to_tensor(self.steps)])
         return tf.argsort(tf.random.stateless_uniform([count, count], seed), axis=1)
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "seed": self.seed}
-
 
 @register("balancer", "mgda")
 @keras.saving.register_keras_serializable(package="tfmtl")
@@ -205,18 +201,8 @@ class MGDA(Surgery):
         flat = tf.stack(own)
         gram = tf.cast(tf.matmul(flat, flat, transpose_b=True), tf.float64)
         coefficients = self._settled(gram, step)
-        # In a graph nothing but the private gradients of this is computed.
         tasks = TaskGradients(step, weight)
-        gradients = list(tasks.private)
-        shared = [part.place for part in tasks.shared]
-        found = step.tape.gradient(
-            step.losses.each,
-            [step.variables[index] for index in shared],
-            output_gradients=tf.unstack(weight * tf.cast(coefficients, tf.float32)),
-        )
-        for index, gradient in zip(shared, found, strict=True):
-            gradients[index] = gradient
-        return with_others(gradients, step)
+        return with_others(tasks.combined_in_one_pass(coefficients), step)
 
     def _at(self, representation, step):
         for loss in step.losses.each:
@@ -224,10 +210,6 @@ class MGDA(Surgery):
                 loss, representation, output_gradients=tf.constant(self.plain_weight)
             )
             yield tf.zeros_like(representation) if found is None else found
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "normalize": self.normalize, "ub": self.ub}
 
 
 @register("balancer", "cagrad")
@@ -265,10 +247,6 @@ class CAGrad(Surgery):
 
     def coefficients(self, gram, losses, active):
         return of_gram.cagrad(gram, active, self.c)
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "c": self.c}
 
 
 def with_others(gradients: Sequence[Gradient], step: Step) -> list[Gradient]:

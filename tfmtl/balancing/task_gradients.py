@@ -65,6 +65,8 @@ class TaskGradients:
             {t for t, g in zip(step.logits, found[len(variables) :], strict=False) if g is not None}
             for found in by_task
         ]
+        self.step, self.weight = step, weight
+        self.variables = variables
         self.count = len(by_task)
         self.shared: list[Shared] = []
         self.private: list[Gradient] = []
@@ -125,6 +127,27 @@ class TaskGradients:
                 gradients[part.place] = rows
             else:
                 gradients[part.place] = tf.reshape(found, part.like.shape)
+        return gradients
+
+    def combined_in_one_pass(self, coefficients: tf.Tensor) -> list[Gradient]:
+        """As `combined`, with one backward pass through what tasks share instead of one per task.
+
+        In a graph, a task's own backward pass is then computed for private variables alone, which
+        mostly lie above the shared ones.
+
+        Args:
+            coefficients: `[K]`.
+        """
+        gradients = self.combined(coefficients)
+        # A variable with private blocks needs each task's gradient.
+        places = [part.place for part in self.shared if all(part.blocks)]
+        shared = self.step.tape.gradient(
+            list(self.step.losses.each),
+            [self.variables[place] for place in places],
+            output_gradients=tf.unstack(self.weight * tf.cast(coefficients, tf.float32)),
+        )
+        for place, gradient in zip(places, shared, strict=True):
+            gradients[place] = gradient
         return gradients
 
 

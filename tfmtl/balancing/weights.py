@@ -71,11 +71,6 @@ class FixedWeights(Balancer):
         weights = [self.task_weights.get(task, 1.0) / count for task in self.tasks]
         return tf.constant(weights, self.compute_dtype)
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        own = {"task_weights": dict(self.task_weights), "reduction": self.reduction}
-        return {**super().get_config(), **own}
-
 
 class _Within(keras.constraints.Constraint):
     """Puts a variable back into `[low, high]` after each step.
@@ -155,10 +150,6 @@ class Uncertainty(Balancer):
     def weights_now(self) -> tf.Tensor:
         return tf.constant(self._factors, self.compute_dtype) * tf.exp(-self.log_variance)
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "form": self.form, "positive": self.positive}
-
 
 @register("balancer", "dwa")
 @keras.saving.register_keras_serializable(package="tfmtl")
@@ -230,7 +221,3 @@ class DWA(Reduced):
         self.last.assign(np.where(seen, means, last))
         self.sums.assign(np.zeros_like(batches))
         self.batches.assign(np.zeros_like(batches))
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "temperature": self.temperature}
