@@ -25,8 +25,8 @@ class Arguments:
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        inherited = super()
-        config = dict(inherited.get_config())  # type: ignore[misc]
+        inherited: Any = super()
+        config = dict(inherited.get_config())
         for name in _arguments(type(self)):
             config[name] = _plain(getattr(self, name))
         return config

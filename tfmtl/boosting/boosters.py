@@ -130,7 +130,8 @@ class Boosters:
             "columns": dict(self.columns.columns),
             "priors": {task: means.prior for task, means in self.means.items()},
         }
-        arrays = {f"keys/{name}": keys for name, keys in self.columns.keys.items()}
+        # NumPy 2's stubs take any keyword of `savez` for its flag `allow_pickle` too.
+        arrays: dict[str, Any] = {f"keys/{n}": keys for n, keys in self.columns.keys.items()}
         arrays |= {f"counts/{name}": of for name, of in self.columns.log_counts.items()}
         for task, means in self.means.items():
             arrays |= {f"means/{task}/{name}": of for name, of in means.means.items()}

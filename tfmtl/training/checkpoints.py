@@ -1,4 +1,4 @@
-"""A training run's checkpoints: what a killed run goes on from, and its best weights."""
+"""A training run's checkpoints: the state from which a killed run continues, and its best weights."""
 
 import json
 import math
@@ -19,13 +19,13 @@ LOWER_IS_BETTER = ("loss", "log_loss", "ne", "mae", "mse", "rmse", "ece", "tvd")
 
 
 class Run:
-    """A run's state: weights, optimizers, and where it stands. Kept on disk where asked.
+    """A run's state: weights, optimizers, epoch and step. Written to disk where a folder is given.
 
     Args:
         model: A compiled model.
-        experiment: Whose run it is; a folder of another one is refused.
-        folder: Where checkpoints are kept; none without it.
-        monitor: What tells the best epoch; the experiment's if not given.
+        experiment: The experiment; a folder with a run of another one is refused.
+        folder: Where checkpoints are kept; without it nothing is written.
+        monitor: The metric that chooses the best epoch; the experiment's by default.
         keep_best: Whether the best epoch's weights are kept, and not only its number.
         more: Further parts of the state that a checkpoint can hold, by name.
     """
@@ -41,7 +41,7 @@ class Run:
         more: Mapping[str, Any] | None = None,
     ) -> None:
         self.model, self.folder, self.keep_best = model, folder, keep_best
-        # Keras orders them by what is trainable, which is not the same for ever.
+        # Kept as a list: Keras orders variables by what is trainable, and layers may be frozen later.
         self.variables = list(model.variables)
         self.lower = lower_is_better(monitor or experiment.training.monitor)
         self.best: list[np.ndarray] = []
@@ -62,7 +62,7 @@ class Run:
         )
 
     def restore(self) -> None:
-        """Goes on from the last checkpoint, if there is one."""
+        """Continues from the last checkpoint, if there is one."""
         path = self._last()
         if path is None:
             return
@@ -77,7 +77,7 @@ class Run:
         logging.info("Resumed at epoch %d, step %d.", self.state["epoch"], self.state["step"])
 
     def go_on_from(self, former: "Run") -> None:
-        """Begins at another run's best weights, which stay where no epoch is better."""
+        """Starts from another run's best weights; they stay the best if no epoch is better."""
         self.best = [v.numpy() for v in self.variables]
         self.state["best_value"] = former.state["best_value"]
 
@@ -120,7 +120,8 @@ class Run:
         self.best = [v.numpy() for v in self.variables]
         if self.folder is not None:
             os.makedirs(self.folder, exist_ok=True)
-            # Named by its epoch: after a kill before `save`, the last checkpoint's stands.
+            # Named by its epoch: if the run is killed before `save`, the file that belongs to the
+            # last checkpoint is still there.
             path = self._best_path(self.state["epoch"])
             np.savez(path + ".building.npz", *self.best)
             os.replace(path + ".building.npz", path)
@@ -136,12 +137,12 @@ class Run:
     def _last(self) -> str | None:
         if self.folder is None or not os.path.isdir(self.folder):
             return None
-        found = sorted(name for name in os.listdir(self.folder) if name.startswith("at-"))
-        return os.path.join(self.folder, found[-1]) if found else None
+        names = sorted(name for name in os.listdir(self.folder) if name.startswith("at-"))
+        return os.path.join(self.folder, names[-1]) if names else None
 
 
 def decisive(experiment: ExperimentConfig) -> dict[str, Any]:
-    """What of an experiment a run depends on, as plain data by the field's path."""
+    """The fields of an experiment that a run depends on, as plain data by the field's path."""
     plain = json.loads(experiment.to_json())
     fields = {"problem": plain["problem"]}
     for part in ("model", "training", "meta", "search"):
@@ -153,12 +154,12 @@ def check_same(former: Mapping[str, Any], ours: Mapping[str, Any], folder: str) 
     """Refuses a folder that a run of another experiment has made.
 
     Args:
-        former: What that run depended on, by `decisive`.
-        ours: What this one does.
+        former: The fields that run depended on, from `decisive`.
+        ours: The fields of this run.
         folder: The folder.
 
     Raises:
-        SpecError: They differ; the message says in what.
+        SpecError: They differ; the message names the fields.
     """
     names = sorted({*former, *ours})
     changed = [name for name in names if former.get(name) != ours.get(name)]
@@ -175,7 +176,7 @@ def forget(checkpoint_dir: str) -> None:
 
 
 def lower_is_better(monitor: str) -> bool:
-    """Whether a metric, by its full name or a bare one, is a loss or an error."""
+    """Whether a metric is a loss or an error; its name may be full or bare."""
     return bare(monitor) in LOWER_IS_BETTER
 
 

@@ -139,7 +139,9 @@ def _checkpoints(folder: str) -> str:
 
 
 def _write(folder: str, outcome: Outcome, about: Mapping[str, Any]) -> None:
-    np.savez(os.path.join(folder, PREDICTIONS), **outcome.predictions)
+    # NumPy 2's stubs take any keyword of `savez` for its flag `allow_pickle` too.
+    arrays: dict[str, Any] = dict(outcome.predictions)
+    np.savez(os.path.join(folder, PREDICTIONS), **arrays)
     plain = {
         "about": about,
         "metrics": dict(outcome.metrics),
