@@ -66,8 +66,8 @@ def train(
     """
     if experiment.search is not None:
         raise SpecError(
-            f"experiment {experiment.name!r} leaves its network to a search: call result = "
-            "tfmtl.search(experiment, data), and then tfmtl.train(result.experiment, data)."
+            f"experiment {experiment.name!r} leaves its network to a search: found = "
+            "tfmtl.search(experiment, data), and then tfmtl.train(found.experiment, data)."
         )
     if experiment.meta is not None:
         return train_meta(

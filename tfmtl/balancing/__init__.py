@@ -1,7 +1,8 @@
-"""The losses of several tasks to one update: weights over losses, or surgery on gradients.
+"""Balancers: how the losses of several tasks become one update.
 
-In go the tasks' losses `[tasks]` and their gradients; out come the gradients of one update. What a
-loss is belongs to `losses`. Importing this package registers the balancers.
+A balancer weighs the losses, or combines the tasks' gradients ("surgery"). It gets the tasks'
+losses `[tasks]` and their gradients, and returns the gradients of one update. How a loss is
+computed belongs to `losses`. Importing this package registers the balancers.
 """
 
 from tfmtl.balancing.base import Balancer, EpochEnd

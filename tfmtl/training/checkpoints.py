@@ -1,4 +1,4 @@
-"""A training run's checkpoints: the state from which a killed run continues, and its best weights."""
+"""Checkpoints of a training run: the state a killed run continues from, and the best weights."""
 
 import json
 import math
@@ -41,7 +41,7 @@ class Run:
         more: Mapping[str, Any] | None = None,
     ) -> None:
         self.model, self.folder, self.keep_best = model, folder, keep_best
-        # Kept as a list: Keras orders variables by what is trainable, and layers may be frozen later.
+        # A copy: Keras orders variables by what is trainable, and layers may be frozen later.
         self.variables = list(model.variables)
         self.lower = lower_is_better(monitor or experiment.training.monitor)
         self.best: list[np.ndarray] = []
