@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tfmtl.automtl.architecture import SKIP, Architecture, Chosen, Expert, Selection
+from tfmtl.automtl.architecture import Architecture
+from tfmtl.automtl.parts import SKIP, Chosen, Expert, Selection
 from tfmtl.declare.search import AutoMTL
 from tfmtl.errors import SpecError
 from tfmtl.operations.candidates import HIDDEN, INTERACTIONS, POOLINGS, Candidate

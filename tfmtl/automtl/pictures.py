@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from tfmtl.automtl.architecture import Architecture, Chosen
+from tfmtl.automtl.architecture import Architecture
+from tfmtl.automtl.parts import Chosen
 
 COLUMN, ROW = 1.55, 0.85
 """Inches between experts, and between layers."""

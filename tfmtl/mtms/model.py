@@ -11,7 +11,7 @@ from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import DataError
 from tfmtl.metrics.packed import Packed, Predicted, packed_metrics, predict_packed
 from tfmtl.model.multitask import MultiTaskModel
-from tfmtl.mtms.frozen import ComponentTables, FrozenFields
+from tfmtl.mtms.frozen import ComponentTables
 from tfmtl.mtms.units import scene_column, scene_ids
 
 
@@ -146,7 +146,7 @@ def _on_some(
         looked_up: dict[tuple[str, ...], tf.Tensor] = {}
         predictions = []
         for task in tasks:
-            fields: FrozenFields = networks[task].embedding
+            fields: Any = networks[task].embedding
             names = tuple(fields.input_names)
             if names not in looked_up:
                 looked_up[names] = fields(of_rows)

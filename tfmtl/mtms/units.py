@@ -236,8 +236,8 @@ def _joined(parts: Sequence[SceneRows]) -> SceneRows:
 
 
 def _encoded(feature: Feature) -> Feature:
-    # In packed rows a target encoding is one number, also if its task is not in the part. Its column
-    # gets a new name, because another feature may read the original one as text.
+    # In packed rows a target encoding is one number, also if its task is not in the part. Its
+    # column gets a new name, because another feature may read the original one as text.
     if isinstance(feature, TargetEncoding):
         return numerical(feature.name, column=f"encoded {feature.name}", side=feature.side)
     return feature
