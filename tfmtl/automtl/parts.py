@@ -15,13 +15,12 @@ class Chosen:
     """A block's operation.
 
     Args:
-        label: What the search called it, as `cross-2`.
+        label: Its name in the search, such as `cross-2`.
         config: The registered operation and its arguments.
-        prob: The softmax weight that it had among the candidates; `None` where nothing weighed
-            them.
+        prob: Its softmax weight among the candidates; `None` without such weights.
 
     Raises:
-        SpecError: The operation has no name, or the weight is none.
+        SpecError: The operation has no name, or the weight is not from 0 to 1.
     """
 
     label: str
@@ -43,7 +42,7 @@ class Chosen:
 
     @property
     def is_skip(self) -> bool:
-        """Whether it is the identity, as though the block was not there."""
+        """Whether it is the identity, as if there was no block."""
         return self.config["name"] == SKIP
 
 
@@ -52,9 +51,9 @@ class Expert:
     """An expert: a pooling of the fields, and the layers above it.
 
     Args:
-        id: Its place among the experts of the search, from 0.
-        pooling: Fields to a vector.
-        blocks: Vectors to vectors, from below.
+        id: Its index among the experts of the search, from 0.
+        pooling: Maps the fields to a vector.
+        blocks: Map vectors to vectors, from the lowest to the highest.
     """
 
     id: int
@@ -71,8 +70,8 @@ class Selection:
 
     Args:
         experts: Their ids.
-        beta: By expert of the search, those that no task chose among them, the softmax weight
-            that the task gave it; `None` where nothing weighed them.
+        beta: The task's softmax weight of every expert of the search, chosen by a task or not;
+            `None` without such weights.
     """
 
     experts: Sequence[int]
