@@ -57,7 +57,8 @@ class Found:
         """Draws the network and its search into a folder, which is made if it does not exist.
 
         The files are `architecture.png`, and for a differentiable search `skip_counts.png`,
-        `beta_heatmap.png` and `gradient_direction.png`. `tfmtl.draw_architecture` shows the first in a notebook.
+        `beta_heatmap.png` and `gradient_direction.png`. `tfmtl.draw_architecture` shows the first
+        in a notebook.
 
         Returns:
             The pictures' paths.

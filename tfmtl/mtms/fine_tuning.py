@@ -119,9 +119,9 @@ def component_tables(
 ) -> ComponentTables:
     """Reads the tables of components from a slot's folder."""
     problem, mtms = experiment.problem, declared(experiment)
-    found = {}
+    by_name = {}
     for scene, owner in components:
         unit = mtms.unit_of(problem, owner)
-        found[scene, owner] = Component.load(component_path(folder, scene, owner, unit))
+        by_name[scene, owner] = Component.load(component_path(folder, scene, owner, unit))
     names = [s.feature.name for s in layout_of(problem).ids]
-    return ComponentTables(found, names)
+    return ComponentTables(by_name, names)
