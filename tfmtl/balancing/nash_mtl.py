@@ -98,7 +98,7 @@ def nash(gram: tf.Tensor, active: tf.Tensor) -> tf.Tensor:
     """
     gram = tf.cast(gram, tf.float64)
     ones = tf.ones_like(gram[0])
-    alpha = tf.where(active, bargain(gram, active), tf.zeros_like(ones))
+    alpha = bargain(gram, active)
     squared = tf.maximum(tf.reduce_sum(alpha * tf.linalg.matvec(gram, alpha)), 0.0)
     plain = tf.sqrt(tf.maximum(tf.reduce_sum(gram), 0.0))
     # As in `gram`: a sum this much shorter than its parts is zero but for float32's rounding.
