@@ -112,8 +112,8 @@ class GradientLog(keras.callbacks.Callback):
         return gram, observed, losses, self.model.balancer.weights_now()
 
     def _note(self, step: int) -> None:
-        values = [value.numpy().astype(np.float64) for value in self._measure(self.batch)]
-        gram, observed, losses, weights = values
+        measured = [value.numpy().astype(np.float64) for value in self._measure(self.batch)]
+        gram, observed, losses, weights = measured
         gram[observed == 0] = np.nan
         losses[observed == 0] = np.nan
         norms = np.sqrt(np.diag(gram))
