@@ -30,8 +30,8 @@ class FAMO(Reduced):
         w_k = n (z_k / D_k) / Σ_j (z_j / D_j),    n = number of observed tasks.
 
     After the update the losses of the same batch are computed again. The fall of each task,
-    `δ_k = log D_k(before) − log D_k(after)`, moves `ξ` by Adam along `(diag z − z zᵀ) δ + decay ξ`
-    (eq. 10 and the authors' code): a task that fell less than the others gains weight.
+    `δ_k = log D_k(before) − log D_k(after)`, moves `ξ` by Adam along `(diag z − z zᵀ) δ + decay ξ`,
+    with the authors' rate and decay: a task that fell less than the others gains weight.
 
     - A task without an observed row in the batch is left out of `z`, of `n`, of `δ` and of Adam.
     - Loss terms and weight decay are not tasks. They are added to the loss with weight 1, and
