@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks.contract import Result, main
 from pipeline.config import Config, load
-from tfmtl.boosting.boosters import train_boosters
+from tfmtl.boosting.train import train_boosters
 from tfmtl.data.table import read_table
 from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.features.prepare import prepare

@@ -5,7 +5,7 @@ from tfmtl.automtl.found import Found as Found
 from tfmtl.automtl.pictures import draw_architecture as draw_architecture
 from tfmtl.automtl.search import search as search
 from tfmtl.boosting.boosters import Boosters as Boosters
-from tfmtl.boosting.boosters import train_boosters as train_boosters
+from tfmtl.boosting.train import train_boosters as train_boosters
 from tfmtl.data.readers import Source as Source
 from tfmtl.data.table import read_table as read_table
 from tfmtl.declare.experiment import Evaluation as Evaluation

@@ -1,4 +1,4 @@
-"""Training an experiment's model: one entrance, whatever the loop behind it."""
+"""Training an experiment's model: one function for every kind of training."""
 
 import tf_keras as keras
 
@@ -43,27 +43,27 @@ def train(
     With `experiment.meta` it is meta-trained in two stages; see `tfmtl.meta.train`.
 
     The same experiment and rows give the same weights, bit for bit, on CPU. With a
-    `checkpoint_dir` a run that was killed goes on from its last checkpoint: the rows it had
-    seen in the epoch are passed over, and without dropout the result is the same as if it had
-    not been killed (dropout draws anew).
+    `checkpoint_dir` a run that was killed continues from its last checkpoint: rows of the epoch
+    that it has already seen are skipped. Without dropout the result is the same as if the run had
+    not been killed; dropout draws new masks.
 
     Args:
         experiment: Model and training settings.
         data: Training and validation rows.
-        checkpoint_dir: Where checkpoints are kept; none without it. A finished run's is
-            removed by `forget`.
-        verbose: 1 shows a progress bar, 2 a line an epoch, 0 nothing.
-        callbacks: Further tf_keras callbacks. Every epoch is a `fit` of its own, so one that
-            counts from its beginning, such as `EarlyStopping`, counts one epoch; `patience` and
-            `decay` are for that.
-        validate: Gives further validation metrics of a model, which `monitor` may name, such as
+        checkpoint_dir: Where checkpoints are kept; without it none are written. `forget` removes
+            those of a finished run.
+        verbose: 1 shows a progress bar, 2 one line per epoch, 0 nothing.
+        callbacks: Further tf_keras callbacks. Every epoch is a separate `fit`, so a callback that
+            counts epochs from the start of `fit`, such as `EarlyStopping`, sees one epoch only;
+            use `patience` and `decay` for that.
+        validate: Returns further validation metrics of a model, which `monitor` may name, such as
             the recall of a replay.
 
     Raises:
-        SpecError: `monitor` is no metric of the problem, the network is yet to be searched, or
-            `checkpoint_dir` holds a run of another experiment.
+        SpecError: `monitor` is not a metric of the problem, the network has still to be searched,
+            or `checkpoint_dir` holds a run of another experiment.
         DataError: A split is empty, or `monitor` is not defined on the validation rows.
-        FloatingPointError: The training loss is no finite number any more.
+        FloatingPointError: The training loss is no longer finite.
     """
     if experiment.search is not None:
         raise SpecError(
@@ -91,7 +91,7 @@ def train(
         batches=lambda seed, skip: data.train.batches(settings.batch_size, seed=seed, skip=skip),
         steps=max(data.train.count() // settings.batch_size, 1),
         verbose=verbose,
-        # First, so that the epoch's checkpoint has it.
+        # First, so that the checkpoint of the epoch holds the balancer's new state.
         callbacks=(EpochEnd(), *callbacks),
         validate=validate,
     )

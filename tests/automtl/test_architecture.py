@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import tfmtl
-from tfmtl.automtl.architecture import Architecture, Chosen, Expert, Selection
+from tfmtl.automtl.architecture import Architecture
 from tfmtl.automtl.derive import derive, sample, skip_count
+from tfmtl.automtl.parts import Chosen, Expert, Selection
 from tfmtl.declare.search import AutoMTL
 from tfmtl.errors import SpecError
 from tfmtl.operations.candidates import HIDDEN, INTERACTIONS, POOLINGS

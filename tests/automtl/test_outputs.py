@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from tfmtl.automtl.__main__ import main
-from tfmtl.automtl.architecture import Architecture, Chosen, Expert, Selection
+from tfmtl.automtl.architecture import Architecture
 from tfmtl.automtl.curves import draw_directions, draw_selection, draw_skips
 from tfmtl.automtl.outputs import write_pictures, write_tables
+from tfmtl.automtl.parts import Chosen, Expert, Selection
 from tfmtl.automtl.pictures import draw_architecture
 from tfmtl.errors import DataError
 

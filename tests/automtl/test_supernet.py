@@ -9,7 +9,8 @@ import tf_keras as keras
 
 from tests.doubles.random_weights import randomise
 from tfmtl import registry
-from tfmtl.automtl.architecture import Architecture, Chosen, Expert, Selection
+from tfmtl.automtl.architecture import Architecture
+from tfmtl.automtl.parts import Chosen, Expert, Selection
 from tfmtl.automtl.supernet import Supernet
 from tfmtl.declare.search import AutoMTL
 from tfmtl.errors import SpecError

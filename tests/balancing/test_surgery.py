@@ -13,7 +13,7 @@ from tests.doubles.worlds import PROBLEM, SMALL, experiment, packed
 from tfmtl import registry
 from tfmtl.balancing import gram as of_gram
 from tfmtl.balancing.base import Step, TaskLosses
-from tfmtl.balancing.surgery import MGDA, CAGrad, PCGrad
+from tfmtl.balancing.surgery import MGDA, CAGrad, PCGrad, Surgery
 from tfmtl.balancing.task_gradients import TaskGradients, plus
 from tfmtl.declare.experiment import Model
 from tfmtl.declare.layout import LABELS, WEIGHTS
@@ -22,7 +22,7 @@ from tfmtl.errors import SpecError
 from tfmtl.model.multitask import MultiTaskModel
 from tfmtl.training.epochs import compile_model
 
-EVERY = ["pcgrad", "mgda", "cagrad"]
+EVERY = [n for n in registry.names("balancer") if issubclass(registry.get("balancer", n), Surgery)]
 every_method = pytest.mark.parametrize("name", EVERY)
 
 _, DATA = packed(train=128, validation=16)
@@ -126,6 +126,11 @@ TOYS = {
     # At (0, 0.5) they are (1, 1/2) and (−1, 1/2), with ⟨,⟩ = −3/4 and norms 5/4: each loses
     # −3/5 of the other, and 8/5 of the mean (0, 1/2) is left.
     "pcgrad in conflict": ({"name": "pcgrad"}, (0.0, 0.5), (0.0, 0.8)),
+    # Orthogonal (1, 1) and (−1, 1) of one length: α = 1/√2 each, along the plain sum.
+    "nash_mtl": ({"name": "nash_mtl"}, (0.0, 1.0), (0.0, 1.0)),
+    # Two tasks agree on the bisector: of (3, 1)/√10 and (−1, 1)/√2, with the length √(1/2) of the
+    # mean of (3/2, 1/2) and (−1/2, 1/2).
+    "nash_mtl off the axis": ({"name": "nash_mtl"}, (0.5, 0.5), (0.162460, 0.688192)),
     # Off the axis: (2, 1) and (0, 1) do not conflict, and the shorter one is the shortest.
     "mgda off the axis": ({"name": "mgda", "normalize": "none"}, (1.0, 1.0), (0.0, 1.0)),
 }
@@ -165,9 +170,9 @@ def test_descent_ends_where_no_direction_helps_both_quadratics(config):
 def test_private_variables_of_a_toy_descend_their_own_loss_and_no_others(name):
     balancer = registry.build("balancer", {"name": name, "reduction": "sum"}, ["a", "b"])
     _, step_at = toy_step([quadratic([-1.0, 0.0]), quadratic([1.0, 0.0])], own=(3.0, -5.0))
-    shared, *own = balancer.gradients(step_at((0.0, 0.5)))
+    shared, *own = balancer.gradients(step_at((0.3, 0.5)))
     assert [float(g) for g in own] == [6.0, -10.0]
-    assert np.abs(shared - np.array([0.0, 1.0])).max() > 1e-3
+    assert np.abs(shared - np.array([0.6, 1.0])).max() > 1e-3
 
 
 # --- which variables --------------------------------------------------------------------------
@@ -452,7 +457,7 @@ def dense():
 
 print("dense", grown(dense))
 plain = model.balancer
-for name in ("pcgrad", "mgda", "cagrad", "gradnorm"):
+for name in ("pcgrad", "mgda", "cagrad", "nash_mtl", "famo", "gradnorm"):
     # Another balancer on the same tables: a model of its own would need them twice.
     model.balancer = registry.build("balancer", {"name": name}, plain.tasks, plain.kinds)
     step = tf.function(model.train_step)
@@ -469,5 +474,5 @@ for name in ("pcgrad", "mgda", "cagrad", "gradnorm"):
     found = {name: int(grown) for name, grown in map(str.split, run.stdout.splitlines())}
     table = 4 * 5_000_000 * 16 / 2**20
     assert found.pop("dense") > 0.9 * table, "this test would not notice a dense gradient"
-    assert sorted(found) == ["cagrad", "gradnorm", "mgda", "pcgrad"]
+    assert sorted(found) == ["cagrad", "famo", "gradnorm", "mgda", "nash_mtl", "pcgrad"]
     assert max(found.values()) < table / 2, found

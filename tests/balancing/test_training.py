@@ -71,7 +71,7 @@ def test_every_balancer_trains_every_backbone(backbone):
         steps_of(backbone, balancer)
 
 
-@pytest.mark.parametrize("balancer", ["fixed", "uncertainty", "dwa"])
+@pytest.mark.parametrize("balancer", ["fixed", "uncertainty", "dwa", "famo"])
 def test_weights_over_losses_train_tasks_that_share_nothing(balancer):
     steps_of("single_task", balancer)
 
@@ -124,7 +124,13 @@ class Watch(keras.callbacks.Callback):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "balancer",
-    [{"name": "dwa"}, {"name": "gradnorm", "first_batches": 3}, {"name": "pcgrad"}],
+    [
+        {"name": "dwa"},
+        {"name": "gradnorm", "first_batches": 3},
+        {"name": "pcgrad"},
+        {"name": "famo", "learning_rate": 0.2, "every": 2},
+        {"name": "nash_mtl", "every": 3},
+    ],
     ids=lambda config: config["name"],
 )
 def test_a_balancer_with_a_state_goes_on_after_a_kill_as_if_there_was_none(tmp_path, balancer):

@@ -5,7 +5,6 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from tfmtl import registry
 from tfmtl.balancing.base import Step, TaskLosses
 from tfmtl.balancing.gradnorm import GradNorm, on_simplex
 from tfmtl.balancing.weights import DWA, FixedWeights, Uncertainty
@@ -356,53 +355,3 @@ def test_gradnorm_refuses_a_mistake():
         GradNorm(TASKS, alpha=-1)
     with pytest.raises(SpecError, match="first_batches=0 must be at least 1"):
         GradNorm(TASKS, first_batches=0)
-
-
-# --- all -----------------------------------------------------------------------------------
-
-CONFIGS = [
-    {"name": "fixed", "task_weights": {"cvr": 2.0}, "reduction": "sum"},
-    {"name": "uncertainty", "form": "paper_eq3", "positive": True},
-    {"name": "dwa", "temperature": 3.0, "reduction": "sum"},
-    {"name": "gradnorm", "alpha": 0.5, "first_batches": 7, "least": 0.01},
-    {"name": "pcgrad", "seed": 4, "reduction": "sum"},
-    {"name": "mgda", "normalize": "l2", "ub": True},
-    {"name": "cagrad", "c": 0.3},
-]
-each_config = pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c["name"])
-
-
-@each_config
-def test_a_balancer_is_built_by_name_and_comes_back_from_its_config(config):
-    balancer = registry.build("balancer", config, TASKS, KINDS)
-    again = keras.layers.deserialize(keras.layers.serialize(balancer))
-    assert type(again) is type(balancer) and again.get_config() == balancer.get_config()
-    losses = tf.constant([1.0, 2.0, 3.0])
-    assert float(again(losses)) == float(balancer(losses))
-
-
-def test_every_balancer_is_among_these():
-    assert {config["name"] for config in CONFIGS} == set(registry.names("balancer"))
-
-
-@each_config
-def test_weights_now_are_the_slopes_of_the_total(config):
-    balancer = registry.build("balancer", config, TASKS, KINDS)
-    np.testing.assert_allclose(slopes(balancer, [0.3, 0.2, 0.9])[0], balancer.weights_now())
-
-
-@each_config
-def test_losses_of_another_number_of_tasks_are_refused(config):
-    balancer = registry.build("balancer", config, TASKS, KINDS)
-    with pytest.raises(ValueError, match=r"one a task, \[3\]; got \[2\]"):
-        balancer(tf.zeros([2]))
-
-
-@each_config
-def test_the_total_stays_float32_under_mixed_precision(config):
-    keras.mixed_precision.set_global_policy("mixed_float16")
-    try:
-        balancer = registry.build("balancer", config, TASKS, KINDS)
-        assert balancer(tf.constant([1.0, 2.0, 1e6])).dtype == tf.float32
-    finally:
-        keras.mixed_precision.set_global_policy("float32")

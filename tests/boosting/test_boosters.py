@@ -10,7 +10,8 @@ import pytest
 
 import tfmtl
 from tfmtl.boosting import columns as tree_features
-from tfmtl.boosting.boosters import Boosters, train_boosters
+from tfmtl.boosting.boosters import Boosters
+from tfmtl.boosting.train import train_boosters
 from tfmtl.declare.layout import GROUP, LABELS, WEIGHTS
 from tfmtl.declare.problem import ProblemSpec, binary, categorical, numerical, regression
 from tfmtl.errors import DataError, SpecError

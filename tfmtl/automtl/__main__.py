@@ -1,4 +1,4 @@
-"""`python -m tfmtl.automtl`: says and redraws what a search found."""
+"""`python -m tfmtl.automtl`: prints the result of a search and draws it again."""
 
 import argparse
 import json
@@ -12,15 +12,15 @@ from tfmtl.automtl.outputs import write_pictures, write_tables
 from tfmtl.errors import SpecError
 
 HELP = """\
-Says which network a search found, and draws its pictures and tables anew: the network, how many
-blocks are skips, which experts the tasks choose, and how gradients on training and validation
-rows differ, epoch by epoch.
+Prints the network that a search found, and writes its pictures and tables again: the network, the
+number of blocks that are skips, the experts that the tasks choose, and the difference between
+gradients on training and validation rows, per epoch.
 """
 
 EXAMPLE = """\
 DIRECTORY is where tfmtl.search(experiment, data, directory=DIRECTORY) or Found.save(DIRECTORY)
-wrote, with architecture.json and, where there is one, history.json. An architecture.json alone is
-enough for the network's picture, also one that is written by hand.
+wrote: architecture.json and, if there is one, history.json. For the picture of the network an
+architecture.json is enough, also one that is written by hand.
 
 examples:
   python -m tfmtl.automtl search
@@ -36,8 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("directory", metavar="DIRECTORY", help="what a search wrote")
-    parser.add_argument("--out", metavar="FOLDER", help="where to draw; DIRECTORY if not given")
+    parser.add_argument("directory", metavar="DIRECTORY", help="folder of a search")
+    parser.add_argument(
+        "--out", metavar="FOLDER", help="folder of the pictures and tables; DIRECTORY if not given"
+    )
     options = parser.parse_args(argv)
     path = os.path.join(options.directory, "architecture.json")
     try:

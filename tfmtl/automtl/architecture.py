@@ -1,4 +1,4 @@
-"""What a search finds: every block's operation and every task's experts, as plain data."""
+"""The result of a search as plain data: the operation of every block, the experts of every task."""
 
 import dataclasses
 import json
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfmtl import registry
+from tfmtl.automtl.parts import Chosen, Expert, Selection
 from tfmtl.automtl.strict import fields_of, of_type
 from tfmtl.errors import SpecError, did_you_mean
 from tfmtl.plain import freeze
@@ -14,106 +15,33 @@ if TYPE_CHECKING:
     from tfmtl.declare.experiment import ExperimentConfig
 
 SCHEMA = 1
-SKIP = "skip"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Chosen:
-    """A block's operation.
-
-    Args:
-        label: What the search called it, as `cross-2`.
-        config: The registered operation and its arguments.
-        prob: The softmax weight that it had among the candidates; `None` where nothing weighed
-            them.
-
-    Raises:
-        SpecError: The operation has no name, or the weight is none.
-    """
-
-    label: str
-    config: Mapping[str, Any]
-    prob: float | None = None
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.config, Mapping) or not isinstance(self.config.get("name"), str):
-            raise SpecError(
-                f"architecture: config={self.config!r} of {self.label!r} names no registered "
-                'operation; {"name": "mlp", "units": 64} would be right.'
-            )
-        if self.prob is not None and not 0 <= self.prob <= 1:
-            raise SpecError(
-                f"architecture: prob={self.prob} of {self.label!r} is no softmax weight, which "
-                "lies from 0 to 1."
-            )
-        freeze(self)
-
-    @property
-    def is_skip(self) -> bool:
-        """Whether it is the identity, as though the block was not there."""
-        return self.config["name"] == SKIP
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Expert:
-    """An expert: a pooling of the fields, and the layers above it.
-
-    Args:
-        id: Its place among the experts of the search, from 0.
-        pooling: Fields to a vector.
-        blocks: Vectors to vectors, from below.
-    """
-
-    id: int
-    pooling: Chosen
-    blocks: Sequence[Chosen]
-
-    def __post_init__(self) -> None:
-        freeze(self)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Selection:
-    """A task's experts.
-
-    Args:
-        experts: Their ids.
-        beta: By expert of the search, those that no task chose among them, the softmax weight
-            that the task gave it; `None` where nothing weighed them.
-    """
-
-    experts: Sequence[int]
-    beta: Sequence[float] | None = None
-
-    def __post_init__(self) -> None:
-        freeze(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """A network of AutoMTL's space: what a search found, or one that is written by hand.
+    """A network of AutoMTL's space, from a search or written by hand.
 
-    Its JSON is all that training needs: `apply` makes an ordinary experiment of it.
+    Training needs only its JSON: `apply` makes an ordinary experiment of it.
 
     Args:
-        experts: Those that a task chose.
-        tasks: By task, its experts.
-        interaction: The fields' operation below all experts; `None` without one.
-        n_chosen: How many experts each task was to choose.
-        num_experts: How many there were to choose from.
+        experts: The experts that a task chose.
+        tasks: The experts of each task.
+        interaction: The operation on the fields below all experts; `None` without one.
+        n_chosen: Number of experts that each task had to choose.
+        num_experts: Number of experts in the search.
         tower_units: Widths of each task's tower.
-        width: Width of the hidden vectors; that of the fields if not given.
-        dim: Width of the fields that the search saw.
-        fields: How many there were.
-        dataset: What was searched on.
-        seed: Of the search.
-        frozen_ops: Operations whose weights were stopped, as `hidden_0/mlp-64/3`: block, label
-            and, but for interactions, expert.
-        search: How it was found: the settings, and what was spent.
+        width: Width of the hidden vectors; that of the fields by default.
+        dim: Width of the fields in the search.
+        fields: Number of fields in the search.
+        dataset: Name of the data of the search.
+        seed: Seed of the search.
+        frozen_ops: Operations whose weights were stopped, such as `hidden_0/mlp-64/3`: block,
+            label and, except for interactions, expert.
+        search: Settings and cost of the search.
 
     Raises:
-        SpecError: The parts contradict each other: two experts of one id, a task whose expert is
-            not there, or an expert of no task.
+        SpecError: The parts contradict each other: two experts have the same id, an expert of a
+            task is missing, or no task has an expert.
 
     Example:
         >>> pooling = Chosen(label="sum", config={"name": "sum"})
@@ -147,15 +75,15 @@ class Architecture:
         if not self.tasks:
             raise SpecError("architecture: no task chooses an expert; tasks is empty.")
         for task, selection in self.tasks.items():
-            own = list(selection.experts)
-            if not own or len(set(own)) < len(own) or not set(own) <= set(ids):
+            experts = list(selection.experts)
+            if not experts or len(set(experts)) < len(experts) or not set(experts) <= set(ids):
                 raise SpecError(
-                    f"architecture: task {task!r} has experts {own}; one or more different ones "
-                    f"of {ids} would be right."
+                    f"architecture: task {task!r} has experts {experts}; one or more different "
+                    f"ones of {ids} would be right."
                 )
-            if selection.beta is not None and max(own) >= len(selection.beta):
+            if selection.beta is not None and max(experts) >= len(selection.beta):
                 raise SpecError(
-                    f"architecture: task {task!r} has experts {own} and weights of "
+                    f"architecture: task {task!r} has experts {experts} and weights of "
                     f"{len(selection.beta)}; beta has one for every expert of the search."
                 )
         chosen = {i for selection in self.tasks.values() for i in selection.experts}
@@ -164,7 +92,7 @@ class Architecture:
 
     @property
     def skips(self) -> int:
-        """Blocks that are left out: those of the experts, and the interaction."""
+        """Number of blocks that are skips, of the experts and the interaction."""
         return sum(chosen.is_skip for chosen in self._keeping_shape())
 
     def _keeping_shape(self) -> Iterator[Chosen]:
@@ -175,7 +103,7 @@ class Architecture:
 
     @property
     def line(self) -> str:
-        """The whole network in a line, for a progress bar; layers that are skips are left out."""
+        """The network in one line, for a progress bar; without the layers that are skips."""
         parts = [] if self.interaction is None else [self.interaction.label]
         for expert in self.experts:
             layers = (c.label for c in (expert.pooling, *expert.blocks) if not c.is_skip)
@@ -187,9 +115,9 @@ class Architecture:
         return " | ".join(parts)
 
     def __str__(self) -> str:
-        rows = [] if self.interaction is None else [("interaction", _said(self.interaction))]
+        rows = [] if self.interaction is None else [("interaction", _label_of(self.interaction))]
         for expert in self.experts:
-            layers = " → ".join(map(_said, (expert.pooling, *expert.blocks)))
+            layers = " → ".join(map(_label_of, (expert.pooling, *expert.blocks)))
             rows.append((f"expert {expert.id}", layers))
         for task, selection in self.tasks.items():
             weights = selection.beta
@@ -202,12 +130,12 @@ class Architecture:
         return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
 
     def apply(self, experiment: "ExperimentConfig") -> "ExperimentConfig":
-        """The experiment with this network in place of its own, and nothing left to search.
+        """Returns the experiment with this network instead of its own, and without a search.
 
-        It trains and serves as any other: new weights, and everything else as it says.
+        It trains and serves like any other experiment, with new weights.
 
         Args:
-            experiment: What was searched for, or another one with the same tasks.
+            experiment: The experiment of the search, or another one with the same tasks.
 
         Raises:
             SpecError: An operation is not registered or has no such argument, or the problem
@@ -254,16 +182,16 @@ class Architecture:
         return dataclasses.replace(experiment, model=model, search=None)
 
     def to_json(self) -> str:
-        """Text from which `from_json` makes an equal architecture."""
+        """Returns the text from which `from_json` makes an equal architecture."""
         plain = {"schema": SCHEMA, **dataclasses.asdict(self)}
         return json.dumps(plain, indent=1, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> "Architecture":
-        """The architecture that `to_json` wrote.
+        """Reads the text of `to_json`.
 
         Raises:
-            SpecError: The text is no JSON, of another schema, or lacks a key or has one that is
+            SpecError: The text is not JSON or has another schema, a key is missing, or one is
                 unknown.
         """
         try:
@@ -271,38 +199,38 @@ class Architecture:
         except ValueError as error:
             raise SpecError(f"architecture: the text is no JSON: {error}.") from error
         if not isinstance(plain, dict) or plain.get("schema") != SCHEMA:
-            found = plain.get("schema") if isinstance(plain, dict) else plain
+            schema = plain.get("schema") if isinstance(plain, dict) else plain
             raise SpecError(
-                f"architecture: schema={found!r} is not {SCHEMA}, which this version reads."
+                f"architecture: schema={schema!r} is not {SCHEMA}, which this version reads."
             )
         del plain["schema"]
-        own = fields_of(cls, plain, "architecture")
-        own["experts"] = [
+        fields = fields_of(cls, plain, "architecture")
+        fields["experts"] = [
             _expert(expert, f"architecture.experts[{i}]")
-            for i, expert in enumerate(of_type(list, own["experts"], "architecture.experts"))
+            for i, expert in enumerate(of_type(list, fields["experts"], "architecture.experts"))
         ]
-        own["tasks"] = {
+        fields["tasks"] = {
             task: Selection(**fields_of(Selection, selection, f"architecture.tasks[{task!r}]"))
-            for task, selection in of_type(dict, own["tasks"], "architecture.tasks").items()
+            for task, selection in of_type(dict, fields["tasks"], "architecture.tasks").items()
         }
-        if own.get("interaction") is not None:
-            own["interaction"] = _chosen(own["interaction"], "architecture.interaction")
-        return cls(**own)
+        if fields.get("interaction") is not None:
+            fields["interaction"] = _chosen(fields["interaction"], "architecture.interaction")
+        return cls(**fields)
 
 
-def _said(chosen):
+def _label_of(chosen: Chosen) -> str:
     return chosen.label if chosen.prob is None else f"{chosen.label} ({chosen.prob:.2f})"
 
 
-def _expert(plain, where):
-    own = fields_of(Expert, plain, where)
-    blocks = of_type(list, own["blocks"], f"{where}.blocks")
+def _expert(plain: Any, where: str) -> Expert:
+    fields = fields_of(Expert, plain, where)
+    blocks = of_type(list, fields["blocks"], f"{where}.blocks")
     return Expert(
-        id=of_type(int, own["id"], f"{where}.id"),
-        pooling=_chosen(own["pooling"], f"{where}.pooling"),
+        id=of_type(int, fields["id"], f"{where}.id"),
+        pooling=_chosen(fields["pooling"], f"{where}.pooling"),
         blocks=[_chosen(block, f"{where}.blocks[{i}]") for i, block in enumerate(blocks)],
     )
 
 
-def _chosen(plain, where):
+def _chosen(plain: Any, where: str) -> Chosen:
     return Chosen(**fields_of(Chosen, plain, where))

@@ -1,8 +1,8 @@
 """One iteration of the architecture search (AutoMTL, Algorithm 1).
 
-Three kinds of variables, each with an optimizer of its own: the architecture α, which validation
-rows train; and the weights and the tasks' choices of experts β, which training rows train. First
-order: the weights that α is judged with are those that are there, not those a step later.
+There are three kinds of variables, each with its own optimizer. Validation rows train the
+architecture α; training rows train the weights and the tasks' choices of experts β. The method is
+of first order: the gradient of α is taken at the present weights, not at those a step later.
 """
 
 import dataclasses
@@ -27,10 +27,10 @@ from tfmtl.model.optimizers import RowwiseAdam
 def supernet_model(
     experiment: ExperimentConfig, search: AutoMTL, table_rows: Mapping[str, int]
 ) -> MultiTaskModel:
-    """The experiment's model with all candidates in the place of its backbone.
+    """Returns the experiment's model with a supernet instead of its backbone.
 
-    Tasks weigh the same, or as a `fixed` balancer says; another balancer is for the training of
-    what is found.
+    Tasks have equal weights, or those of a `fixed` balancer. Another balancer is only used when the
+    network that was found is trained.
 
     Args:
         experiment: The problem and the model.
@@ -44,22 +44,22 @@ def supernet_model(
         direct_tasks(problem, semantics), search=search, width=config.dim, name="supernet"
     )
     fixed = config.balancer["name"] == "fixed"
-    own = dataclasses.replace(
+    of_search = dataclasses.replace(
         config,
         interaction=None,
         tower_units=search.tower_units,
         balancer=config.balancer if fixed else {"name": "fixed"},
     )
-    return MultiTaskModel.build_from(problem, table_rows, own, backbone=supernet)
+    return MultiTaskModel.build_from(problem, table_rows, of_search, backbone=supernet)
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """What changes in the course of a search.
+    """The settings that change in the course of a search.
 
     Args:
         search: The settings.
-        steps: Steps of an epoch.
+        steps: Steps per epoch.
     """
 
     search: AutoMTL
@@ -71,11 +71,11 @@ class Schedule:
         return self.search.epochs * self.steps
 
     def choosing(self, step: int) -> bool:
-        """Whether a step, counted from 0, is past the warm-up, so that β is trained."""
+        """Whether a step, counted from 0, is after the warm-up, so that β is trained."""
         return step >= self.search.warm_up_epochs * self.steps
 
     def aux_weight(self, step: int) -> float:
-        """The weight of the loss on β: as given in the warm-up, then down to 0 at the last step."""
+        """The weight of the loss on β: constant in the warm-up, then falling to 0 at the end."""
         start = self.search.warm_up_epochs * self.steps
         return self.search.aux_weight * _falling(step - start, self.total - start)
 
@@ -91,17 +91,17 @@ def _falling(step: int, steps: int) -> float:
 
 
 class Bilevel:
-    """Trains a supernet's weights, choices and architecture, an iteration at a time.
+    """Trains a supernet's weights, choices and architecture, one iteration per call.
 
     Args:
-        model: Of `supernet_model`, built.
+        model: A model from `supernet_model`, built.
         search: The settings.
-        schedule: What changes in its course.
+        schedule: The settings that change in its course.
 
     Attributes:
-        architecture: α's variables.
-        selection: β, or nothing.
-        stopping: Stops operations; `None` where the settings have none, or no operation has
+        architecture: The variables of α.
+        selection: A list with β, or an empty one.
+        stopping: Stops operations; `None` if the settings do not ask for it, or no operation has
             weights.
     """
 
@@ -124,7 +124,7 @@ class Bilevel:
         rate = keras.optimizers.schedules.CosineDecay(search.learning_rate, schedule.total)
         by_row = {
             "adam": lambda: RowwiseAdam(learning_rate=search.embedding_rate),
-            # Momentum would visit every row.
+            # Without momentum, which would move every row of a table.
             "sgd": lambda: keras.optimizers.SGD(rate),
         }
         model.compile(
@@ -139,12 +139,12 @@ class Bilevel:
 
     @property
     def state(self) -> dict[str, object]:
-        """What there is beside the model and its optimizers, for a checkpoint."""
-        found = {
+        """The state apart from the model and its optimizers, for a checkpoint."""
+        state: dict[str, object] = {
             "architecture_optimizer": self.architecture_optimizer,
             "selection_optimizer": self.selection_optimizer,
         }
-        return {**found, "stopping": self.stopping.variables} if self.stopping else found
+        return {**state, "stopping": self.stopping.variables} if self.stopping else state
 
     def step(self, train: Packed, validation: Packed, step: int) -> dict[str, tf.Tensor]:
         """One iteration.
@@ -152,7 +152,7 @@ class Bilevel:
         Args:
             train: A batch of training rows.
             validation: A batch of validation rows.
-            step: Iterations before it.
+            step: Number of iterations before it.
 
         Returns:
             Running means of the training losses.
@@ -166,24 +166,25 @@ class Bilevel:
         )
 
     def iterate(self, train, validation, aux_weight, skip_weight, choosing):
-        """The iteration itself; see `step`, which runs it as a graph."""
+        """Computes the iteration; see `step`, which runs this as a graph."""
         if self.model.backbone.skip_weight is not None:
             self.model.backbone.skip_weight.assign(skip_weight)
         self.train_architecture(validation)
         return self.train_weights(train, aux_weight, choosing)
 
     def train_architecture(self, rows: Packed) -> None:
-        """Moves α by validation rows, and tests the operations' gradients on them.
+        """Updates α on validation rows, and tests the operations' gradients on them.
 
-        Nothing else is moved, moving averages of batch normalisation included.
+        Nothing else changes, including the moving averages of batch normalisation.
         """
         weights = self.stopping.weights if self.stopping else []
         before = [v.read_value() for v in self._statistics]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([*self.architecture, *weights])
-            # Without decay: α has no part in it, and it would make directions alike.
-            found = self.model.task_losses(rows, training=True, decay=False)
-            loss = found.total(self.model.balancer)
+            # Without weight decay: it does not depend on α, and it is the same on all rows, so that
+            # it would make the directions more similar.
+            losses = self.model.task_losses(rows, training=True, decay=False)
+            loss = losses.total(self.model.balancer)
         gradients = _dense_gradients(tape, loss, [*self.architecture, *weights])
         count = len(self.architecture)
         self.architecture_optimizer.apply_gradients(
@@ -195,13 +196,13 @@ class Bilevel:
             variable.assign(value)
 
     def train_weights(self, rows: Packed, aux_weight, choosing) -> dict[str, tf.Tensor]:
-        """Moves the weights by training rows, and where `choosing`, β."""
+        """Updates the weights on training rows, and if `choosing`, β."""
         model = self.model
         weights = [*model.trained_tables, *model.dense_variables]
         with tf.GradientTape() as tape:
             tape.watch(self.selection)
-            found = model.task_losses(rows, training=True)
-            total = found.total(model.balancer)
+            losses = model.task_losses(rows, training=True)
+            total = losses.total(model.balancer)
             loss = total
             for beta in self.selection:
                 loss += aux_weight * selection_loss(beta)
@@ -221,7 +222,7 @@ class Bilevel:
                 lambda: tf.identity(self.selection_optimizer.apply_gradients(of_selection)),
                 lambda: tf.identity(self.selection_optimizer.iterations),
             )
-        return model.report(total, found.stacked)
+        return model.report(total, losses.stacked)
 
     def _without_decay(self, variable, gradient):
         if gradient is None:

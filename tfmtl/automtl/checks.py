@@ -1,4 +1,4 @@
-"""Whether a search can begin: refused is what would otherwise fail after the data were read."""
+"""Checks before a search begins, so that it does not fail after the data have been read."""
 
 from tfmtl.automtl.derive import candidates_of
 from tfmtl.declare.experiment import ExperimentConfig
@@ -9,10 +9,10 @@ from tfmtl.operations.choice import check_candidates
 
 
 def check_search(experiment: ExperimentConfig) -> AutoMTL:
-    """The experiment's settings of the search.
+    """Returns the experiment's settings of the search.
 
     Raises:
-        SpecError: It has none, or they leave nothing to find.
+        SpecError: It has none, or they leave nothing to search.
     """
     declared = experiment.search
     if declared is None:
@@ -41,12 +41,12 @@ def check_space(experiment: ExperimentConfig) -> None:
 
     Raises:
         SpecError: As `check_search` does; or an operation is unknown, has no such argument, or
-            takes no vectors of `model.dim`; or two candidates have one label.
+            cannot take vectors of width `model.dim`; or two candidates have the same label.
     """
     declared, dim = check_search(experiment), experiment.model.dim
     for kind, candidates in candidates_of(declared).items():
         check_candidates(kind, candidates)
-        # What an operation says of the width does not depend on how many fields there are.
+        # The check of the width does not depend on the number of fields.
         shape = (None, dim) if kind == "hidden" else (None, 1, dim)
         for candidate in candidates:
             if kind == "interaction" and not declared.interaction:

@@ -1,4 +1,4 @@
-"""How a search went, epoch by epoch, as pictures of its history."""
+"""Pictures of a search's history, per epoch."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,22 +8,22 @@ import numpy as np
 from tfmtl.errors import DataError
 
 Row = Mapping[str, Any]
-"""Of an epoch: `epoch` from 0, `n_skip` of `n_blocks`, `selection` `{task: weights of all
-experts}`, `difference` `{operation: mean, or None where it was not tested}`, and `frozen`, the
-operations whose weights are stopped. An operation is called `block/label/expert`."""
+"""One epoch: `epoch` from 0, `n_skip` of `n_blocks`, `selection` `{task: weights of all experts}`,
+`difference` `{operation: mean, or None if it was not tested}`, and `frozen`, the operations whose
+weights are stopped. The name of an operation is `block/label/expert`."""
 
 
 def draw_selection(history: Sequence[Row]) -> Any:
     """Heat maps of the weights that each task gives each expert, over the epochs.
 
     Args:
-        history: By epoch.
+        history: One row per epoch.
 
     Returns:
         A `matplotlib.figure.Figure`.
 
     Raises:
-        DataError: No task weighed experts.
+        DataError: No row has weights of experts.
     """
     from matplotlib.figure import Figure
 
@@ -34,7 +34,7 @@ def draw_selection(history: Sequence[Row]) -> Any:
     )
     axes = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
     weights = np.array([[row["selection"][task] for task in tasks] for row in history])
-    # Even weights are at most the middle of the scale: their differences are as good as none.
+    # Equal weights are at most at the middle of the scale, so that small differences look small.
     most = max(weights.max(), 2 / weights.shape[-1])
     for k, (axis, task) in enumerate(zip(axes, tasks, strict=True)):
         image = axis.imshow(weights[:, k], vmin=0.0, vmax=most, cmap="viridis", aspect="auto")
@@ -46,16 +46,16 @@ def draw_selection(history: Sequence[Row]) -> Any:
 
 
 def draw_skips(histories: Mapping[str, Sequence[Row]]) -> Any:
-    """Lines of how many blocks are skips, over the epochs, of one search or several.
+    """Lines of the number of blocks that are skips, over the epochs, of one or more searches.
 
     Args:
-        histories: By the search's name, its history.
+        histories: The history of each search, by the search's name.
 
     Returns:
         A `matplotlib.figure.Figure`.
 
     Raises:
-        DataError: No epoch has a count.
+        DataError: No row has a count.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -77,12 +77,12 @@ def draw_skips(histories: Mapping[str, Sequence[Row]]) -> Any:
 
 
 def draw_directions(history: Sequence[Row]) -> Any:
-    """How training and validation gradients differ, by operation, and how many are stopped.
+    """The difference of training and validation gradients, and the share of stopped operations.
 
-    Means over the blocks and experts that have the operation; white where none was tested.
+    Differences are means over the blocks and experts with the operation; white if none was tested.
 
     Args:
-        history: By epoch.
+        history: One row per epoch.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -99,12 +99,12 @@ def draw_directions(history: Sequence[Row]) -> Any:
     means = np.full([len(kinds), len(history)], np.nan)
     for i, which in enumerate(kinds):
         for j, row in enumerate(history):
-            own = [row["difference"][name] for name in names if _kind_and_label(name) == which]
-            tested = [value for value in own if value is not None]
+            values = [row["difference"][name] for name in names if _kind_and_label(name) == which]
+            tested = [value for value in values if value is not None]
             means[i, j] = np.mean(tested) if tested else np.nan
     figure = Figure(figsize=(9.0, 0.2 * len(kinds) + 1.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    # (1 − cos)/2 ends at 1, and 1 − cos at 2.
+    # (1 − cos)/2 is at most 1, and 1 − cos at most 2.
     most = 2.0 if np.nanmax(means, initial=0.0) > 1.0 else 1.0
     image = left.imshow(means, vmin=0.0, vmax=most, cmap="coolwarm", aspect="auto")
     left.set_yticks(range(len(kinds)), [f"{kind}: {label}" for kind, label in kinds], fontsize=7)
@@ -124,10 +124,10 @@ def draw_directions(history: Sequence[Row]) -> Any:
 
 
 def _rows(history: Sequence[Row], key: str) -> list[Row]:
-    found = [row for row in history if row.get(key) not in (None, {})]
-    if not found:
+    rows = [row for row in history if row.get(key) not in (None, {})]
+    if not rows:
         raise DataError(f"no row of the history has {key!r}; there is nothing to draw.")
-    return found
+    return rows
 
 
 def _kind_and_label(name: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""From the weights of a search to the network that they stand for."""
+"""Derives a network from the weights of a search."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,15 +6,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tfmtl.automtl.architecture import SKIP, Architecture, Chosen, Expert, Selection
+from tfmtl.automtl.architecture import Architecture
+from tfmtl.automtl.parts import SKIP, Chosen, Expert, Selection
 from tfmtl.declare.search import AutoMTL
 from tfmtl.errors import SpecError
 from tfmtl.operations.candidates import HIDDEN, INTERACTIONS, POOLINGS, Candidate
 
 Alphas = Mapping[str, ArrayLike | None]
 """Logits by kind: `interaction` `[candidates]`, or none without a block of interactions;
-`pooling` `[experts, candidates]`; `hidden` `[experts, blocks, candidates]`. Where all experts have
-one architecture, the first axis of the latter two is 1."""
+`pooling` `[experts, candidates]`; `hidden` `[experts, blocks, candidates]`. If all experts have the
+same architecture, the first axis of the latter two is 1."""
 
 
 def candidates_of(search: AutoMTL) -> dict[str, tuple[Candidate, ...]]:
@@ -38,21 +39,21 @@ def derive(
     /,
     **more: Any,
 ) -> Architecture:
-    """The network that remains: of each block its heaviest operation, of each task its experts.
+    """The derived network: the operation with the largest weight per block, and experts per task.
 
-    Section 3.4.1 of the paper. Of equal ones the first is taken. Experts that no task chose are
-    left out.
+    This is section 3.4.1 of the paper. Of equal weights the first is taken. Experts that no task
+    chose are left out.
 
     Args:
         search: The search's settings.
         alphas: The architecture's logits; see `Alphas`.
-        beta: `[tasks, experts]`, the tasks' logits of the experts; `None` without a selection,
-            where every task gets all of them.
-        tasks: Names, in the order of `beta`.
-        **more: Further fields of `Architecture`, as `frozen_ops`, `dataset` or `search`.
+        beta: `[tasks, experts]`, the tasks' logits of the experts; `None` without a selection:
+            then every task gets all experts.
+        tasks: Task names, in the order of `beta`.
+        **more: Further fields of `Architecture`, such as `frozen_ops`, `dataset` or `search`.
 
     Raises:
-        SpecError: Logits are of another shape than the settings ask for, or not finite.
+        SpecError: Logits are not finite, or have another shape than the settings require.
 
     Example:
         >>> search = AutoMTL(num_experts=1, num_blocks=0, interaction=False)
@@ -82,8 +83,8 @@ def derive(
         search,
         experts,
         {
-            task: Selection(experts=own, beta=share)
-            for task, own, share in zip(tasks, chosen, shares, strict=True)
+            task: Selection(experts=ids, beta=share)
+            for task, ids, share in zip(tasks, chosen, shares, strict=True)
         },
         None if first is None else _heaviest(candidates["interaction"], softmax(first)),
         more,
@@ -93,7 +94,7 @@ def derive(
 def sample(
     rng: np.random.Generator, search: AutoMTL, tasks: Sequence[str], /, **more: Any
 ) -> Architecture:
-    """A network of the space, all of them as likely.
+    """Draws a network of the space; all of them are equally likely.
 
     Args:
         rng: Source of randomness; the same state gives the same network.
@@ -126,9 +127,9 @@ def sample(
 
 
 def skip_count(search: AutoMTL, alphas: Alphas) -> tuple[int, int]:
-    """How many blocks of the supernet would be skips now, and how many blocks could be.
+    """The number of blocks of the supernet that are skips now, and the number that could be.
 
-    Those are the block of interactions and every layer of every expert, whoever chooses it.
+    The latter are the block of interactions and every layer of every expert, chosen or not.
 
     Args:
         search: The search's settings.
@@ -154,11 +155,11 @@ def softmax(logits: ArrayLike) -> NDArray[np.float64]:
 
 
 def first_of(logits: ArrayLike, count: int) -> list[tuple[int, ...]]:
-    """The places of the `count` largest in every row, ascending; of equal ones the first.
+    """The positions of the `count` largest values per row, ascending; of equal ones the first.
 
     Args:
-        logits: `[rows, places]`.
-        count: How many.
+        logits: `[rows, positions]`.
+        count: Number of positions.
 
     Example:
         >>> first_of([[0.5, 0.9, 0.5]], 2)
@@ -168,13 +169,19 @@ def first_of(logits: ArrayLike, count: int) -> list[tuple[int, ...]]:
     return [tuple(sorted(row[:count].tolist())) for row in order]
 
 
-def _heaviest(candidates, weights):
+def _heaviest(candidates: Sequence[Candidate], weights: NDArray[np.float64]) -> Chosen:
     place = int(np.argmax(weights))
     label, config = candidates[place]
     return Chosen(label=label, config=config, prob=float(weights[place]))
 
 
-def _without_unchosen(search, experts, tasks, interaction, more):
+def _without_unchosen(
+    search: AutoMTL,
+    experts: Sequence[Expert],
+    tasks: Mapping[str, Selection],
+    interaction: Chosen | None,
+    more: Mapping[str, Any],
+) -> Architecture:
     chosen = {i for selection in tasks.values() for i in selection.experts}
     return Architecture(
         experts=[expert for expert in experts if expert.id in chosen],
@@ -193,11 +200,11 @@ def _by_expert(search, logits):
 
 def _checked(search, alphas):
     candidates = candidates_of(search)
-    own = search.num_experts if search.heterogeneous else 1
+    architectures = search.num_experts if search.heterogeneous else 1
     shapes = {
         "interaction": (len(candidates["interaction"]),),
-        "pooling": (own, len(candidates["pooling"])),
-        "hidden": (own, search.num_blocks, len(candidates["hidden"])),
+        "pooling": (architectures, len(candidates["pooling"])),
+        "hidden": (architectures, search.num_blocks, len(candidates["hidden"])),
     }
     if (alphas.get("interaction") is None) == search.interaction:
         raise SpecError(

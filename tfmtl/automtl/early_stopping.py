@@ -1,8 +1,8 @@
 """Operation-level early stopping (AutoMTL, section 3.4.3).
 
-An operation whose weights overfit goes another way on training rows than validation rows would
-have it. While the two gradients keep differing, the operation is losing what makes it worth
-choosing, and its weights are stopped. It stays in the mixture, and its share goes on to be trained.
+If the weights of an operation overfit, their gradients on training and on validation rows point in
+different directions. If these keep differing, the weights of the operation are stopped, before it
+looks worse than it is. The operation stays in the mixture, and its share is still trained.
 """
 
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ from tfmtl.declare.search import AutoMTL
 from tfmtl.operations.choice import Weights
 
 NO_DIRECTION = 1e-12
-"""Norm below which a gradient points nowhere, and is not compared."""
+"""A gradient with a norm below this has no direction and is not compared."""
 
 
 def compare(
     one: Sequence[tf.Tensor], other: Sequence[tf.Tensor], weights: Weights
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Cosine of the angle between two gradients of an operation, and whether there is one.
+    """Cosine of the angle between two gradients of an operation, and whether it is defined.
 
-    The gradients of all of the operation's variables are one vector; each copy has its own.
+    The gradients of all variables of the operation are one vector per copy.
 
     Args:
         one: By variable.
@@ -31,7 +31,7 @@ def compare(
         weights: The operation.
 
     Returns:
-        `[copies]` each, or `[1]` of an operation that has none.
+        `[copies]` each, or `[1]` for an operation without copies.
     """
     copies = weights.copies or 1
 
@@ -48,25 +48,25 @@ def compare(
 
 
 class EarlyStopping:
-    """Which operations' weights are stopped, and what decides it.
+    """Decides which operations' weights are stopped, and keeps the state of that.
 
     The paper compares "the difference between the gradient directions" with a threshold over
     "multiple consecutive iterations" and prints no formula. By default (our choice) the
     difference is `(1 − cos)/2`, above 0.5 where the gradients oppose each other, and an operation
     stops after `patience` tests in a row above the threshold. With `1 − cos` the noise of
-    minibatches alone would do: their gradients are almost at right angles. `window` instead takes
-    the mean over `window` tests, one window after the other.
+    minibatches would be enough, because their gradients are almost at right angles. `window`
+    instead takes the mean over `window` tests, one window after the other.
 
-    A test whose gradients point nowhere counts neither way. What is stopped stays so; the moving
-    averages of its batch normalisation, which are not trained, go on to follow its inputs.
+    A test with a gradient that has no direction is not counted. A stopped operation stays stopped;
+    the moving averages of its batch normalisation, which are not trained, still follow its inputs.
 
     Args:
-        operations: What can be stopped, each copy apart.
+        operations: The operations that can be stopped, each copy separately.
         search: The settings; `stopping` is not `none`.
 
     Attributes:
-        names: Of every operation and copy, as `hidden_0/mlp-64/3`.
-        frozen: bool, by name, whether it is stopped.
+        names: The name of every operation and copy, such as `hidden_0/mlp-64/3`.
+        frozen: bool, in the order of `names`, whether it is stopped.
     """
 
     def __init__(self, operations: Sequence[Weights], search: AutoMTL) -> None:
@@ -85,16 +85,16 @@ class EarlyStopping:
             for weights in self.operations
             for v in weights.variables
         ]
-        # Tests in a row above the threshold; or those of the window, and their sum.
+        # The number of tests in a row above the threshold; or of the window's tests, and their sum.
         self._tests = tf.Variable(tf.zeros([count], tf.int32), trainable=False)
         self._total = tf.Variable(tf.zeros([count]), trainable=False)
-        # Of the epoch, to be reported.
+        # The tests of the epoch, for the report.
         self._seen = tf.Variable(tf.zeros([count]), trainable=False)
         self._sum = tf.Variable(tf.zeros([count]), trainable=False)
 
     @property
     def variables(self) -> list[tf.Variable]:
-        """All its state, for a checkpoint."""
+        """The whole state, for a checkpoint."""
         counters = [self.frozen, self._tests, self._total, self._seen, self._sum]
         return [*counters, *self.gradients]
 
@@ -113,8 +113,8 @@ class EarlyStopping:
         differences, every, at = [], [], 0
         for weights in self.operations:
             end = at + len(weights.variables)
-            found, defined = compare(self.gradients[at:end], gradients[at:end], weights)
-            differences.append((1.0 - found) / (2.0 if self.search.direction == "half" else 1.0))
+            cosine, defined = compare(self.gradients[at:end], gradients[at:end], weights)
+            differences.append((1.0 - cosine) / (2.0 if self.search.direction == "half" else 1.0))
             every.append(defined)
             at = end
         difference, tested = tf.concat(differences, 0), tf.concat(every, 0) & ~self.frozen
@@ -141,7 +141,7 @@ class EarlyStopping:
         self._total.assign(tf.where(full, 0.0, total))
 
     def stopped(self, variable: tf.Variable) -> tf.Tensor | None:
-        """Whether a variable is stopped, to be broadcast over it; `None` if it never is."""
+        """Whether a variable is stopped, broadcastable to it; `None` if it can never be."""
         if variable.ref() not in self._starts:
             return None
         start, copies = self._starts[variable.ref()]
@@ -151,10 +151,10 @@ class EarlyStopping:
         return tf.reshape(self.frozen[start : start + copies], [copies, *rest])
 
     def report(self) -> dict[str, Any]:
-        """What has been stopped, and the mean differences since the last report; starts anew.
+        """The stopped operations, and the mean differences since the last report.
 
         Returns:
-            `frozen`, names, and `difference`, a number by name or `None` where none was tested.
+            `frozen`, names, and `difference`, by name a number, or `None` if it was not tested.
         """
         seen, total = self._seen.numpy(), self._sum.numpy()
         means = [float(s / n) if n else None for s, n in zip(total, seen, strict=True)]
@@ -168,7 +168,7 @@ class EarlyStopping:
 
 
 def names_of(weights: Weights) -> list[str]:
-    """What an operation's copies are called: block, label and, where it has one, the expert."""
+    """The names of an operation's copies: block, label and, if there is one, the expert."""
     name = f"{weights.block}/{weights.label}"
     if weights.copies is not None:
         return [f"{name}/{expert}" for expert in range(weights.copies)]

@@ -1,4 +1,4 @@
-"""What a search returns, and the files it is kept in."""
+"""The result of a search, and the files in which it is kept."""
 
 import dataclasses
 import os
@@ -14,15 +14,15 @@ from tfmtl.plain import finite, write_json, write_text
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
         architecture: The network.
-        experiment: The experiment with that network in place of its own, ready for `train`.
-        history: By epoch of the search, from the first; or by trial, where they were drawn: the
-            `val_loss` of one that diverged is `None`.
-        budget: What it cost: `seconds`, `cpu_seconds`, `steps`, and `rows` read, those of
-            validation included; retraining what was found is not part of it.
+        experiment: The experiment with that network instead of its own, ready for `train`.
+        history: One row per epoch of the search, from the first. For networks that were drawn at
+            random, one row per trial; the `val_loss` of a trial that diverged is `None`.
+        budget: The cost: `seconds`, `cpu_seconds`, `steps`, and `rows` read, including those of
+            validation. Training the network that was found is not part of it.
     """
 
     architecture: Architecture
@@ -32,15 +32,15 @@ class Found:
 
     @property
     def loss(self) -> float:
-        """The validation loss of what was found: of the last epoch, or of the best trial."""
+        """The validation loss of the network: that of the last epoch, or of the best trial."""
         losses = [row["val_loss"] for row in self.history if row["val_loss"] is not None]
         return losses[-1] if "epoch" in self.history[-1] else min(losses)
 
     def save(self, directory: str) -> None:
-        """Writes all of it into a folder, made if it is not there.
+        """Writes the result into a folder, which is made if it does not exist.
 
-        `architecture.json`, `experiment.json`, `history.json` and `budget.json`, and as tables
-        what of the history people look at: `skip_counts.csv`, `beta_heatmap.csv` and
+        The files are `architecture.json`, `experiment.json`, `history.json` and `budget.json`, and
+        parts of the history as tables: `skip_counts.csv`, `beta_heatmap.csv` and
         `gradient_direction.csv`. `draw`, or `python -m tfmtl.automtl`, makes pictures of them.
         """
         os.makedirs(directory, exist_ok=True)
@@ -54,10 +54,11 @@ class Found:
         write_tables(directory, self.history)
 
     def draw(self, directory: str) -> list[str]:
-        """Draws the network and how it came about into a folder, made if it is not there.
+        """Draws the network and its search into a folder, which is made if it does not exist.
 
-        `architecture.png`, and of a differentiable search `skip_counts.png`, `beta_heatmap.png`
-        and `gradient_direction.png`. `tfmtl.draw_architecture` shows the first in a notebook.
+        The files are `architecture.png`, and for a differentiable search `skip_counts.png`,
+        `beta_heatmap.png` and `gradient_direction.png`. `tfmtl.draw_architecture` shows the first
+        in a notebook.
 
         Returns:
             The pictures' paths.
@@ -66,14 +67,14 @@ class Found:
 
 
 CHECKPOINTS = "checkpoints"
-"""Folder of a search's checkpoints, beside what `Found.save` writes."""
+"""Folder of a search's checkpoints, next to the files of `Found.save`."""
 
 
 class Budget:
-    """What has been spent, in plain numbers, by processes that may be killed and go on.
+    """The cost so far, as plain numbers, also over processes that were killed and resumed.
 
     Args:
-        spent: What former processes spent, changed in place; all zeros if new.
+        spent: The cost of former processes, changed in place; an empty dict at the start.
     """
 
     def __init__(self, spent: dict[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""Gradient descent that leaves stopped weights exactly as they are."""
+"""Gradient descent that does not change stopped weights at all."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,13 +8,14 @@ import tf_keras as keras
 
 
 class FreezingSGD(keras.optimizers.SGD):
-    """SGD with momentum, of which parts of a variable can be stopped.
+    """SGD with momentum in which parts of a variable can be stopped.
 
-    What is stopped keeps its value and its momentum, bit for bit. A gradient of zero would not do:
-    momentum goes on, and weight decay is part of the gradient.
+    A stopped part keeps its value and its momentum, bit for bit. A gradient of zero would not be
+    enough: momentum would still move the weights, and weight decay is part of the gradient.
 
     Args:
-        stopped: Of a variable, booleans that broadcast over it; `None` if none of it ever stops.
+        stopped: Returns for a variable booleans that broadcast to it; `None` if no part of it can
+            be stopped.
         **kwargs: As `keras.optimizers.SGD`.
 
     Example:
@@ -29,8 +30,8 @@ class FreezingSGD(keras.optimizers.SGD):
         super().__init__(**kwargs)
         self.stopped = stopped
 
-    def update_step(self, gradient, variable):
-        """Moves one variable, but for what of it is stopped."""
+    def update_step(self, gradient: Any, variable: tf.Variable) -> None:
+        """Moves one variable, except its stopped parts."""
         stopped = self.stopped(variable)
         if stopped is None:
             super().update_step(gradient, variable)

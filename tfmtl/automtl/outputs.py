@@ -1,8 +1,9 @@
-"""What is kept of a search: the network and how it came about, as files that people read."""
+"""Tables and pictures of a search: its network and its history."""
 
 import csv
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from tfmtl.automtl.architecture import Architecture
 from tfmtl.automtl.curves import Row, draw_directions, draw_selection, draw_skips
@@ -13,18 +14,18 @@ TABLES: dict[str, tuple[str, ...]] = {
     "beta_heatmap.csv": ("epoch", "task", "expert", "weight"),
     "gradient_direction.csv": ("epoch", "block", "operation", "expert", "difference", "stopped"),
 }
-"""Files and their columns. Epochs count from 1. `weight` is the softmax of β; `difference` the
-mean of the epoch's tests, empty where there were none; `expert` empty of an interaction."""
+"""Files and their columns. Epochs count from 1. `weight` is the softmax of β. `difference` is the
+mean of the epoch's tests, empty if there were none. `expert` is empty for an interaction."""
 
 
 def write_tables(directory: str, history: Sequence[Row]) -> list[str]:
-    """Writes a search's tables into a folder, those that the history has rows for.
+    """Writes the tables for which the history has rows into a folder.
 
-    Networks that were drawn at random have no epochs, and none of them.
+    For networks that were drawn at random there are no epochs, and so no tables.
 
     Args:
-        directory: The folder; made if it is not there.
-        history: By epoch; see `tfmtl.automtl.curves.Row`.
+        directory: The folder; made if it does not exist.
+        history: One row per epoch; see `tfmtl.automtl.curves.Row`.
 
     Returns:
         The files' paths.
@@ -43,11 +44,11 @@ def write_tables(directory: str, history: Sequence[Row]) -> list[str]:
 
 
 def write_pictures(directory: str, architecture: Architecture, history: Sequence[Row]) -> list[str]:
-    """Draws the network, and a picture beside each table that there is, into a folder.
+    """Draws the network, and one picture for each table that has rows, into a folder.
 
     Args:
-        directory: The folder; made if it is not there.
-        architecture: What was found.
+        directory: The folder; made if it does not exist.
+        architecture: The network.
         history: As for `write_tables`.
 
     Returns:
@@ -70,11 +71,11 @@ def _with(history: Sequence[Row], key: str) -> list[Row]:
     return [row for row in history if "epoch" in row and row.get(key) not in (None, {})]
 
 
-def _skips(row):
+def _skips(row: Row) -> list[tuple[Any, ...]]:
     return [(row["epoch"] + 1, row["n_skip"], row["n_blocks"])]
 
 
-def _selection(row):
+def _selection(row: Row) -> list[tuple[Any, ...]]:
     return [
         (row["epoch"] + 1, task, expert, f"{weight:.6f}")
         for task, weights in row["selection"].items()
@@ -82,9 +83,9 @@ def _selection(row):
     ]
 
 
-def _directions(row):
+def _directions(row: Row) -> list[tuple[Any, ...]]:
     stopped = set(row["frozen"])
-    lines = []
+    lines: list[tuple[Any, ...]] = []
     for name, difference in row["difference"].items():
         block, label, *expert = name.split("/")
         mean = "" if difference is None else f"{difference:.6f}"
@@ -94,8 +95,10 @@ def _directions(row):
     return lines
 
 
-# By table: what it asks of a row, the table's lines of a row, and the picture of all rows.
-PARTS: tuple[tuple[str, Callable, Callable], ...] = (
+# Per table: the key that a row must have, a row's lines in the table, and the picture of all rows.
+PARTS: tuple[
+    tuple[str, Callable[[Row], list[tuple[Any, ...]]], Callable[[Sequence[Row]], Any]], ...
+] = (
     ("n_skip", _skips, lambda rows: draw_skips({"search": rows})),
     ("selection", _selection, draw_selection),
     ("difference", _directions, draw_directions),

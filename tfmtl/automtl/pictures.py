@@ -1,9 +1,10 @@
-"""A found network as a diagram, bottom up as data flow."""
+"""Draws a network as a diagram; data flow from the bottom to the top."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfmtl.automtl.architecture import Architecture, Chosen
+from tfmtl.automtl.architecture import Architecture
+from tfmtl.automtl.parts import Chosen, Expert
 
 COLUMN, ROW = 1.55, 0.85
 """Inches between experts, and between layers."""
@@ -26,19 +27,19 @@ TASKS = ("tab:blue", "tab:red", "tab:green", "tab:purple", "tab:brown", "tab:cya
 
 
 def draw_architecture(architecture: Architecture, *, title: str | None = None) -> Any:
-    """Draws fields, interaction, experts, each task's choice of them, and towers.
+    """Draws fields, interaction, experts, each task's choice of experts, and towers.
 
-    A layer that is a skip is drawn as a dashed outline. A line from an expert to a task says that
-    the task chose it, the thicker the more weight it had.
+    A skip is drawn as a dashed outline. A line from an expert to a task means that the task chose
+    the expert; it is thicker for a larger weight.
 
     Args:
         architecture: The network.
-        title: Above the picture; what was searched on, if not given.
+        title: Text above the picture; the name of the data of the search by default.
 
     Returns:
         A `matplotlib.figure.Figure`.
     """
-    # Loaded here: who only searches needs no plotting library.
+    # Imported here, because a search needs no plotting library.
     from matplotlib.figure import Figure
 
     experts, tasks = architecture.experts, list(architecture.tasks)
@@ -54,7 +55,7 @@ def draw_architecture(architecture: Architecture, *, title: str | None = None) -
     places = _places(len(experts), columns)
     wide = max(places[-1] - places[0] + BOX[0], 2.2)
 
-    _box(axis, middle, 0.0, _fields_said(architecture), PLAIN, width=wide)
+    _box(axis, middle, 0.0, _fields_label(architecture), PLAIN, width=wide)
     below = 0.0
     if architecture.interaction is not None:
         _joined(axis, middle, below, ROW)
@@ -71,23 +72,38 @@ def draw_architecture(architecture: Architecture, *, title: str | None = None) -
     top = foot + (layers - 1) * ROW
     for x, expert in zip(places, experts, strict=True):
         _joined(axis, x, below, foot)
-        _operation(axis, x, foot, expert.pooling, POOLING)
-        y = foot
-        for block in expert.blocks:
-            _joined(axis, x, y, y + ROW)
-            y += ROW
-            _operation(axis, x, y, block, _colour(block))
-        if y < top:
-            axis.plot([x, x], [y + BOX[1] / 2, top + BOX[1] / 2], color="black", linewidth=0.9)
-        # Beside the arrow: above the expert the lines to the tasks would cross it.
-        name, low = f"expert {expert.id}", foot - BOX[1] / 2 - 0.06
-        axis.text(x - BOX[0] / 2, low, name, va="top", fontsize=7, color="dimgrey")
+        _draw_expert(axis, x, expert, foot, top)
     at = {expert.id: x for x, expert in zip(places, experts, strict=True)}
+    _draw_tasks(axis, architecture, at, top, columns)
+    figure.text(0.012, 0.988, title or architecture.dataset or "", va="top", fontsize=9)
+    return figure
+
+
+def _draw_expert(axis: Any, x: float, expert: Expert, foot: float, top: float) -> None:
+    """Draws an expert's pooling and blocks from `foot` upwards, and a line from them to `top`."""
+    _operation(axis, x, foot, expert.pooling, POOLING)
+    y = foot
+    for block in expert.blocks:
+        _joined(axis, x, y, y + ROW)
+        y += ROW
+        _operation(axis, x, y, block, _colour(block))
+    if y < top:
+        axis.plot([x, x], [y + BOX[1] / 2, top + BOX[1] / 2], color="black", linewidth=0.9)
+    # Next to the arrow below, because the lines to the tasks would cross it above the expert.
+    name, low = f"expert {expert.id}", foot - BOX[1] / 2 - 0.06
+    axis.text(x - BOX[0] / 2, low, name, va="top", fontsize=7, color="dimgrey")
+
+
+def _draw_tasks(
+    axis: Any, architecture: Architecture, at: Mapping[int, float], top: float, columns: int
+) -> None:
+    """Draws gates and towers above the experts, whose middles are `at` and whose top is `top`."""
+    tasks = list(architecture.tasks)
     gates = top + 1.5 * ROW + BOX[1]
     for k, (x, task) in enumerate(zip(_places(len(tasks), columns), tasks, strict=True)):
         selection, colour = architecture.tasks[task], TASKS[k % len(TASKS)]
         for i in selection.experts:
-            # Tasks leave an expert's top beside each other, so that lines do not hide lines.
+            # The lines of the tasks start side by side, so that none hides another.
             start = at[i] + (k - (len(tasks) - 1) / 2) * 0.14
             share = None if selection.beta is None else selection.beta[i]
             axis.plot(
@@ -103,21 +119,19 @@ def draw_architecture(architecture: Architecture, *, title: str | None = None) -
         _joined(axis, x, gates, gates + ROW)
         widths = " → ".join(map(str, (*architecture.tower_units, 1)))
         _box(axis, x, gates + ROW, f"{task}\n{widths}", PLAIN, edge=colour)
-    figure.text(0.012, 0.988, title or architecture.dataset or "", va="top", fontsize=9)
-    return figure
 
 
-def _fields_said(architecture):
+def _fields_label(architecture: Architecture) -> str:
     shape = [
-        f"{number} {said}" if said == "fields" else f"{said} {number}"
-        for number, said in ((architecture.fields, "fields"), (architecture.dim, "width"))
+        f"{number} {unit}" if unit == "fields" else f"{unit} {number}"
+        for number, unit in ((architecture.fields, "fields"), (architecture.dim, "width"))
         if number is not None
     ]
     return ", ".join(shape) if architecture.fields is not None else ", ".join(["fields", *shape])
 
 
 def _places(count: int, columns: int) -> Sequence[float]:
-    """Middles of so many boxes, spread over so many columns."""
+    """The middles of `count` boxes that are spread over `columns` columns."""
     step = COLUMN * columns / count
     return [(i + 0.5) * step - COLUMN / 2 for i in range(count)]
 
@@ -126,12 +140,24 @@ def _colour(chosen: Chosen) -> str:
     return FAMILIES.get(chosen.config["name"], OTHER)
 
 
-def _operation(axis, x, y, chosen, colour, width=BOX[0]):
+def _operation(
+    axis: Any, x: float, y: float, chosen: Chosen, colour: str, width: float = BOX[0]
+) -> None:
     text = chosen.label if chosen.prob is None else f"{chosen.label}\n{chosen.prob:.2f}"
     _box(axis, x, y, text, colour, width=width, dashed=chosen.is_skip)
 
 
-def _box(axis, x, y, text, colour, *, width=BOX[0], edge="black", dashed=False):
+def _box(
+    axis: Any,
+    x: float,
+    y: float,
+    text: str,
+    colour: str,
+    *,
+    width: float = BOX[0],
+    edge: str = "black",
+    dashed: bool = False,
+) -> None:
     from matplotlib.patches import FancyBboxPatch
 
     height = BOX[1]
@@ -161,7 +187,7 @@ def _box(axis, x, y, text, colour, *, width=BOX[0], edge="black", dashed=False):
     )
 
 
-def _joined(axis, x, low, high):
+def _joined(axis: Any, x: float, low: float, high: float) -> None:
     """An arrow from the box at `low` to the one at `high`."""
     axis.annotate(
         "",

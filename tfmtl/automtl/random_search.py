@@ -1,4 +1,4 @@
-"""The search's baseline: networks drawn evenly from the space, each trained (AutoMTL-R)."""
+"""The baseline of the search: trains networks drawn at random from the space (AutoMTL-R)."""
 
 import dataclasses
 import math
@@ -29,17 +29,17 @@ ABOUT = "trials.json"
 def search_at_random(
     experiment: ExperimentConfig, data: PackedData, *, directory: str | None, verbose: int
 ) -> Found:
-    """Draws networks, trains each as the experiment says, and takes the one of the least loss.
+    """Draws networks, trains each with the experiment's settings, and takes the lowest loss.
 
-    The loss is that of validation rows, at each trial's best epoch; see `search`. Trials that
-    finished are kept, and the one under way goes on from its last checkpoint. A network that
-    diverges is passed over.
+    The loss is the validation loss of each trial's best epoch; see `search`. Finished trials are
+    kept, and the unfinished one continues from its last checkpoint. A network that diverges is left
+    out.
 
     Args:
-        experiment: With `search`.
+        experiment: An experiment with `search`.
         data: Training and validation rows.
         directory: As for `search`.
-        verbose: 1 shows a progress bar over trials, 2 logs a line a trial, 0 nothing.
+        verbose: 1 shows a progress bar over trials, 2 logs one line per trial, 0 nothing.
 
     Raises:
         SpecError: `directory` holds a search of another experiment.
@@ -77,7 +77,7 @@ def search_at_random(
 
 
 def drawn(experiment: ExperimentConfig, trial: int) -> Architecture:
-    """The network of a trial, the same for the same experiment and number."""
+    """The network of a trial; it is the same for the same experiment and number."""
     assert experiment.search is not None
     model = experiment.model
     tasks = direct_tasks(experiment.problem, model.conv_semantics or Supernet.conv_semantics)
@@ -93,8 +93,14 @@ def drawn(experiment: ExperimentConfig, trial: int) -> Architecture:
     )
 
 
-def _trial(experiment, data, trial, folder, budget) -> dict[str, Any]:
-    # Keras keeps every graph it has built; a search would grow without bound.
+def _trial(
+    experiment: ExperimentConfig,
+    data: PackedData,
+    trial: int,
+    folder: str | None,
+    budget: Budget,
+) -> dict[str, Any]:
+    # Keras keeps every graph that it has built, so the memory of a search would grow and grow.
     keras.backend.clear_session()
     architecture = drawn(experiment, trial)
     trial_of = {
@@ -106,7 +112,7 @@ def _trial(experiment, data, trial, folder, budget) -> dict[str, Any]:
     try:
         trained = train(architecture.apply(experiment), data, checkpoint_dir=folder, verbose=0)
     except FloatingPointError as error:
-        # One network of many: the others are still worth drawing.
+        # The search goes on with the other networks.
         logging.warning("Trial %d diverged and is left out: %s", trial, error)
         budget.add(0, 0)
         return {**trial_of, "epochs": 0, "val_loss": None}
@@ -119,12 +125,12 @@ def _trial(experiment, data, trial, folder, budget) -> dict[str, Any]:
     return {**trial_of, "epochs": epochs, **metrics}
 
 
-def _loss_of(row):
+def _loss_of(row: dict[str, Any]) -> float:
     return math.inf if row["val_loss"] is None else row["val_loss"]
 
 
 class _About:
-    """What of a search is kept between processes."""
+    """The state of a search that is kept between processes."""
 
     def __init__(self, experiment: ExperimentConfig, directory: str | None) -> None:
         self.directory = directory
@@ -144,13 +150,13 @@ class _About:
         self.plain = former
 
     def folder(self, trial: int) -> str | None:
-        """Where a trial's checkpoints are kept."""
+        """The folder of a trial's checkpoints."""
         if self.directory is None:
             return None
         return os.path.join(self.directory, CHECKPOINTS, f"trial-{trial:04d}")
 
     def save(self) -> None:
-        """Writes it, where there is a directory."""
+        """Writes the state, if there is a directory."""
         if self.directory is not None:
             os.makedirs(self.directory, exist_ok=True)
             write_json(self._path, self.plain, indent=1)

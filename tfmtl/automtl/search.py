@@ -22,6 +22,7 @@ from tfmtl.declare.search import AutoMTL
 from tfmtl.errors import DataError
 from tfmtl.features.rows import PackedData, Rows, label_moments
 from tfmtl.metrics.packed import Packed
+from tfmtl.model.multitask import MultiTaskModel
 from tfmtl.training.checkpoints import Run
 from tfmtl.training.epochs import seed_of
 
@@ -33,33 +34,34 @@ def search(
     directory: str | None = None,
     verbose: int = 1,
 ) -> Found:
-    """Searches the network that `experiment.search` leaves open.
+    """Searches for the network of an experiment with `search`.
 
         found = tfmtl.search(experiment, data, directory="search")
         print(found.architecture)
         trained = tfmtl.train(found.experiment, data)
 
-    Training rows train the weights of all candidates and the tasks' choices of experts,
-    validation rows the architecture, in turns (AutoMTL, Algorithm 1). `experiment.training` gives
-    the batch size, the seed and how often checkpoints are made; rates and epochs of a search are
-    its own. What remains at the end is what the last epoch holds, not the best: an early epoch's
-    lower loss says how well weights are trained, not which operation to choose.
+    In turns, training rows train the weights of all candidates and the tasks' choices of experts,
+    and validation rows train the architecture (AutoMTL, Algorithm 1). The batch size, the seed and
+    the interval of checkpoints are those of `experiment.training`; rates and epochs are those of
+    `experiment.search`. The network is derived from the last epoch, not the best: a lower loss in
+    an early epoch shows how well weights are trained, not which operation is better.
 
     The same experiment and rows give the same network, bit for bit, on CPU. With a `directory` a
-    search that was killed goes on from its last checkpoint, and ends as though it had not been
-    (but for dropout, if there is any, which draws anew).
+    search that was killed continues from its last checkpoint, with the same result as if it had not
+    been killed (except for dropout, which draws new masks).
 
     Args:
-        experiment: With `search`.
+        experiment: An experiment with `search`.
         data: Training and validation rows.
-        directory: Gets checkpoints, and in the end all that `Found.save` writes; none without it.
-        verbose: 1 shows a progress bar, 2 logs a line an epoch, 0 nothing.
+        directory: Folder of the checkpoints and, at the end, of the files of `Found.save`; without
+            it nothing is written.
+        verbose: 1 shows a progress bar, 2 logs one line per epoch, 0 nothing.
 
     Raises:
         SpecError: The experiment has no `search`, or one that does not fit it; or `directory`
             holds a search of another experiment.
         DataError: A split is empty, or no task has a validation row.
-        FloatingPointError: The training loss is no finite number any more.
+        FloatingPointError: The training loss is no longer finite.
     """
     declared = check_search(experiment)
     for name, rows in (("training", data.train), ("validation", data.validation)):
@@ -106,11 +108,11 @@ def search_by_gradient(
         while run.state["epoch"] < declared.epochs and run.state["wait"] < declared.search_patience:
             row = _epoch(run, bilevel, data, experiment, budget, bar)
             run.finish_epoch(row, row["val_loss"])
-            # A search that ends sooner has chosen no experts: they stand as they were drawn.
+            # No early end in the warm-up, in which the tasks' choices of experts are not trained.
             if declared.selection and run.state["epoch"] <= declared.warm_up_epochs:
                 run.state["wait"] = 0
             run.save()
-            _tell(row, bar, verbose)
+            _show(row, bar, verbose)
     history = run.state["history"]
     architecture = architecture_of(
         model,
@@ -122,13 +124,20 @@ def search_by_gradient(
         fields=sum(len(embedding.field_names) for embedding in model.embeddings),
         frozen_ops=history[-1]["frozen"],
     )
-    how = {**dataclasses.asdict(declared), "budget": budget.spent}
-    architecture = dataclasses.replace(architecture, search=how)
+    about = {**dataclasses.asdict(declared), "budget": budget.spent}
+    architecture = dataclasses.replace(architecture, search=about)
     return Found(architecture, architecture.apply(experiment), history, budget.spent)
 
 
-def _epoch(run, bilevel, data, experiment, budget, bar) -> dict[str, Any]:
-    """Trains to the end of an epoch; returns what is known of it then."""
+def _epoch(
+    run: Run,
+    bilevel: Bilevel,
+    data: PackedData,
+    experiment: ExperimentConfig,
+    budget: Budget,
+    bar: tqdm,
+) -> dict[str, Any]:
+    """Trains to the end of an epoch; returns its row of the history."""
     settings, model, epoch = experiment.training, bilevel.model, run.state["epoch"]
     size, steps = settings.batch_size, bilevel.schedule.steps
     done = epoch * steps + run.state["step"]
@@ -156,18 +165,18 @@ def _epoch(run, bilevel, data, experiment, budget, bar) -> dict[str, Any]:
             f"search.learning_rate (it is {bilevel.search.learning_rate:g}), or look for enormous "
             "numbers among labels and features."
         )
-    # No more at a time than in training: all candidates of all experts are there at once.
+    # Batches as small as in training, because all candidates of all experts are in memory.
     metrics = model.evaluate(data.validation.batches(size))
     if math.isnan(metrics["loss"]):
         raise DataError("no task has a validation row, so that no architecture can be judged.")
     row.update({f"val_{name}": value for name, value in metrics.items()})
-    row.update(_standing(bilevel, epoch, done))
+    row.update(_progress(bilevel, epoch, done))
     budget.add(0, 0)
     return row
 
 
-def _standing(bilevel: Bilevel, epoch: int, done: int) -> dict[str, Any]:
-    """How the search stands at an epoch's end, apart from losses."""
+def _progress(bilevel: Bilevel, epoch: int, done: int) -> dict[str, Any]:
+    """The state of the search at the end of an epoch, apart from losses."""
     model, declared = bilevel.model, bilevel.search
     skips, blocks = skip_count(declared, alphas_of(model))
     beta = model.backbone.beta
@@ -188,8 +197,8 @@ def _standing(bilevel: Bilevel, epoch: int, done: int) -> dict[str, Any]:
     }
 
 
-def alphas_of(model) -> dict[str, Any]:
-    """A supernet's logits by kind of block, as `derive` takes them."""
+def alphas_of(model: MultiTaskModel) -> dict[str, Any]:
+    """A supernet's logits by kind of block, in the form that `derive` takes."""
     supernet = model.backbone
     kinds = {
         "interaction": supernet.alpha_interaction,
@@ -199,8 +208,8 @@ def alphas_of(model) -> dict[str, Any]:
     return {kind: None if alpha is None else alpha.numpy() for kind, alpha in kinds.items()}
 
 
-def architecture_of(model, declared: AutoMTL, **more: Any) -> Architecture:
-    """The network that a supernet stands for now."""
+def architecture_of(model: MultiTaskModel, declared: AutoMTL, **more: Any) -> Architecture:
+    """The network that is derived from a supernet's present weights."""
     beta = model.backbone.beta
     return derive(
         declared,
@@ -212,13 +221,13 @@ def architecture_of(model, declared: AutoMTL, **more: Any) -> Architecture:
 
 
 def cycled(rows: Rows, batch_size: int, *, seed: int, start: int) -> Iterator[Packed]:
-    """Shuffled batches without end, every pass over the rows in another order.
+    """Yields shuffled batches without end; every pass over the rows has another order.
 
     Args:
         rows: The rows.
-        batch_size: Rows a batch.
-        seed: Decides the orders.
-        start: Batches to leave out, for resuming.
+        batch_size: Rows per batch.
+        seed: Seed of the orders.
+        start: Number of batches to skip, for resuming.
     """
     steps = max(rows.count() // batch_size, 1)
     number, skip = divmod(start, steps)
@@ -231,14 +240,14 @@ def _rows_of(batch: Packed) -> int:
     return int(next(iter(batch.values())).shape[0])
 
 
-def _tell(row: dict[str, Any], bar: tqdm, verbose: int) -> None:
-    said = {
+def _show(row: dict[str, Any], bar: tqdm, verbose: int) -> None:
+    shown = {
         "val_loss": f"{row['val_loss']:.4f}",
         "frozen": len(row["frozen"]),
         "skips": f"{row['n_skip']}/{row['n_blocks']}",
     }
-    bar.set_postfix(said)
+    bar.set_postfix(shown)
     if verbose == 1:
         bar.write(f"epoch {row['epoch'] + 1}: {row['architecture']}")
     elif verbose:
-        logging.info("Search, epoch %d: %s; %s", row["epoch"] + 1, said, row["architecture"])
+        logging.info("Search, epoch %d: %s; %s", row["epoch"] + 1, shown, row["architecture"])

@@ -1,21 +1,21 @@
-"""The loss that drives the tasks' choices of experts apart (AutoMTL, section 3.4.2)."""
+"""The loss that makes the tasks choose different experts (AutoMTL, section 3.4.2)."""
 
 import tensorflow as tf
 
 SMALLEST = 1e-12
-"""Under the root: without it the gradient of equal distributions is no number."""
+"""Added under the root, whose gradient would else be NaN for equal distributions."""
 
 
 def selection_loss(beta: tf.Tensor) -> tf.Tensor:
     """`−Σ_{i<j} log(1 + ‖p_i − p_j‖₂)`, with `p` the softmax of each row.
 
-    Eq. 2 of the paper prints it without the minus, and eq. 3 minimises it, which would drive the
-    distributions together; the text and Figure 3 have them driven apart, and so does the minus. It
-    lies between 0 and `−log(1 + √2)` a pair of tasks. Where two rows are exactly equal it is at
-    rest, so that they must not start so.
+    Eq. 2 of the paper has no minus, and eq. 3 minimises it, which would make the distributions
+    equal. The text and Figure 3 say that they become different, as they do with the minus. The loss
+    is between 0 and `−log(1 + √2)` per pair of tasks. Its gradient is zero if two rows are exactly
+    equal, so they must not start equal.
 
     Args:
-        beta: `[tasks, experts]`, each task's logits of the experts.
+        beta: `[tasks, experts]`, the logits of the experts per task.
 
     Example:
         >>> even = tf.zeros([2, 4])

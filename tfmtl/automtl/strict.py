@@ -1,4 +1,4 @@
-"""Reading plain data into dataclasses, refusing what does not belong there."""
+"""Reads plain data into dataclasses, and refuses unknown keys and wrong types."""
 
 import dataclasses
 from typing import Any, TypeVar
@@ -9,15 +9,15 @@ T = TypeVar("T")
 
 
 def of_type(kind: type[T], value: Any, where: str) -> T:
-    """The value, where it is of this type.
+    """Returns the value if it has this type.
 
     Args:
         kind: `dict`, `list`, `int` or `str`.
-        value: What was read.
-        where: What the error names.
+        value: The value that was read.
+        where: The name of the value in the error.
 
     Raises:
-        SpecError: It is of another.
+        SpecError: It has another type.
     """
     if not isinstance(value, kind) or isinstance(value, bool):
         raise SpecError(f"{where}: is a {kind.__name__}; got {value!r}.")
@@ -25,15 +25,16 @@ def of_type(kind: type[T], value: Any, where: str) -> T:
 
 
 def fields_of(kind: type, plain: Any, where: str) -> dict[str, Any]:
-    """The keyword arguments of a dataclass.
+    """Returns the keyword arguments of a dataclass.
 
     Args:
         kind: The dataclass.
-        plain: What was read.
-        where: What the error names.
+        plain: The data that was read.
+        where: The name of the data in the error.
 
     Raises:
-        SpecError: It is no mapping, has a key that is no field, or lacks one without a default.
+        SpecError: It is not a mapping, has a key that is not a field, or lacks a field without a
+            default.
     """
     fields = dataclasses.fields(kind)
     known = [field.name for field in fields]

@@ -1,4 +1,4 @@
-"""The network that holds every candidate of an architecture search at once (AutoMTL)."""
+"""The network that contains all candidates of an architecture search (AutoMTL)."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,38 +17,38 @@ from tfmtl.layers.gates import Gates
 from tfmtl.operations.choice import Choice, Weights
 
 DEVIATION = 1e-3
-"""Of the architecture's start: nearly even, yet no two experts alike, which nothing would part."""
+"""Standard deviation of the initial logits: almost even, but two equal experts would stay equal."""
 
 CHOSEN, LEFT_OUT = 0.0, -1e4
-"""Logits whose softmax is exactly 1, or even between equals, and exactly 0."""
+"""Logits of what is chosen and what is not: their softmax is exactly even, and exactly 0."""
 
 
 class Supernet(Backbone):
-    """All networks of a search space as one, each block the weighted sum of its candidates.
+    """All networks of a search space in one; each block is the weighted sum of its candidates.
 
-    Maps `[batch, fields, dim]` to `{task: [batch, width]}`: a block of interactions, then
-    experts, each of a pooling block and blocks of hidden layers, then for each task the sum of
-    the experts by its weights (section 3.2 and Figure 2 of the paper). A block's weights are
-    `softmax(α)` (eq. 4), a task's `softmax(β)` (eq. 1). α and β are not among the trainable
-    variables: a search moves them apart from the weights and on other rows.
+    Maps `[batch, fields, dim]` to `{task: [batch, width]}`: a block of interactions, then experts
+    of one pooling block and blocks of hidden layers, then per task the weighted sum of the experts
+    (section 3.2 and Figure 2 of the paper). A block's weights are `softmax(α)` (eq. 4), a task's
+    `softmax(β)` (eq. 1). α and β are not among the trainable variables, because a search trains
+    them separately and on other rows.
 
     Args:
         tasks: Task names, in the order of `ProblemSpec.tasks`.
-        search: The search's settings, of which the space is a part.
+        search: The search's settings, which include the space.
         width: Width of the hidden vectors.
 
     Attributes:
-        alpha_interaction: `[candidates]`; `None` where `search.interaction` is False.
-        alpha_pooling: `[experts, candidates]`, or `[1, candidates]` for all experts where
+        alpha_interaction: `[candidates]`; `None` if `search.interaction` is False.
+        alpha_pooling: `[experts, candidates]`, or `[1, candidates]` for all experts if
             `search.heterogeneous` is False.
         alpha_hidden: `[experts, blocks, candidates]`, or `[1, blocks, candidates]` likewise.
-        beta: `[tasks, experts]`; `None` where `search.selection` is False and gates, which read
-            the fields after the interaction, mix all experts.
-        skip_weight: What is added of the input of every block that keeps its shape, from 1 at
+        beta: `[tasks, experts]`; `None` if `search.selection` is False. Then gates, which read the
+            fields after the interaction, mix all experts.
+        skip_weight: The share of its input that is added to every block that keeps its shape, 1 at
             the start; `None` without `search.auxiliary_skip`.
 
     Raises:
-        SpecError: A candidate is not registered, or two of a kind have one label.
+        SpecError: A candidate is not registered, or two of a kind have the same label.
 
     Example:
         >>> supernet = Supernet(["ctr", "cvr"], search=AutoMTL(num_experts=2), width=16)
@@ -80,13 +80,13 @@ class Supernet(Backbone):
 
     def build(self, input_shape: Any) -> None:
         shape, experts = tuple(input_shape), self.search.num_experts
-        own = experts if self.search.heterogeneous else 1
+        architectures = experts if self.search.heterogeneous else 1
         self.alpha_interaction = self.beta = self.skip_weight = None
         if self.interaction is not None:
             self.alpha_interaction = self._logits("alpha_interaction", len(self.interaction.labels))
-        self.alpha_pooling = self._logits("alpha_pooling", own, len(self.pooling.labels))
+        self.alpha_pooling = self._logits("alpha_pooling", architectures, len(self.pooling.labels))
         self.alpha_hidden = self._logits(
-            "alpha_hidden", own, len(self.blocks), len(self._hidden_labels)
+            "alpha_hidden", architectures, len(self.blocks), len(self._hidden_labels)
         )
         if self.gates is None:
             self.beta = self._logits("beta", len(self.tasks), experts)
@@ -120,11 +120,11 @@ class Supernet(Backbone):
         return dict(zip(self.tasks, tf.unstack(mixed), strict=True))
 
     def experts(self, fields: tf.Tensor, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
-        """What the tasks choose from.
+        """Computes the experts that the tasks choose from.
 
         Args:
             fields: `[batch, fields, dim]`.
-            training: Whether this is a step of training.
+            training: Whether this is a training step.
 
         Returns:
             The fields after the interaction, and the experts' outputs `[experts, batch, width]`.
@@ -149,30 +149,30 @@ class Supernet(Backbone):
     def operations(self) -> list[Weights]:
         """The trainable variables of every candidate of every block; see `Weights`.
 
-        Those of the gates, where there are any, are no operation's.
+        The variables of the gates, if there are any, belong to no operation.
         """
         blocks = filter(None, (self.interaction, self.pooling, *self.blocks))
         return [weights for block in blocks for weights in block.weights_by_candidate(block.name)]
 
     def labels(self) -> dict[str, list[str]]:
         """The candidates' labels by kind of block, in the order of α's last axis."""
-        found = {"pooling": list(self.pooling.labels), "hidden": list(self._hidden_labels)}
+        labels = {"pooling": list(self.pooling.labels), "hidden": list(self._hidden_labels)}
         if self.interaction is not None:
-            found = {"interaction": list(self.interaction.labels), **found}
-        return found
+            labels = {"interaction": list(self.interaction.labels), **labels}
+        return labels
 
     def force(self, architecture: Architecture) -> None:
-        """Sets α and β so that this network is that one, in every weight exactly 0 or 1.
+        """Sets α and β so that this network computes that architecture; weights are exactly 0 or 1.
 
-        A task's experts are mixed evenly. Experts that the architecture leaves out stay as they
-        are, and no task reads them.
+        The experts of a task are mixed evenly. Experts that are not in the architecture keep their
+        α, and no task reads them.
 
         Args:
-            architecture: One of this search space.
+            architecture: An architecture of this search space.
 
         Raises:
-            SpecError: It has an operation, an expert or a task that this network has not, or the
-                two differ in whether there is an interaction.
+            SpecError: It has an operation, an expert or a task that this network does not have, or
+                only one of the two has an interaction.
         """
         labels = self.labels()
         chosen = architecture.interaction
@@ -209,8 +209,8 @@ class Supernet(Backbone):
             self.beta.assign([_logits_of(ids, experts) for experts in selected])
 
 
-def _logits_of(known, chosen):
-    """Logits that are even over what is chosen, and leave out the rest."""
+def _logits_of(known: Sequence[Any], chosen: Sequence[Any]) -> np.ndarray:
+    """Logits with an even softmax over what is chosen, and 0 for the rest."""
     unknown = [each for each in chosen if each not in known]
     if unknown:
         raise SpecError(f"supernet: has no {unknown[0]!r}; known are {list(known)}.")

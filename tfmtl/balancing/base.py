@@ -1,17 +1,19 @@
-"""What every balancer is: the losses of the tasks in, one update's gradients out.
+"""The base class of balancers: from the tasks' losses to the gradients of one update.
 
-There are two shapes. Weights over losses make one loss of many, whose gradient then reaches
-shared and private variables alike. Surgery makes one gradient of many, on shared variables alone.
+There are two kinds. Some weigh the losses: the gradient of the weighted sum reaches shared and
+private variables alike. The others, called surgery, combine the tasks' gradients on shared
+variables alone.
 """
 
 import abc
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.arguments import Arguments
 from tfmtl.errors import SpecError
 
 Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices | None
@@ -19,13 +21,15 @@ Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices | None
 
 @dataclasses.dataclass(frozen=True)
 class TaskLosses:
-    """A batch's losses.
+    """The losses of a batch.
 
     Attributes:
-        each: One scalar a trained task. Not stacked: a slice of a stack reaches every task.
+        each: One scalar per trained task. They are not stacked, because the gradient of one slice
+            of a stack would go through all tasks.
         observed: `[K]`, boolean, whether the batch has a row on which the task is observed.
-        others: Scalars that are no task's, added as they are: loss terms and weight decay.
-        representations: `{task: [batch, width]}`, what the towers read.
+        others: Scalars that belong to no task and are added with weight 1: loss terms and weight
+            decay.
+        representations: `{task: [batch, width]}`, the inputs of the towers.
     """
 
     each: Sequence[tf.Tensor]
@@ -39,7 +43,7 @@ class TaskLosses:
         return tf.stack(self.each)
 
     def total(self, balancer: "Balancer") -> tf.Tensor:
-        """The one loss: the balanced ones and all that is no task's."""
+        """The scalar to minimise: the balanced losses of the tasks plus `others`."""
         total = balancer(self.stacked, self.observed)
         for other in self.others:
             total += other
@@ -48,16 +52,18 @@ class TaskLosses:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A step of training after its forward pass.
+    """A training step after its forward pass.
 
     Attributes:
-        tape: Recorded the losses; persistent where the balancer asks for that.
+        tape: The tape that recorded the losses; persistent if the balancer asks for that.
         losses: The batch's losses.
         total: Their total.
-        variables: What is trained; gradients are wanted in this order.
+        variables: The trained variables; gradients are returned in this order.
         last_shared: Variables of the last layer that all tasks read.
-        own_blocks: By `ref()` of a variable made of a block a task, those tasks.
-        logits: A variable of each task's logit, which tells the tasks that a loss reads.
+        own_blocks: For a variable that consists of one block per task: its tasks, by `ref()` of
+            the variable.
+        logits: One variable of each task's logit; whether a loss has a gradient there tells
+            whether it reads that task.
     """
 
     tape: tf.GradientTape
@@ -69,23 +75,22 @@ class Step:
     logits: Mapping[str, tf.Variable]
 
 
-class Balancer(keras.layers.Layer, abc.ABC):
+class Balancer(Arguments, keras.layers.Layer, abc.ABC):
     """Maps losses `[K]` to the scalar to minimise.
 
     Args:
         tasks: Task names, in the order of the losses.
-        kinds: `binary` or `regression` for each task; may be empty where the method treats
-            both alike.
+        kinds: `binary` or `regression` per task; may be empty if the method treats both alike.
 
     Raises:
         SpecError: There is no task, or `kinds` does not fit the tasks.
     """
 
     needs_shared = False
-    """Whether the method works on what the tasks share, and so on nothing where they share none."""
+    """Whether the method works on shared variables, so that it needs some."""
 
     persistent = False
-    """Whether `gradients` asks the tape more than once."""
+    """Whether `gradients` uses the tape more than once."""
 
     def __init__(self, tasks: Sequence[str], kinds: Sequence[str] = (), **kwargs: Any) -> None:
         # Losses are float32 under a mixed-precision policy too.
@@ -93,7 +98,7 @@ class Balancer(keras.layers.Layer, abc.ABC):
         if not tasks:
             raise SpecError("a balancer needs at least one task.")
         if kinds and len(kinds) != len(tasks):
-            raise SpecError(f"kinds must be one a task: {len(tasks)} tasks, {len(kinds)} kinds.")
+            raise SpecError(f"kinds must be one per task: {len(tasks)} tasks, {len(kinds)} kinds.")
         for kind in kinds:
             if kind not in ("binary", "regression"):
                 raise SpecError(f"a kind is 'binary' or 'regression'; got {kind!r}.")
@@ -107,7 +112,7 @@ class Balancer(keras.layers.Layer, abc.ABC):
             backbone: A `Backbone`.
 
         Raises:
-            SpecError: The method works on shared variables, and the tasks share none.
+            SpecError: The method works on shared variables and the tasks share none.
         """
         if self.needs_shared and backbone.separate_embeddings and len(self.tasks) > 1:
             raise SpecError(
@@ -118,15 +123,16 @@ class Balancer(keras.layers.Layer, abc.ABC):
 
     @classmethod
     def check_weighs(cls) -> None:
-        """Refuses a method that does more than weigh losses, for training that needs one loss.
+        """Refuses a method that does more than weigh losses; for training that needs one loss.
 
         Raises:
-            SpecError: The method makes gradients of its own, or learns in a step of its own.
+            SpecError: The method computes its own gradients, or learns during the step.
         """
-        if cls.gradients is not Balancer.gradients:
+        changes_gradients = cls.gradients is not Balancer.gradients
+        if changes_gradients or cls.after_update is not Balancer.after_update:
             raise SpecError(
-                f"meta-training takes the gradient of one balanced loss through the adaptation, "
-                f"and balancer {cls.__name__} makes gradients, or learns, in a step of its own; "
+                "meta-training takes the gradient of one balanced loss through the adaptation, and "
+                f"balancer {cls.__name__} computes its own gradients or learns during the step; "
                 "use 'fixed' or 'uncertainty'."
             )
 
@@ -137,39 +143,47 @@ class Balancer(keras.layers.Layer, abc.ABC):
         Args:
             losses: `[K]`, not negative.
             observed: `[K]`, boolean, whether the batch has a row on which the task is observed.
-                A task without one adds nothing, and no state of the balancer learns from it.
+                A task without such a row adds nothing, and the balancer does not learn from it.
         """
 
     @abc.abstractmethod
     def weights_now(self) -> tf.Tensor:
-        """Returns what each loss is multiplied by at present, `[K]`."""
+        """Returns the present weights of the losses, `[K]`."""
 
     def gradients(self, step: Step) -> list[Gradient]:
         """Returns the gradients of one update, in the order of `step.variables`.
 
-        Called in training alone; a balancer whose state learns from batches does so here. By
-        default they are the total's.
+        Called in training only; a balancer that learns from batches does so here. By default
+        these are the gradients of the total.
         """
-        return step.tape.gradient(step.total, step.variables)
+        gradients: list[Gradient] = step.tape.gradient(step.total, step.variables)
+        return gradients
+
+    def after_update(self, losses_again: Callable[[], TaskLosses]) -> None:
+        """Called in training after the optimizers have applied the gradients; by default nothing.
+
+        Args:
+            losses_again: Computes the losses of the same batch with the updated variables. This
+                is one more forward pass, made only if the balancer calls it; see
+                `tfmtl.model.losses_again`.
+        """
 
     def end_epoch(self) -> None:
-        """Tells that an epoch of training is over; `EpochEnd` does, in `fit`."""
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "tasks": list(self.tasks), "kinds": list(self.kinds)}
+        """Called at the end of a training epoch, by the callback `EpochEnd`."""
 
     def _observed_only(self, values: tf.Tensor, observed: tf.Tensor | None) -> tf.Tensor:
         if values.shape.rank != 1 or not values.shape.is_compatible_with([len(self.tasks)]):
             raise ValueError(
-                f"losses must be one a task, [{len(self.tasks)}]; got {list(values.shape)}."
+                f"losses must be one per task, [{len(self.tasks)}]; got {list(values.shape)}."
             )
         if observed is None:
             return values
         return tf.where(tf.cast(observed, tf.bool), values, tf.zeros_like(values))
 
-    def _state(self, name: str, shape: Sequence[int], value: float = 0.0, dtype: str = "float32"):
-        """Makes a variable that checkpoints hold and no optimizer trains."""
+    def _state(
+        self, name: str, shape: Sequence[int], value: float = 0.0, dtype: str = "float32"
+    ) -> tf.Variable:
+        """Makes a variable that is saved in checkpoints and that no optimizer trains."""
         return self.add_weight(
             name=name,
             shape=shape,
@@ -184,7 +198,7 @@ class Reduced(Balancer):
 
     Args:
         tasks: Task names, in the order of the losses.
-        kinds: `binary` or `regression` for each task.
+        kinds: `binary` or `regression` per task.
         reduction: `mean` or `sum` over the tasks. The mean is over all `K` tasks, observed or
             not, as in `fixed`.
 
@@ -206,16 +220,12 @@ class Reduced(Balancer):
 
     @property
     def plain_weight(self) -> float:
-        """What a loss is multiplied by where all tasks count alike."""
+        """The weight of a loss when all tasks count alike."""
         return 1.0 / len(self.tasks) if self.reduction == "mean" else 1.0
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "reduction": self.reduction}
 
 
 def check_reduction(reduction: str) -> None:
-    """Refuses what is neither a mean nor a sum over the tasks.
+    """Refuses a reduction other than `mean` and `sum`.
 
     Raises:
         SpecError: It is neither.
@@ -225,11 +235,11 @@ def check_reduction(reduction: str) -> None:
 
 
 class EpochEnd(keras.callbacks.Callback):
-    """Tells the model's balancer that an epoch is over; `tfmtl.run.train` brings its own.
+    """Calls `end_epoch` of the model's balancer; `tfmtl.run.train` adds this callback itself.
 
-    For a `model.fit` of one's own, to be given before callbacks that write checkpoints.
+    With your own `model.fit`, give it before callbacks that write checkpoints.
     """
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Passes it on."""
+        """Calls the balancer."""
         self.model.balancer.end_epoch()

@@ -1,4 +1,4 @@
-"""GradNorm: loss weights by which tasks train at similar rates (Chen et al., ICML 2018)."""
+"""GradNorm: loss weights that let tasks train at similar rates (Chen et al., ICML 2018)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,40 +6,42 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.balancing.adam import Moments, adam
 from tfmtl.balancing.base import Gradient, Reduced, Step
 from tfmtl.balancing.task_gradients import squared_norm
 from tfmtl.errors import SpecError
 from tfmtl.registry import register
 
-BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
+EPSILON = 1e-7
+"""Of Adam, as Keras has it."""
 
 
 @register("balancer", "gradnorm")
 @keras.saving.register_keras_serializable(package="tfmtl")
 class GradNorm(Reduced):
-    """Weights that pull the norms of the tasks' gradients together, harder for slow tasks.
+    """Weights that bring the norms of the tasks' gradients together, with more for slow tasks.
 
-    At the last layer that all tasks read, `Backbone.last_shared`, or at the looked-up rows of the
-    tables where tasks share those alone, `G_k = w_k ‖∇_W L_k‖` is drawn to `Ḡ r_k^α` by
+    `W` is the last layer that all tasks read, `Backbone.last_shared`, or the looked-up rows of the
+    tables if tasks share nothing else. `G_k = w_k ‖∇_W L_k‖` moves towards `Ḡ r_k^α` by
 
         L_grad = Σ_k |G_k − Ḡ r_k^α|,    r_k = (L_k / L_k(0)) / mean_j (L_j / L_j(0)),
 
-    where the target counts as a constant (eq. 2). Its slope is then known without a second
-    derivative, `∂L_grad / ∂w_k = sign(G_k − Ḡ r_k^α) ‖∇_W L_k‖`, and Adam descends it for `w`
-    alone; after that `Σ w_k = K` is restored (algorithm 1).
+    where the target is a constant (eq. 2). The slope then needs no second derivative,
+    `∂L_grad / ∂w_k = sign(G_k − Ḡ r_k^α) ‖∇_W L_k‖`. Adam descends it for `w` alone, and after that
+    `w` is scaled to `Σ w_k = K` (algorithm 1).
 
-    `L_k(0)` is the mean of the first losses, since the paper's one batch is noise for a task with
-    few positives. Weights stay at 1 until every task has its own. A task that a batch does not
-    observe is in no mean, and neither its weight's slope nor its Adam moments move.
+    `L_k(0)` is the mean over the first batches: the paper's single batch is noise for a task with
+    few positives. Weights stay at 1 until every task has its `L_k(0)`. A task without an observed
+    row in the batch is in no mean, and its weight and its Adam state do not move.
 
     Args:
         tasks: Task names, in the order of the losses.
         kinds: Not used.
-        alpha: How hard slow tasks are pulled; 0 makes all norms equal. The paper's is 1.5.
+        alpha: How much more slow tasks get; 0 makes all norms equal. The paper's value is 1.5.
         learning_rate: Of Adam on the weights.
-        first_batches: How many observed batches make `L_k(0)`.
-        least: Least weight; the paper has none, and a task whose weight crossed 0 would be
-            trained to fail.
+        first_batches: Number of observed batches over which `L_k(0)` is the mean.
+        least: The smallest weight. The paper has none, but a negative weight would train its task
+            to fail.
         reduction: `mean` or `sum` over the tasks of the weighted losses.
 
     Raises:
@@ -77,7 +79,6 @@ class GradNorm(Reduced):
         self.task_weights = self._state("task_weights", count, 1.0)
         self.first = self._state("first_losses", count)
         self.batches = self._state("first_batches", count)
-        # Adam's, one count of steps a task: absent tasks do not coast.
         self.momentum = self._state("momentum", count)
         self.velocity = self._state("velocity", count)
         self.steps = self._state("steps", count)
@@ -89,7 +90,7 @@ class GradNorm(Reduced):
         return self.plain_weight * self.task_weights
 
     def gradients(self, step: Step) -> list[Gradient]:
-        """The total's, by the weights as they were; then the weights learn."""
+        """The gradients of the total with the present weights; then the weights learn."""
         gradients = super().gradients(step)
         norms = [
             tf.sqrt(squared_norm(step.tape.gradient(loss, step.last_shared)))
@@ -99,11 +100,11 @@ class GradNorm(Reduced):
         return gradients
 
     def learn(self, losses: tf.Tensor, norms: tf.Tensor, observed: tf.Tensor) -> None:
-        """One step of the weights.
+        """Updates the weights by one step.
 
         Args:
-            losses: `[K]`, without weights.
-            norms: `‖∇_W L_k‖`, `[K]`, without weights.
+            losses: `[K]`, unweighted.
+            norms: `‖∇_W L_k‖`, `[K]`, unweighted.
             observed: `[K]`, boolean.
         """
         counted = observed & (self.batches < self.first_batches)
@@ -114,49 +115,36 @@ class GradNorm(Reduced):
         self.first.assign(first)
         self.batches.assign(more)
         slope = self._slope(losses, norms, observed)
-        # One task alone has the mean's norm and rate; there is nothing to learn from it.
-        there = tf.reduce_sum(tf.cast(observed, tf.int32))
-        self._descend(slope, observed & ready & (there > 1))
+        # A single task equals the mean in norm and rate; there is nothing to learn from it.
+        present = tf.reduce_sum(tf.cast(observed, tf.int32))
+        self._descend(slope, observed & ready & (present > 1))
 
-    def _slope(self, losses, norms, observed):
-        there = tf.cast(observed, tf.float32)
+    def _slope(self, losses: tf.Tensor, norms: tf.Tensor, observed: tf.Tensor) -> tf.Tensor:
+        mask = tf.cast(observed, tf.float32)
 
-        def mean(values):
-            return tf.math.divide_no_nan(tf.reduce_sum(there * values), tf.reduce_sum(there))
+        def mean(values: tf.Tensor) -> tf.Tensor:
+            return tf.math.divide_no_nan(tf.reduce_sum(mask * values), tf.reduce_sum(mask))
 
-        fall = tf.math.divide_no_nan(losses, self.first)
-        rates = tf.math.divide_no_nan(fall, mean(fall))
+        ratios = tf.math.divide_no_nan(losses, self.first)
+        rates = tf.math.divide_no_nan(ratios, mean(ratios))
         weighted = self.task_weights * norms
         return tf.sign(weighted - mean(weighted) * tf.pow(rates, self.alpha)) * norms
 
-    def _descend(self, slope, moves):
-        def moved(variable, value):
-            return variable.assign(tf.where(moves, value, variable))
-
-        steps = moved(self.steps, self.steps + 1.0)
-        m = moved(self.momentum, BETA_1 * self.momentum + (1 - BETA_1) * slope)
-        v = moved(self.velocity, BETA_2 * self.velocity + (1 - BETA_2) * tf.square(slope))
-        count = tf.maximum(steps, 1.0)
-        unbiased = m / (1 - tf.pow(BETA_1, count))
-        root = tf.sqrt(v / (1 - tf.pow(BETA_2, count))) + EPSILON
-        step = tf.where(moves, self.learning_rate * unbiased / root, tf.zeros_like(m))
+    def _descend(self, slope: tf.Tensor, moves: tf.Tensor) -> None:
+        step = adam(
+            Moments(self.momentum, self.velocity, self.steps),
+            slope,
+            moves,
+            learning_rate=self.learning_rate,
+            epsilon=EPSILON,
+        )
         self.task_weights.assign(on_simplex(self.task_weights - step, self.least))
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "alpha": self.alpha,
-            "learning_rate": self.learning_rate,
-            "first_batches": self.first_batches,
-            "least": self.least,
-        }
 
 
 def on_simplex(weights: tf.Tensor, least: float) -> tf.Tensor:
     """Scales weights `[K]` to sum to `K`, none of them below `least`.
 
-    Those that would fall below it are held there, and the others share the rest in proportion.
+    Weights that would be below `least` are set to it; the others share the rest in proportion.
 
     Example:
         >>> on_simplex(tf.constant([3.0, 1.0, -1.0]), 0.001).numpy().tolist()
@@ -165,7 +153,7 @@ def on_simplex(weights: tf.Tensor, least: float) -> tf.Tensor:
     count = float(weights.shape[0])
     weights = tf.maximum(weights, least)
     weights *= count / tf.reduce_sum(weights)
-    # Holding one up takes from the others, of which the next may fall below it by that.
+    # Raising one weight lowers the others, which may bring the next one below `least`.
     for _ in range(weights.shape[0]):
         low = weights <= least
         rest = tf.where(low, tf.zeros_like(weights), weights)

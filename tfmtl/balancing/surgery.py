@@ -1,20 +1,19 @@
 """Surgery on the tasks' gradients: PCGrad, MGDA and CAGrad, on shared variables alone.
 
-What each part of a model gets:
+The gradients by part of the model:
 
-- A variable that one task's loss alone reaches (a tower, a logit, the task's own experts or gate)
-  gets that task's gradient as it is, bit for bit that of the balancer `fixed`.
-- Shared variables get `Σ c_k g_k`, where the coefficients follow from the inner products of the
-  tasks' flat gradients on all shared variables together. Tables are among those, by their
-  looked-up rows.
-- Loss terms (`pwiser`, `order_calibration`) and weight decay are no task: their gradients are added
-  afterwards, as they are, and are in no norm and no conflict.
+- A variable that the loss of one task alone reaches (a tower, a logit, an expert or gate of one
+  task) gets that task's gradient unchanged, bit for bit as with the balancer `fixed`.
+- Shared variables get `Σ c_k g_k`. The coefficients follow from the inner products of the tasks'
+  flat gradients on all shared variables together, including the looked-up rows of tables.
+- Loss terms (`pwiser`, `order_calibration`) and weight decay are not tasks. Their gradients are
+  added afterwards unchanged, and are in no norm and no conflict.
 - A task without an observed row in the batch, or with a gradient of exactly zero, is in no norm, no
   conflict and no division.
 """
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -32,14 +31,14 @@ NORMALIZERS = ("none", "l2", "loss", "loss+")
 class Surgery(Reduced):
     """A balancer that combines the tasks' gradients on shared variables by coefficients.
 
-    Called on losses it is their plain mean or sum, which private variables descend. Where a
-    method finds nothing to settle, its coefficients are 1 and the step is the plain one.
+    Called on losses it returns their plain mean or sum, which private variables descend. Without
+    a conflict to resolve the coefficients are 1 and the step is the plain one.
 
     Args:
         tasks: Task names, in the order of the losses.
         kinds: Not used.
         reduction: `mean` or `sum` over the tasks, for private and shared variables alike. With
-            `sum` private gradients are unscaled and PCGrad's is the paper's.
+            `sum` private gradients are not scaled, and PCGrad is as in the paper.
     """
 
     needs_shared = True
@@ -53,28 +52,28 @@ class Surgery(Reduced):
         return self.plain_weight * tf.reduce_sum(self._observed_only(losses, observed))
 
     def weights_now(self) -> tf.Tensor:
-        """What the tasks' gradients on shared variables were multiplied by in the last step."""
+        """The coefficients of the tasks' gradients on shared variables in the last step."""
         return self.plain_weight * self.last
 
     def gradients(self, step: Step) -> list[Gradient]:
-        """Private gradients as they are, combined ones for the rest."""
+        """Unchanged gradients for private variables, combined ones for shared variables."""
         tasks = TaskGradients(step, self.plain_weight)
         coefficients = self._settled(tasks.gram() if tasks.shared else None, step)
         return with_others(tasks.combined(coefficients), step)
 
     @abc.abstractmethod
     def coefficients(self, gram: tf.Tensor, losses: tf.Tensor, active: tf.Tensor) -> tf.Tensor:
-        """Returns what each task's gradient is multiplied by, `[K]`, where 1 is the plain step.
+        """Returns the coefficient of each task's gradient, `[K]`; 1 for all is the plain step.
 
         Args:
             gram: Inner products of the tasks' gradients, float64 `[K, K]`, zero for a task that
                 is not active.
             losses: `[K]`.
-            active: `[K]`, boolean, the tasks that have an observed row and a gradient.
+            active: `[K]`, boolean, the tasks with an observed row and a gradient.
         """
 
     def _settled(self, gram: tf.Tensor | None, step: Step) -> tf.Tensor:
-        if gram is None:  # One task: nothing is shared.
+        if gram is None:  # With one task nothing is shared.
             return tf.ones([len(self.tasks)], tf.float64)
         active = step.losses.observed & (tf.linalg.diag_part(gram) > 0)
         both = active[:, tf.newaxis] & active
@@ -90,15 +89,15 @@ class Surgery(Reduced):
 class PCGrad(Surgery):
     """Projecting conflicting gradients (Yu et al., NeurIPS 2020).
 
-    A task's gradient that points against another's loses its part in that direction; tasks meet
-    the others in an order drawn anew each step. Gradients are projected as one flat vector over
-    all shared variables (the authors' way), not variable by variable.
+    A gradient that points against another task's gradient loses its part in that direction. Each
+    task meets the others in an order that is drawn at every step. Gradients are projected as one
+    flat vector over all shared variables, as the authors do, and not per variable.
 
     Args:
         tasks: Task names, in the order of the losses.
         kinds: Not used.
-        seed: Of the orders. They follow from it and from the count of steps, which checkpoints
-            hold.
+        seed: Seed of the orders. They follow from it and from the number of steps, which is in the
+            checkpoints.
         reduction: `mean` or `sum` over the tasks.
     """
 
@@ -115,44 +114,40 @@ class PCGrad(Surgery):
         self.seed = seed
         self.steps = self._state("steps", [], 0, "int64")
 
-    def coefficients(self, gram, losses, active):
+    def coefficients(self, gram: tf.Tensor, losses: tf.Tensor, active: tf.Tensor) -> tf.Tensor:
         order = self.order()
         self.steps.assign_add(1)
         return of_gram.pcgrad(gram, order)
 
     def order(self) -> tf.Tensor:
-        """In which order each task meets all, in the next step: `[K, K]`, a permutation a row."""
+        """In which order each task meets all in the next step: `[K, K]`, a permutation per row."""
         count = len(self.tasks)
         seed = tf.stack([tf.constant(self.seed, tf.int64), tf.convert_to_tensor(self.steps)])
         return tf.argsort(tf.random.stateless_uniform([count, count], seed), axis=1)
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "seed": self.seed}
 
 
 @register("balancer", "mgda")
 @keras.saving.register_keras_serializable(package="tfmtl")
 class MGDA(Surgery):
-    """Multiple-gradient descent: the shortest vector in the gradients' hull (NeurIPS 2018).
+    """Multiple-gradient descent: the shortest vector in the gradients' hull.
 
-    Sener and Koltun's. The weights of the tasks that are there sum to their number, so that with
-    one task there the step is the plain one.
+    The method of Sener and Koltun (NeurIPS 2018). The weights of the active tasks sum to their
+    number, so that with one active task the step is the plain one.
 
-    The shortest vector is mostly that of the task with the smallest gradient. Hence `normalize`,
-    which is not in the paper but in the authors' code: the weights are then found among the
-    gradients divided by it, and applied, as there, to the gradients as they are. That no task is
-    made worse (to first order) is certain with `none` alone.
+    The shortest vector is mostly near the smallest gradient. Therefore there is `normalize`, which
+    is in the authors' code and not in the paper: the weights are computed from the gradients
+    divided by it, and are then applied, as there, to the original gradients. Only with `none` is it
+    certain that the step makes no task worse (to first order).
 
     Args:
         tasks: Task names, in the order of the losses.
         kinds: Not used.
-        normalize: What a task's gradient is divided by: `none`, its norm (`l2`), the task's loss
+        normalize: The divisor of a task's gradient: `none`, its norm (`l2`), the task's loss
             (`loss`), or both (`loss+`).
-        ub: Whether to look at the gradients with respect to the representation that all tasks
-            read instead of the shared variables' (section 3.3), which is an upper bound. It takes
-            one backward pass below the representation instead of one a task, and a backbone
-            whose tasks read the same one, such as `shared_bottom`.
+        ub: Whether to take the gradients by the representation that all tasks read, an upper
+            bound, instead of those by the shared variables (section 3.3). It takes one backward
+            pass below the representation instead of one per task, and needs a backbone whose
+            tasks read the same representation, such as `shared_bottom`.
         reduction: `mean` or `sum` over the tasks.
 
     Raises:
@@ -178,56 +173,41 @@ class MGDA(Surgery):
             )
         self.normalize, self.ub = normalize, ub
 
-    def coefficients(self, gram, losses, active):
+    def coefficients(self, gram: tf.Tensor, losses: tf.Tensor, active: tf.Tensor) -> tf.Tensor:
         by = tf.ones_like(gram[0])
         if self.normalize in ("l2", "loss+"):
             by *= tf.sqrt(tf.linalg.diag_part(gram))
         if self.normalize in ("loss", "loss+"):
             by *= tf.cast(losses, by.dtype)
-        # A loss of zero with a gradient is none of ours; it counts as it is.
+        # None of our losses is zero with a gradient; a user's loss that is stays undivided.
         by = tf.where(by > 0, by, tf.ones_like(by))
         weights = of_gram.min_norm(gram / (by[:, tf.newaxis] * by), active)
         return weights * tf.reduce_sum(tf.cast(active, weights.dtype))
 
     def gradients(self, step: Step) -> list[Gradient]:
-        """As in every surgery, or by way of the representation."""
+        """As in every surgery, or from the gradients by the representation."""
         return self._by_representation(step) if self.ub else super().gradients(step)
 
     def _by_representation(self, step: Step) -> list[Gradient]:
-        read = list(step.losses.representations.values())
-        if any(one is not read[0] for one in read):
+        representations = list(step.losses.representations.values())
+        if any(one is not representations[0] for one in representations):
             raise SpecError(
-                "mgda: ub=True looks at the one representation that all tasks read, and here each "
-                "task reads its own. Use ub=False, or a backbone such as 'shared_bottom'."
+                "mgda: ub=True needs one representation that all tasks read, and here each task "
+                "reads its own. Use ub=False, or a backbone such as 'shared_bottom'."
             )
         weight = self.plain_weight
-        own = [tf.reshape(g, [-1]) for g in self._at(read[0], step)]
-        flat = tf.stack(own)
+        flat = tf.stack([tf.reshape(g, [-1]) for g in self._at(representations[0], step)])
         gram = tf.cast(tf.matmul(flat, flat, transpose_b=True), tf.float64)
         coefficients = self._settled(gram, step)
-        # In a graph nothing but the private gradients of this is computed.
         tasks = TaskGradients(step, weight)
-        gradients = list(tasks.private)
-        shared = [part.place for part in tasks.shared]
-        found = step.tape.gradient(
-            step.losses.each,
-            [step.variables[index] for index in shared],
-            output_gradients=tf.unstack(weight * tf.cast(coefficients, tf.float32)),
-        )
-        for index, gradient in zip(shared, found, strict=True):
-            gradients[index] = gradient
-        return with_others(gradients, step)
+        return with_others(tasks.combined_in_one_pass(coefficients), step)
 
-    def _at(self, representation, step):
+    def _at(self, representation: tf.Tensor, step: Step) -> Iterator[tf.Tensor]:
         for loss in step.losses.each:
-            found = step.tape.gradient(
+            gradient = step.tape.gradient(
                 loss, representation, output_gradients=tf.constant(self.plain_weight)
             )
-            yield tf.zeros_like(representation) if found is None else found
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "normalize": self.normalize, "ub": self.ub}
+            yield tf.zeros_like(representation) if gradient is None else gradient
 
 
 @register("balancer", "cagrad")
@@ -235,14 +215,14 @@ class MGDA(Surgery):
 class CAGrad(Surgery):
     """Conflict-averse gradient descent (Liu et al., NeurIPS 2021).
 
-    Near the plain gradient, the direction in which the task that gains least gains most. The dual
-    problem over `K` weights is solved to the last digit, where the authors take some twenty steps.
+    The direction near the plain gradient in which the task that gains least gains most. The dual
+    problem over `K` weights is solved exactly; the authors' code takes some twenty steps.
 
     Args:
         tasks: Task names, in the order of the losses.
         kinds: Not used.
-        c: How far from the plain gradient, as a share of its norm; 0 is the plain step. At 1 and
-            above it need not converge to a minimum of the plain loss.
+        c: Largest distance from the plain gradient, as a share of its norm; 0 is the plain step.
+            With 1 and above it need not converge to a minimum of the plain loss.
         reduction: `mean` or `sum` over the tasks.
 
     Raises:
@@ -263,16 +243,12 @@ class CAGrad(Surgery):
             raise SpecError(f"cagrad: c={c} must be at least 0; the paper's range is [0, 1).")
         self.c = c
 
-    def coefficients(self, gram, losses, active):
+    def coefficients(self, gram: tf.Tensor, losses: tf.Tensor, active: tf.Tensor) -> tf.Tensor:
         return of_gram.cagrad(gram, active, self.c)
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "c": self.c}
 
 
 def with_others(gradients: Sequence[Gradient], step: Step) -> list[Gradient]:
-    """Adds the gradients of what is no task's: loss terms and weight decay."""
+    """Adds the gradients of loss terms and weight decay, which belong to no task."""
     if not step.losses.others:
         return list(gradients)
     others = step.tape.gradient(list(step.losses.others), step.variables)

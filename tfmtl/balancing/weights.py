@@ -1,8 +1,7 @@
-"""Loss balancing: how much each task's loss counts in the one that is minimised.
+"""Weights over losses: fixed, learnt as uncertainties, or by the fall of the losses per epoch.
 
-Here are weights that are given, learnt as uncertainties, or follow the losses' fall from epoch to
-epoch. `gradnorm` has a file of its own, and so have the methods that change the tasks' gradients
-instead, `surgery`.
+`gradnorm` and `famo` have files of their own, and so have the methods that combine the tasks'
+gradients instead, `surgery` and `nash_mtl`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,19 +19,19 @@ from tfmtl.registry import register
 @register("balancer", "fixed")
 @keras.saving.register_keras_serializable(package="tfmtl")
 class FixedWeights(Balancer):
-    """`Σ w_k L_k`, or that over the number of tasks.
+    """`Σ w_k L_k`, or that divided by the number of tasks.
 
-    The mean is over all `K` tasks, observed or not: dividing by the observed ones would make
-    a task's step depend on which others the batch happens to hold.
+    The mean is over all `K` tasks, observed or not. Division by the number of observed tasks would
+    make a task's step depend on which other tasks the batch observes.
 
     Args:
         tasks: Task names, in the order of the losses.
         kinds: Not used.
-        task_weights: Weight by task name, not negative; a task left out weighs 1.
+        task_weights: Weight by task name, not negative; a task that is not named has weight 1.
         reduction: `mean` or `sum` over the tasks.
 
     Raises:
-        SpecError: A weight is negative or of no task, or the reduction is unknown.
+        SpecError: A weight is negative or names no task, or the reduction is unknown.
 
     Example:
         >>> balancer = FixedWeights(["ctr", "cvr"], task_weights={"cvr": 3.0})
@@ -71,17 +70,11 @@ class FixedWeights(Balancer):
         weights = [self.task_weights.get(task, 1.0) / count for task in self.tasks]
         return tf.constant(weights, self.compute_dtype)
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        own = {"task_weights": dict(self.task_weights), "reduction": self.reduction}
-        return {**super().get_config(), **own}
-
 
 class _Within(keras.constraints.Constraint):
-    """Puts a variable back into `[low, high]` after each step.
+    """Clips a variable to `[low, high]` after each step.
 
-    Clipping inside the loss instead would leave a value beyond the border without a gradient
-    to return by.
+    With clipping inside the loss instead, a value outside would have no gradient and would stay.
     """
 
     def __init__(self, low: float, high: float) -> None:
@@ -99,21 +92,22 @@ class _Within(keras.constraints.Constraint):
 class Uncertainty(Balancer):
     """Weights by learnt task uncertainty `s = log σ²` (Kendall et al., CVPR 2018).
 
-    `Σ a_k e^{-s_k} L_k + s_k / 2`, with `a = 1/2` for regression (eq. 7) and 1 for
-    classification (eq. 10), so that `e^s` settles at `L` and at `2 L`. Each `s` starts at 0,
-    is trained with the model and stays within `[-10, 10]` (our choice). It may go below 0: a
-    rare conversion has a loss far below 1, and holding `s` at 0 would deny it the weight.
+    The total is `Σ a_k e^{-s_k} L_k + s_k / 2`, with `a = 1/2` for regression (eq. 7) and 1 for
+    classification (eq. 10), so that `e^s` converges to `L` and to `2 L`. Each `s` starts at 0, is
+    trained with the model and stays within `[-10, 10]` (our choice). It may be negative: a rare
+    conversion has a loss far below 1, and with `s` at least 0 it could not get a larger weight.
 
-    The total may be negative. `positive` takes `log(1 + e^s)` for `s / 2` (Liebel and Körner,
-    2018), which keeps it positive and weights small losses up less.
+    The total may be negative. `positive` uses `log(1 + e^s)` instead of `s / 2` (Liebel and Körner,
+    2018), which keeps the total positive and gives small losses less weight.
 
-    A task not observed has no gradient to its `s`; an optimizer with momentum still coasts.
+    The `s` of a task without an observed row has no gradient; an optimizer with momentum still
+    moves it.
 
     Args:
         tasks: Task names, in the order of the losses.
-        kinds: `binary` or `regression` for each task; may be empty for `paper_eq3`.
-        form: `kendall`, or `paper_eq3` for `a = 1/2` whatever the kind (Luo et al., 2022, eq. 3),
-            with which `e^s` settles at `L` and the weight at `1 / (2 L)`, unless `positive`.
+        kinds: `binary` or `regression` per task; may be empty for `paper_eq3`.
+        form: `kendall`, or `paper_eq3` for `a = 1/2` with every kind (Luo et al., 2022, eq. 3),
+            so that `e^s` converges to `L` and the weight to `1 / (2 L)`, unless `positive`.
         positive: Whether to keep the total positive.
 
     Raises:
@@ -155,28 +149,24 @@ class Uncertainty(Balancer):
     def weights_now(self) -> tf.Tensor:
         return tf.constant(self._factors, self.compute_dtype) * tf.exp(-self.log_variance)
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "form": self.form, "positive": self.positive}
-
 
 @register("balancer", "dwa")
 @keras.saving.register_keras_serializable(package="tfmtl")
 class DWA(Reduced):
-    """Dynamic weight average: more for the tasks whose losses fall least (Liu et al., CVPR 2019).
+    """Dynamic weight average: more weight for losses that fall least (Liu et al., CVPR 2019).
 
     In epoch `t` (eq. 7), `λ_k = K softmax_k(r_k / T)` with `r_k = L_k(t−1) / L_k(t−2)`, the ratio
-    of the mean training losses of the last two epochs, 1 where there are not two. A task that an
+    of the mean training losses of the last two epochs, or 1 before there are two. A task that an
     epoch did not observe keeps its ratio.
 
-    An epoch's losses are summed where the weights are, in variables, so that a run that is resumed
-    within an epoch has the weights of one that was not stopped. Training with `model.fit`, not
-    `tfmtl.run.train`, takes the callback `EpochEnd`; without it the weights stay at 1.
+    The sums of an epoch's losses are variables, so that a run that is resumed within an epoch gets
+    the same weights as one that was not stopped. Training with `model.fit` instead of
+    `tfmtl.run.train` needs the callback `EpochEnd`; without it the weights stay at 1.
 
     Args:
         tasks: Task names, in the order of the losses.
         kinds: Not used.
-        temperature: `T`; the higher, the more equal the weights. The paper's is 2.
+        temperature: `T`; a higher one makes the weights more equal. The paper's value is 2.
         reduction: `mean` or `sum` over the tasks of the weighted losses.
 
     Raises:
@@ -197,10 +187,10 @@ class DWA(Reduced):
             raise SpecError(f"dwa: temperature={temperature} must be above 0; the paper's is 2.")
         self.temperature = temperature
         count = [len(self.tasks)]
-        # In float64: an epoch may have a million steps.
+        # In float64, because an epoch may have a million steps.
         self.sums = self._state("sums", count, dtype="float64")
         self.batches = self._state("batches", count, dtype="float64")
-        # NaN until there was an epoch.
+        # NaN before there was an epoch.
         self.last = self._state("last_epoch", count, float("nan"))
         self.before = self._state("epoch_before", count, float("nan"))
 
@@ -213,7 +203,7 @@ class DWA(Reduced):
         return self.plain_weight * len(self.tasks) * tf.nn.softmax(ratios / self.temperature)
 
     def gradients(self, step: Step) -> list[Gradient]:
-        """The total's; the batch's losses are noted."""
+        """The gradients of the total; the batch's losses are added to the epoch's sums."""
         observed = step.losses.observed
         losses = self._observed_only(step.losses.stacked, observed)
         self.sums.assign_add(tf.cast(losses, self.sums.dtype))
@@ -221,7 +211,7 @@ class DWA(Reduced):
         return super().gradients(step)
 
     def end_epoch(self) -> None:
-        """Takes the epoch's mean losses into the ratios, and starts to sum anew."""
+        """Updates the ratios with the epoch's mean losses, and resets the sums."""
         batches = self.batches.numpy()
         seen = batches > 0
         means = self.sums.numpy() / np.maximum(batches, 1.0)
@@ -230,7 +220,3 @@ class DWA(Reduced):
         self.last.assign(np.where(seen, means, last))
         self.sums.assign(np.zeros_like(batches))
         self.batches.assign(np.zeros_like(batches))
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "temperature": self.temperature}

@@ -1,5 +1,5 @@
-"""The baseline of trees: LightGBM, one booster per task, on the same rows, labels and metrics.
+"""Boosted trees as a baseline: LightGBM, one booster per task, on the same rows and labels.
 
-In go checked tables and a `ProblemSpec`; out come boosters, their predictions and metrics under the
-names that the networks' have.
+The input is checked tables and a `ProblemSpec`. The output is boosters, their predictions, and
+metrics under the same names as those of the networks.
 """

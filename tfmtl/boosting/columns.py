@@ -1,9 +1,9 @@
-"""Raw columns as the numbers that trees read, fitted on training rows alone.
+"""Raw columns as the numbers that trees read, fitted on training rows only.
 
-Values of a column with few of them are categories of LightGBM's own. A further column (ids of
+The values of a column with few different ones are categories of LightGBM. Another column (ids of
 users) becomes two numbers: the smoothed mean label of its value, `(Σy + s·ȳ) / (n + s)`, and
-`log(1 + n)`. A training row's mean is taken over the other folds' rows, and so is its `ȳ`: its own
-label reaches it nowhere.
+`log(1 + n)`. For a training row the mean and `ȳ` are taken over the rows of the other folds, so
+that they never contain its own label.
 """
 
 import dataclasses
@@ -25,12 +25,12 @@ from tfmtl.features.raw import NO_INTEGER
 
 @dataclasses.dataclass(frozen=True)
 class TreeColumns:
-    """How raw columns become codes, whatever the task.
+    """Converts raw columns to codes, the same for all tasks.
 
     Attributes:
         columns: Raw columns in order, with their type: `string`, `int64` or `float32`.
-        keys: Values of each column of ids seen in training, sorted.
-        log_counts: `log(1 + n)` of each such value, of columns with too many for categories.
+        keys: Per column of ids, the sorted values that occur in training.
+        log_counts: `log(1 + n)` of each value, for columns with too many values for categories.
     """
 
     columns: Mapping[str, str]
@@ -38,19 +38,19 @@ class TreeColumns:
     log_counts: Mapping[str, np.ndarray]
 
     def codes(self, table: pa.Table) -> dict[str, np.ndarray]:
-        """Each column of ids as `[rows]`: places in `keys`, −1 of unseen and −2 of missing values.
+        """Each column of ids as positions `[rows]` in `keys`; −1 is unseen and −2 is missing.
 
         Raises:
             DataError: A column is not in the table, or its values are not of its type.
         """
         require(table, self.columns)
-        found = {}
+        by_column = {}
         for name, keys in self.keys.items():
             values = _ids(table, name, self.columns[name])
             codes = pc.index_in(values, value_set=pa.array(keys)).fill_null(-1)
             missing = pc.is_null(values).to_numpy()
-            found[name] = np.where(missing, -2, codes.to_numpy())
-        return found
+            by_column[name] = np.where(missing, -2, codes.to_numpy())
+        return by_column
 
     def names(self) -> list[str]:
         """Names of the matrix's columns."""
@@ -61,7 +61,7 @@ class TreeColumns:
         ]
 
     def categories(self) -> list[str]:
-        """Those of `names` whose numbers are categories."""
+        """The names of the columns that hold categories."""
         return [name for name in self.keys if name not in self.log_counts]
 
     def matrix(
@@ -71,18 +71,18 @@ class TreeColumns:
 
         Args:
             table: Rows.
-            codes: Their `codes`.
+            codes: The rows' `codes`.
             means: The mean label of each row, `[rows]`, by column of `log_counts`.
         """
-        made = []
+        parts = []
         for name, dtype in self.columns.items():
             if dtype == "float32":
-                made.append(numbers(_column(table, name, pa.float64())))
+                parts.append(numbers(_column(table, name, pa.float64())))
             elif name in self.log_counts:
-                made += [means[name], _looked_up(self.log_counts[name], codes[name], 0.0)]
+                parts += [means[name], _looked_up(self.log_counts[name], codes[name], 0.0)]
             else:
-                made.append(np.where(codes[name] < 0, np.nan, codes[name]))
-        return np.stack([column.astype(np.float32) for column in made], axis=1)
+                parts.append(np.where(codes[name] < 0, np.nan, codes[name]))
+        return np.stack([column.astype(np.float32) for column in parts], axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +90,7 @@ class TargetMeans:
     """A task's smoothed mean labels.
 
     Attributes:
-        prior: `ȳ` over the task's training rows; the mean of an unseen value.
+        prior: `ȳ` over the task's training rows, which an unseen value gets.
         means: The mean of each value, by column.
     """
 
@@ -98,21 +98,21 @@ class TargetMeans:
     means: Mapping[str, np.ndarray]
 
     def of(self, codes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The mean of each row, `[rows]`, by column; NaN of a missing value."""
+        """The mean of each row, `[rows]`, by column; NaN for a missing value."""
         return {
             name: _looked_up(means, codes[name], self.prior) for name, means in self.means.items()
         }
 
 
 def fit_columns(problem: ProblemSpec, train: pa.Table, *, most_categories: int) -> TreeColumns:
-    """Reads the values of ids from training rows.
+    """Collects the values of ids in training rows.
 
-    Columns of lists have no single value, and are left out with a warning.
+    Columns of lists have no single value and are left out with a warning.
 
     Args:
         problem: Declares the columns.
         train: Training rows.
-        most_categories: A column with more values than these becomes a mean and a count.
+        most_categories: A column with more values than this becomes a mean and a count.
 
     Raises:
         DataError: A declared column is not in the table, or no column is left.
@@ -132,7 +132,7 @@ def fit_columns(problem: ProblemSpec, train: pa.Table, *, most_categories: int) 
         seen = pc.value_counts(_ids(train, name, dtype).drop_null())
         values = seen.field("values").to_numpy(zero_copy_only=False)
         order = np.argsort(values)
-        # Text without `object`, so that it is kept in a file without pickling.
+        # Not of dtype `object`, which NumPy could only save by pickling.
         keys[name] = values[order].astype(str if dtype == "string" else np.int64)
         if len(keys[name]) > most_categories:
             counts = seen.field("counts").to_numpy(zero_copy_only=False)
@@ -149,18 +149,18 @@ def fit_means(
     *,
     smoothing: float,
 ) -> tuple[TargetMeans, dict[str, np.ndarray]]:
-    """Mean labels for rows to come, and those of the training rows themselves.
+    """Computes mean labels for later rows, and out-of-fold ones for the training rows.
 
     Args:
-        columns: What was fitted.
+        columns: The fitted columns.
         codes: The training rows' codes.
         labels: `[rows]`.
-        seen: `[rows]`, where the task is observed; other labels are not looked at.
+        seen: `[rows]`, whether the task is observed; other labels are ignored.
         fold: `[rows]`, the training rows' folds.
-        smoothing: Rows of prior, `s`.
+        smoothing: Weight of the prior in rows, `s`.
 
     Returns:
-        The means, and by column those of the training rows, `[rows]`, each from other folds.
+        The means, and per column those of the training rows, `[rows]`, from the other folds.
     """
 
     def fitted(rows: np.ndarray) -> TargetMeans:
@@ -174,13 +174,13 @@ def fit_means(
             means[name] = (totals + smoothing * prior) / (counts + smoothing)
         return TargetMeans(prior, means)
 
-    own = {name: np.full(len(labels), np.nan) for name in columns.log_counts}
-    for held_out in np.unique(fold) if own else ():
+    out_of_fold = {name: np.full(len(labels), np.nan) for name in columns.log_counts}
+    for held_out in np.unique(fold) if out_of_fold else ():
         rows = fold == held_out
-        others = fitted(seen & ~rows).of({name: codes[name][rows] for name in own})
+        others = fitted(seen & ~rows).of({name: codes[name][rows] for name in out_of_fold})
         for name, means in others.items():
-            own[name][rows] = means
-    return fitted(seen), own
+            out_of_fold[name][rows] = means
+    return fitted(seen), out_of_fold
 
 
 def folds_of(problem: ProblemSpec, train: pa.Table, *, folds: int, seed: int) -> np.ndarray:
@@ -188,10 +188,10 @@ def folds_of(problem: ProblemSpec, train: pa.Table, *, folds: int, seed: int) ->
 
     Args:
         problem: Names the request and the user.
-        train: Training rows. Where they have the column `_fold`, as `read_table` gives it, it
-            decides.
-        folds: How many.
-        seed: Draws them elsewhere.
+        train: Training rows. If they have the column `_fold`, as `read_table` returns it, the folds
+            follow from it.
+        folds: Number of folds.
+        seed: Seed with which folds are drawn otherwise.
     """
     if FOLD in train.column_names:
         return train[FOLD].to_numpy() % folds
@@ -208,7 +208,7 @@ def require(table: pa.Table, columns: Mapping[str, object]) -> None:
     """Refuses a table that lacks a column.
 
     Raises:
-        DataError: The message names the columns, and the nearest name that is there.
+        DataError: A column is missing; the message names it and the most similar name.
     """
     missing = [name for name in columns if name not in table.column_names]
     if missing:
@@ -219,9 +219,8 @@ def require(table: pa.Table, columns: Mapping[str, object]) -> None:
 
 
 def _looked_up(table: np.ndarray, codes: np.ndarray, unseen: float) -> np.ndarray:
-    found = np.append(table, [np.nan, unseen])
-    # −1 and −2 are places from the end.
-    return found[codes]
+    # The codes −1 (unseen) and −2 (missing) index the last two values.
+    return np.append(table, [np.nan, unseen])[codes]
 
 
 def _ids(table: pa.Table, name: str, dtype: str) -> pa.ChunkedArray:

@@ -1,7 +1,7 @@
 """Adaptation by gradient descent, and the exact gradient through it (Finn et al., ICML 2017).
 
-A model's own variables hold the adapted weights for as long as they are needed, and then what they
-held before: so it works for any layer, and what a task does not look up in a table is not touched.
+The adapted weights are assigned to the model's own variables, and the former values are restored
+afterwards. So this works for any layer, and table rows that a task does not look up do not change.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from tfmtl.balancing.base import Gradient
 from tfmtl.model.optimizers import unique_rows
 
 Loss: TypeAlias = Callable[[Any], tuple[tf.Tensor, Any]]
-"""Rows to the loss to minimise, and anything else worth knowing."""
+"""Maps rows to the loss to minimise, and any further output."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Inner:
     """How weights adapt to a task's rows.
 
     Attributes:
-        variables: What adapts. The gradient of a table that was looked up is taken by row.
+        variables: The variables that adapt. The gradient of a table is taken by looked-up row.
         rate: Step size.
         steps: Steps of gradient descent, all on the same rows.
     """
@@ -33,7 +33,7 @@ class Inner:
 
 
 class Adapted:
-    """Weights on loan: moved by `descend`, put back by `restore`.
+    """Weights that `descend` changes for a time and `restore` puts back.
 
     Args:
         inner: How weights adapt.
@@ -45,7 +45,7 @@ class Adapted:
         self._before = [None] * len(inner.variables)
 
     def descend(self, gradients: Sequence[Gradient]) -> None:
-        """Takes one step down; a variable without a gradient stays."""
+        """Takes one step of gradient descent; a variable without a gradient stays."""
         rate = self.inner.rate
         for place, (variable, gradient) in enumerate(
             zip(self.inner.variables, gradients, strict=True)
@@ -64,7 +64,7 @@ class Adapted:
                 variable.assign_sub(rate * gradient)
 
     def restore(self) -> None:
-        """Gives every variable, bit for bit, what it held before the first step."""
+        """Restores the value of every variable before the first step, bit for bit."""
         for variable, before in zip(self.inner.variables, self._before, strict=True):
             if before is None:
                 continue
@@ -81,7 +81,7 @@ def adapt(loss: Loss, support: Any, inner: Inner) -> Adapted:
     Args:
         loss: The loss of rows.
         support: The rows.
-        inner: What adapts, and how.
+        inner: Which variables adapt, and how.
     """
     adapted = Adapted(inner)
     for _ in range(inner.steps):
@@ -100,27 +100,27 @@ def meta_gradient(
     *,
     second_order: bool = True,
 ) -> tuple[list[Gradient], tf.Tensor, Any]:
-    """The gradient of the loss on one half of a task's rows after adapting to the other half.
+    """The gradient of the loss on one half of a task's rows after adaptation to the other half.
 
     With `θ' = θ − α ∇L_a(θ)` the gradient of `L_b(θ')` by `θ` is `g − α H_a g`, where `g` is that
     of `L_b` at `θ'` and `H_a` the Hessian of `L_a` at `θ`; several steps apply the factor
     `1 − α H_a` of each, last to first. `H_a g` is the gradient of `⟨∇L_a, g⟩` (Pearlmutter, 1994),
-    on the very graph that adapted, dropout's masks included; no Hessian is formed. First order
-    stops at `g`. What does not adapt gets its share through `L_a` as well.
+    on the same graph that adapted, with the same dropout masks; no Hessian is formed. First order
+    stops at `g`. Variables that do not adapt get a gradient through `L_a` too.
 
-    The variables are as before when this returns.
+    When this returns, the variables have their former values.
 
     Args:
         loss: The loss of rows.
-        support: The rows to adapt to, `L_a`'s.
-        query: The rows that judge, `L_b`'s.
-        inner: What adapts, and how.
-        variables: What the gradient is of, the inner variables among them.
+        support: The rows of `L_a`, to which the weights adapt.
+        query: The rows of `L_b`, after the adaptation.
+        inner: Which variables adapt, and how.
+        variables: The variables of the gradient, including the inner ones.
         second_order: As above.
 
     Returns:
-        A gradient by variable (of a table that was looked up, `tf.IndexedSlices` in which a row
-        may be named several times), `L_b(θ')`, and what `loss` says of it besides.
+        One gradient per variable (for a table `tf.IndexedSlices`, in which a row may occur several
+        times), `L_b(θ')`, and the further output of `loss`.
     """
     place_of = {v.ref(): place for place, v in enumerate(variables)}
     places = [place_of[v.ref()] for v in inner.variables]
@@ -133,7 +133,7 @@ def meta_gradient(
         steps.append((through, gradients))
         adapted.descend(gradients)
     with tf.GradientTape() as tape:
-        value, found = loss(query)
+        value, further = loss(query)
     total = tape.gradient(value, list(variables))
     if second_order:
         for through, gradients in reversed(steps):
@@ -148,7 +148,7 @@ def meta_gradient(
             )
             total = [_less(t, inner.rate, h) for t, h in zip(total, curvature, strict=True)]
     adapted.restore()
-    return total, value, found
+    return total, value, further
 
 
 def mean_meta_gradient(
@@ -160,22 +160,22 @@ def mean_meta_gradient(
     length: int,
     second_order: bool = True,
 ) -> tuple[list[Gradient], tf.Tensor, tf.Tensor]:
-    """The mean of `meta_gradient` over tasks, which one loop of the graph goes through.
+    """The mean of `meta_gradient` over tasks, as one loop in the graph.
 
-    For use within a `tf.function`. What it adds up is as large as the variables that are read as a
-    whole and the rows of those that are looked up.
+    For use within a `tf.function`. Its sums are as large as the dense variables and the looked-up
+    rows of tables.
 
     Args:
         loss: The loss of rows, and a vector.
         tasks: Support and query; the first axis of every tensor of theirs is the task.
-        inner: What adapts, and how.
-        variables: What the gradient is of, the inner variables among them.
-        length: Of the vector.
+        inner: Which variables adapt, and how.
+        variables: The variables of the gradient, including the inner ones.
+        length: Length of the vector.
         second_order: As for `meta_gradient`.
 
     Returns:
-        The gradients, and the means over tasks of `L_b(θ')` and of what `loss` says besides. A
-        variable that the loss does not read has no gradient.
+        The gradients, and the means over tasks of `L_b(θ')` and of the vector. A variable that the
+        loss does not read has no gradient.
     """
     count = tf.nest.flatten(tasks)[0].shape[0]
     plain = _plain_gradients(loss, tf.nest.map_structure(lambda t: t[0], tasks[0]), variables)
@@ -207,20 +207,20 @@ def mean_meta_gradient(
 
 
 def _plain_gradients(loss: Loss, rows: Any, variables: Sequence[tf.Variable]) -> list[Gradient]:
-    """Gradients to look at and not to compute with: which there are, and which are by row."""
-    found: list[Gradient] = []
+    """Traces gradients only to see which exist and which are by row; computes nothing."""
+    gradients: list[Gradient] = []
 
     def trace(rows):
         with tf.GradientTape() as tape:
             value, _ = loss(rows)
-        found[:] = tape.gradient(value, list(variables))
+        gradients[:] = tape.gradient(value, list(variables))
 
     tf.function(trace, autograph=False).get_concrete_function(rows)
-    return found
+    return gradients
 
 
 def _nothing(gradient: Gradient, variable: tf.Variable, count: int) -> Any:
-    """What a variable's gradients are added to."""
+    """The start value of the sum of a variable's gradients."""
     if not isinstance(gradient, tf.IndexedSlices):
         return tf.zeros(variable.shape, variable.dtype)
     shape = [None, *variable.shape[1:]]
@@ -251,14 +251,14 @@ def _values(gradient: Gradient) -> Gradient:
 
 
 def _along(gradient: Gradient, direction: Gradient) -> Gradient:
-    """A direction in the shape of a gradient's values: by row where that is by row."""
+    """A direction in the form of a gradient's values: by row if the gradient is by row."""
     if not isinstance(gradient, tf.IndexedSlices) or direction is None:
         return direction
-    # Rows of both, numbered; a row of the direction that the gradient lacks is then left out.
+    # Numbers the rows of both; rows that only the direction has are left out at the end.
     _, place = tf.unique(tf.concat([gradient.indices, direction.indices], axis=0))
-    own = tf.shape(gradient.indices)[0]
-    summed = tf.math.unsorted_segment_sum(direction.values, place[own:], tf.reduce_max(place) + 1)
-    return tf.gather(summed, place[:own])
+    count = tf.shape(gradient.indices)[0]
+    summed = tf.math.unsorted_segment_sum(direction.values, place[count:], tf.reduce_max(place) + 1)
+    return tf.gather(summed, place[:count])
 
 
 def _less(gradient: Gradient, rate: float, curvature: Gradient) -> Gradient:

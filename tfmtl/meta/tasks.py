@@ -1,7 +1,7 @@
-"""Tasks to meta-train on: rows in two disjoint halves, one to adapt to and one to judge by.
+"""The tasks of meta-training: rows in two disjoint halves, for adaptation and for its loss.
 
-A pass over the tasks is a pass over the rows: each is in one half of one task, or among the few
-that fill no further step.
+A pass over the tasks is a pass over the rows: each row is in one half of one task, except for the
+few rows that do not fill another step.
 """
 
 import dataclasses
@@ -26,31 +26,31 @@ class Tasks(Protocol):
 
     @property
     def steps(self) -> int:
-        """Meta-batches of a pass."""
+        """Number of meta-batches per pass."""
 
     def batches(self, seed: int, skip: int = 0) -> tf.data.Dataset:
         """Meta-batches in a seeded order.
 
         Each has `support` and `query`, packed tensors `[tasks, rows, …]`, and `objectives`,
-        boolean `[tasks, trained tasks]`: whose losses count.
+        boolean `[tasks, trained tasks]`: whether a loss counts.
 
         Args:
-            seed: Decides which rows make a task, and the tasks' order.
-            skip: Meta-batches to leave out at the start, for resuming.
+            seed: Seed of the rows of each task, and of the tasks' order.
+            skip: Number of meta-batches to skip at the start, for resuming.
         """
 
 
 def tasks_of(
     problem: ProblemSpec, rows: Rows, meta: Meta, *, batch_size: int, objectives: int
 ) -> Tasks:
-    """The tasks that the settings declare.
+    """Returns the tasks that the settings declare.
 
     Args:
         problem: The declaration.
         rows: Training rows.
         meta: The settings.
-        batch_size: Rows of a task, where the settings do not say.
-        objectives: How many tasks of the problem are trained.
+        batch_size: Rows per task, if the settings do not give them.
+        objectives: Number of trained tasks of the problem.
 
     Raises:
         DataError: There are too few rows, or tasks are groups and the rows are not in memory.
@@ -71,7 +71,7 @@ def _tasks_of(problem: ProblemSpec, rows: Rows, meta: Meta, most: int, objective
 
 
 class _RandomTasks:
-    """Random batches; their objectives all, or one in turn."""
+    """Random batches; all objectives count, or one in turn."""
 
     def __init__(self, rows: Rows, meta: Meta, most: int, objectives: int) -> None:
         self.rows, self.count, self.objectives = rows, meta.tasks_per_step, objectives
@@ -104,27 +104,27 @@ class _RandomTasks:
                 OBJECTIVES: self._objectives(step),
             }
 
-        found = self.rows.batches(size, seed=seed, skip=skip)
-        return tf.data.Dataset.zip((tf.data.Dataset.counter(skip), found)).map(halved)
+        batches = self.rows.batches(size, seed=seed, skip=skip)
+        return tf.data.Dataset.zip((tf.data.Dataset.counter(skip), batches)).map(halved)
 
     def _objectives(self, step: tf.Tensor) -> tf.Tensor:
         if not self.in_turn:
             return tf.ones([self.count, self.objectives], tf.bool)
-        # Counted through steps too, so that three objectives share four places evenly.
+        # Counted on over steps, so that for instance three objectives share four tasks evenly.
         turns = step * self.count + tf.range(self.count, dtype=step.dtype)
         return tf.one_hot(turns % self.objectives, self.objectives, True, False, dtype=tf.bool)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Chunks:
-    """Rows of tasks, `[tasks, half]`, with −1 where a task has fewer."""
+    """Rows of tasks, `[tasks, half]`; −1 for each row that a task has less."""
 
     support: np.ndarray
     query: np.ndarray
 
 
 class _GroupTasks:
-    """Rows with one value of a feature; large groups are cut, small ones put together."""
+    """Rows with the same value of a feature; large groups are cut, small ones are merged."""
 
     def __init__(
         self, problem: ProblemSpec, rows: ArrayRows, meta: Meta, most: int, objectives: int
@@ -134,7 +134,7 @@ class _GroupTasks:
         values = ids_of(problem, rows, meta.group)
         _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
         small = sizes < 2 * meta.min_rows
-        # The small ones are one more group.
+        # The small groups become one more group.
         self.group = np.where(small[group], len(sizes), group.reshape(-1))
         sizes = np.bincount(self.group)
         sizes = sizes[sizes >= 2]
@@ -175,7 +175,7 @@ class _GroupTasks:
         return places.map(gathered, num_parallel_calls=1).prefetch(2)
 
     def chunks(self, seed: int) -> _Chunks:
-        """The rows of each task of a pass, tasks in a seeded order."""
+        """The rows of each task of a pass; tasks are in a seeded order."""
         rng = np.random.default_rng(seed)
         order = rng.permutation(len(self.group))
         order = order[np.argsort(self.group[order], kind="stable")]
@@ -183,13 +183,13 @@ class _GroupTasks:
         starts = np.flatnonzero(np.r_[True, group[1:] != group[:-1]])
         sizes = np.diff(np.r_[starts, len(group)])
         pieces = -(-sizes // self.most)
-        # Row r of a group of s falls into piece r·pieces // s: pieces differ by a row at most.
+        # Row r of a group of s rows is in piece r·pieces // s: sizes differ by one row at most.
         at = np.arange(len(group)) - np.repeat(starts, sizes)
         piece = at * np.repeat(pieces, sizes) // np.repeat(sizes, sizes)
         task = np.repeat(np.cumsum(pieces) - pieces, sizes) + piece
         lengths = np.bincount(task)
         within = np.arange(len(group)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        # The first half of a task's rows, in random order as they are, adapts.
+        # The first half of a task's rows, which are in random order, is its support.
         half = np.repeat(lengths // 2, lengths)
         width = -(-self.most // 2)
         support, query = (np.full([len(lengths), width], -1, np.int64) for _ in range(2))
@@ -202,18 +202,18 @@ class _GroupTasks:
 
     def _gather(self, places: tf.Tensor) -> dict[str, tf.Tensor]:
         missing = places < 0
-        # Places without a row hold the half's own rows once more, which no task observes: what is
-        # normalised over a batch, or treats scenes apart, then sees no row of another task.
+        # Positions without a row repeat rows of the same half, with weight 0. So normalisation over
+        # a batch, and layers per scene, see no row of another task.
         rows = tf.reduce_sum(tf.cast(places >= 0, tf.int32), axis=1, keepdims=True)
         again = tf.math.floormod(tf.range(places.shape[1])[tf.newaxis], rows)
         places = tf.gather(places, again, batch_dims=1)
-        found = {name: tf.gather(value, places) for name, value in self.rows.tensors.items()}
-        found[WEIGHTS] = tf.where(missing[..., tf.newaxis], 0.0, found[WEIGHTS])
-        return found
+        packed = {name: tf.gather(value, places) for name, value in self.rows.tensors.items()}
+        packed[WEIGHTS] = tf.where(missing[..., tf.newaxis], 0.0, packed[WEIGHTS])
+        return packed
 
 
 class _Hidden:
-    """Tasks of which some features are unknown."""
+    """Tasks in which some features are unknown."""
 
     def __init__(self, tasks: Tasks, problem: ProblemSpec, names: Sequence[str]) -> None:
         self.tasks = tasks
@@ -243,13 +243,14 @@ class _Hidden:
         return self.tasks.batches(seed, skip).map(hidden)
 
     def _hide(self, packed: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        found = dict(packed)
+        with_hidden = dict(packed)
         for name, columns in self.columns.items():
             if columns.any():
-                # The places that a short list leaves empty stay so.
+                # Padding of short lists stays padding.
                 ids = packed[name]
-                found[name] = tf.where(columns & (ids >= 0), tf.cast(UNKNOWN, ids.dtype), ids)
-        return found
+                unknown = tf.cast(UNKNOWN, ids.dtype)
+                with_hidden[name] = tf.where(columns & (ids >= 0), unknown, ids)
+        return with_hidden
 
 
 def ids_of(problem: ProblemSpec, rows: ArrayRows, feature: str) -> np.ndarray:
@@ -258,7 +259,7 @@ def ids_of(problem: ProblemSpec, rows: ArrayRows, feature: str) -> np.ndarray:
     Args:
         problem: The declaration.
         rows: Packed rows.
-        feature: A feature with one id a row.
+        feature: A feature with one id per row.
     """
     for side in layout_of(problem).sides:
         for slots in layout_of(problem, (side,)).ids:
@@ -268,12 +269,12 @@ def ids_of(problem: ProblemSpec, rows: ArrayRows, feature: str) -> np.ndarray:
 
 
 def _pieces(sizes: np.ndarray, most: int) -> np.ndarray:
-    """Tasks of at least two rows that groups of so many rows are cut into."""
+    """Number of tasks of at least two rows into which groups of these sizes are cut."""
     return np.minimum(-(-sizes // most), sizes // 2)
 
 
 def _usual(sizes: np.ndarray, least: int, most: int) -> int:
-    """The size of the group that the median row is in: larger ones are cut, smaller ones padded."""
+    """The size of the median row's group: larger groups are cut, smaller ones are padded."""
     if not len(sizes):
         return least
     ordered = np.sort(sizes)

@@ -1,9 +1,9 @@
 """Two-stage meta-training (Luo et al., MAN, §4.3 and Algorithm 1), for any backbone.
 
 The first stage learns weights from which a step of gradient descent on some rows of a task helps
-on its other rows; validation is without that step, as serving is. The second stage freezes
-embedding, experts and gates and trains what stands above them on ordinary batches: the paper
-says that "high-level information" goes on to be trained, and these are its highest layers.
+on its other rows. Validation is without that step, as serving is. The second stage freezes
+embedding, experts and gates and trains the layers above them on ordinary batches: the paper says
+that "high-level information" is trained further, and these are the highest layers.
 """
 
 import dataclasses
@@ -26,18 +26,18 @@ from tfmtl.training.epochs import Trained, Validate, compile_model, ready, run_e
 
 
 class MetaLearner(keras.Model):
-    """A model to `fit` on tasks; what it trains is another model's weights.
+    """A Keras model that is fitted to tasks, and that trains the weights of another model.
 
     A step adapts the weights to each task's support rows, takes the loss on its query rows, and
-    moves the model's own weights by the mean of the gradients through the adaptation. The model's
-    optimizers do so, and only rows that were looked up move.
+    applies the mean of the gradients through the adaptation to the model's weights. It uses the
+    model's optimizers; of tables only looked-up rows change.
 
     Args:
         model: A compiled model.
         meta: The settings.
 
     Raises:
-        SpecError: The model's balancer changes gradients, and not only losses.
+        SpecError: The model's balancer does more than weigh losses.
     """
 
     def __init__(self, model: MultiTaskModel, meta: Meta) -> None:
@@ -48,11 +48,11 @@ class MetaLearner(keras.Model):
 
     @property
     def metrics(self):
-        """Those of the model, here of query rows at adapted weights."""
+        """The model's metrics; here they are those of query rows at adapted weights."""
         return self.model.metrics
 
     def call(self, packed, training=False):
-        """As the model; nothing adapts."""
+        """Calls the model, without adaptation."""
         return self.model(packed, training=training)
 
     @tf.autograph.experimental.do_not_convert
@@ -71,27 +71,27 @@ class MetaLearner(keras.Model):
         return model.report(loss, per_task)
 
     def loss_of(self, rows):
-        """The loss of packed rows, of the objectives that count, and the losses of all tasks."""
+        """The loss of packed rows over the objectives that count, and the losses of all tasks."""
         packed, objectives = rows
-        found = self.model.task_losses(packed, training=True)
-        counted = dataclasses.replace(found, observed=found.observed & objectives)
-        return counted.total(self.model.balancer), found.stacked
+        losses = self.model.task_losses(packed, training=True)
+        counted = dataclasses.replace(losses, observed=losses.observed & objectives)
+        return counted.total(self.model.balancer), losses.stacked
 
 
 def inner_of(model: MultiTaskModel, meta: Meta) -> Inner:
-    """What of a model adapts to a task, and how.
+    """Which variables of a model adapt to a task, and how.
 
-    The balancer's own weights never do: how much a task counts is not for a task to say.
+    The balancer's weights never adapt: a task must not decide how much it counts.
 
     Args:
         model: Any model, built.
         meta: The settings.
     """
-    kept = {v.ref() for v in model.balancer.variables}
+    fixed = {v.ref() for v in model.balancer.variables}
     if meta.inner_params == "no_embedding":
-        kept |= {v.ref() for e in model.embeddings for v in e.variables}
+        fixed |= {v.ref() for e in model.embeddings for v in e.variables}
     every = [*model.trained_tables, *model.dense_variables]
-    adapting = [v for v in every if v.ref() not in kept]
+    adapting = [v for v in every if v.ref() not in fixed]
     return Inner(adapting, meta.inner_rate, meta.inner_steps)
 
 
@@ -104,33 +104,33 @@ def train_meta(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     validate: Validate | None = None,
 ) -> Trained:
-    """Trains in two stages; `tfmtl.train` does so where the experiment has `meta`.
+    """Trains in two stages; `tfmtl.train` calls this for an experiment with `meta`.
 
-    The second stage starts from the first one's best epoch and may end there: where none of its
-    epochs is better on validation, those weights stay.
+    The second stage starts from the first one's best epoch. If none of its epochs is better on
+    validation rows, the weights of that epoch are the result.
 
     Args:
         experiment: Model, training settings and `meta`.
         data: Training and validation rows.
-        checkpoint_dir: As in `train`; each stage has a folder in it.
+        checkpoint_dir: As in `train`; each stage has its own folder in it.
         verbose: As in `train`.
         callbacks: As in `train`, for both stages.
         validate: As in `train`.
 
     Returns:
-        As `train`. The history has the epochs of both stages, one after the other, and says by
-        `stage`, 1 or 2, which an epoch is of.
+        As `train`. The history has the epochs of both stages in order; `stage`, 1 or 2, is the
+        stage of an epoch.
 
     Raises:
-        SpecError: As `train`, the model's balancer changes gradients, or the second stage has
-            nothing to train.
+        SpecError: As `train`, the model's balancer does more than weigh losses, or the second stage
+            has nothing to train.
         DataError: As `train`, or the rows make too few tasks.
     """
     assert experiment.meta is not None
     meta, settings = experiment.meta, experiment.training
     model = ready(experiment, data, validate)
     if meta.finetune_epochs:
-        # Refused now, rather than when the first stage has been trained.
+        # Checked now, and not after the first stage has been trained.
         unfreeze(freeze_below(model, meta.finetune_scope))
     tasks = tasks_of(
         experiment.problem,
@@ -182,21 +182,21 @@ def train_meta(
 
 
 Trainable: TypeAlias = list[tuple[keras.layers.Layer, bool]]
-"""Layers, and whether each trains."""
+"""Layers, each with whether it trains."""
 
 
 def freeze_below(model: MultiTaskModel, scope: Sequence[str]) -> Trainable:
-    """Lets a model train its highest layers alone; `unfreeze` undoes it.
+    """Freezes all but the highest layers of a model; `unfreeze` undoes it.
 
-    A balancer's own weights still train. Frozen batch normalisation works as in inference, so
-    that its moments stay too.
+    The balancer's weights still train. Frozen batch normalisation works as in inference, so that
+    its moments do not change either.
 
     Args:
-        model: Any model, built; it must be compiled anew.
-        scope: `attention`, what the backbone calls `fine_tuned`; `towers`, with their logits.
+        model: Any model, built; it must be compiled again.
+        scope: `attention`, the layers of the backbone's `fine_tuned`; `towers`, with their logits.
 
     Returns:
-        What was trainable before.
+        The layers, with whether each was trainable before.
 
     Raises:
         SpecError: Nothing of the scope has weights to train.
@@ -217,20 +217,21 @@ def freeze_below(model: MultiTaskModel, scope: Sequence[str]) -> Trainable:
     layers = [part for part in model.submodules if isinstance(part, keras.layers.Layer)]
     before = [(layer, layer.trainable) for layer in layers]
     for layer in layers:
-        # A layer around one that trains must stay trainable itself, or it would hide it.
+        # A layer that contains a trained layer must stay trainable, because Keras ignores the
+        # trainable variables inside a frozen layer.
         if not any(id(part) in kept for part in (layer, *layer.submodules)):
             layer.trainable = False
     return before
 
 
 def unfreeze(before: Trainable) -> None:
-    """Lets layers train again that `freeze_below` froze, and no others.
+    """Makes the layers trainable again that `freeze_below` froze, and no others.
 
     Args:
-        before: What that returned.
+        before: The result of `freeze_below`.
     """
-    # Whether a layer trains is set for all that is in it. Those that never train, such as logits
-    # that only pass on, come last.
+    # Setting `trainable` of a layer sets it for all layers inside. So layers that never train, such
+    # as logits that are frozen to the identity, are set last.
     for layer, trainable in sorted(before, key=lambda pair: not pair[1]):
         layer.trainable = trainable
 
@@ -241,7 +242,7 @@ def _second_settings(settings: Training, meta: Meta) -> Training:
         epochs=meta.finetune_epochs,
         patience=meta.finetune_patience,
         learning_rate=meta.finetune_rate,
-        # Other rows' order than the first stage's.
+        # Another order of the rows than in the first stage.
         seed=settings.seed + 1,
     )
 

@@ -21,6 +21,7 @@ from tfmtl.losses.per_example import masked_mean
 from tfmtl.metrics.packed import Packed, Predicted, packed_metrics, predict_packed
 from tfmtl.model.heads import Heads, check_semantics, direct_tasks, impression_tasks, trained_tasks
 from tfmtl.model.interaction import check_interaction, interactions_of
+from tfmtl.model.losses_again import losses_again
 from tfmtl.model.optimizers import RowwiseAdam, rate_of, rowwise
 from tfmtl.model.scenes import scene_feature, scene_of, with_scenes
 
@@ -305,6 +306,7 @@ class MultiTaskModel(tfrs.Model):
             found = self.task_losses(inputs, training=True)
             total = found.total(self.balancer)
         self.update(self.balancer.gradients(self.step_of(tape, found, total)))
+        self.balancer.after_update(lambda: losses_again(self, inputs))
         return self.report(total, found.stacked)
 
     def update(self, gradients: Sequence[Gradient]) -> None:

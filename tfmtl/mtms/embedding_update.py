@@ -1,4 +1,4 @@
-"""The embedding update of MTMS: one scene's tables, from those of the slot before (fig. 2b)."""
+"""The embedding update of MTMS: trains a scene's tables from those of the slot before (fig. 2b)."""
 
 import dataclasses
 import os
@@ -37,18 +37,18 @@ def update_embeddings(
     folder: str,
     previous: str | None = None,
 ) -> list[dict[str, float]]:
-    """Trains the components of a scene's tasks that one loss ties together.
+    """Trains the components of a unit: tasks of one scene with a common loss.
 
-    Nothing of another scene or unit is read. The result is a file a component and `network.npz`.
+    It reads nothing of other scenes or units. It writes one file per component and `network.npz`.
 
     Args:
         experiment: Problem and settings, with `mtms`.
-        scene: Whose rows.
+        scene: The scene.
         unit: The tasks.
-        rows: All rows of the scene to train on.
+        rows: All training rows of the scene.
         slot: The slot's number.
-        folder: Gets the files.
-        previous: The folder that the slot before left for the same scene and unit.
+        folder: Folder in which the files are written.
+        previous: Folder of the same scene and unit in the slot before.
 
     Returns:
         The mean training losses of each pass.
@@ -61,19 +61,11 @@ def update_embeddings(
     if len(unit) == 1:
         rows = rows.take(rows.weights[:, problem.task_names.index(unit[0])] > 0)
     part = part_of(problem, mtms.features_of(problem, scene), unit)
-    own = {
-        owner: _Ids(
-            problem,
-            part,
-            _rows_of(problem, mtms, unit, owner, rows),
-            mtms,
-            slot,
-            None if previous is None else _former(previous, owner),
-        )
-        for owner in mtms.owners(unit)
-    }
+    ids_by_owner = _ids_by_owner(problem, mtms, part, unit, rows, slot, previous)
     keys = {
-        slots.feature.name: joined_keys(*(ids.keys[slots.feature.name] for ids in own.values()))
+        slots.feature.name: joined_keys(
+            *(ids.keys[slots.feature.name] for ids in ids_by_owner.values())
+        )
         for slots in layout_of(part).ids
     }
     seed = seed_of(settings.seed, slot, "update", scene, *unit)
@@ -89,12 +81,12 @@ def update_embeddings(
     fields = [meaning(slots.feature) for slots in (*layout.ids, *layout.numbers)]
     tables = [
         Tables(owner, keys, model.tables[index], row_moments(optimizers[1], index))
-        for index, owner in enumerate(own)
+        for index, owner in enumerate(ids_by_owner)
     ]
     if previous is not None:
         load_network(os.path.join(previous, "network.npz"), *network, fields=fields)
         for table in tables:
-            former = own[table.owner].former
+            former = ids_by_owner[table.owner].former
             if former is not None:
                 table.take_over(former)
     history = train_passes(
@@ -107,14 +99,14 @@ def update_embeddings(
     )
     save_network(os.path.join(folder, "network.npz"), *network, fields=fields)
     for table in tables:
-        ids = own[table.owner]
+        ids = ids_by_owner[table.owner]
         component = table.component(ids.keys, ids.seen())
         component.save(os.path.join(folder, f"{file_name(table.owner)}.npz"))
     return history
 
 
 def network_of(experiment: ExperimentConfig, unit: Sequence[str]) -> Model:
-    """The network of the update: a tower a task, on tables of its own or on shared ones."""
+    """The network of the update: one tower per task, on separate tables or on shared ones."""
     mtms, model = declared(experiment), experiment.model
     funnel = len(unit) > 1
     backbone = (
@@ -127,7 +119,7 @@ def network_of(experiment: ExperimentConfig, unit: Sequence[str]) -> Model:
         backbone=backbone,
         tower_units=(),
         conv_semantics=mtms.losses if funnel else "ctcvr_direct",
-        # Eq. 2: the plain sum.
+        # The plain sum of eq. 2.
         balancer={"name": "fixed", "reduction": "sum"},
         terms=(),
     )
@@ -157,15 +149,40 @@ def _former(previous: str, owner: str) -> Component:
     return Component.load(path)
 
 
-def _rows_of(problem: ProblemSpec, mtms: MTMS, unit, owner: str, rows: SceneRows) -> SceneRows:
-    # Where clicks and conversions are trained apart, conversions learn from clicked rows.
+def _rows_of(
+    problem: ProblemSpec, mtms: MTMS, unit: Sequence[str], owner: str, rows: SceneRows
+) -> SceneRows:
+    # If clicks and conversions are trained apart, conversions learn from clicked rows only.
     if len(unit) > 1 and mtms.losses == "cvr_click" and owner == unit[1]:
         return rows.take(rows.weights[:, problem.task_names.index(owner)] > 0)
     return rows
 
 
+def _ids_by_owner(
+    problem: ProblemSpec,
+    mtms: MTMS,
+    part: ProblemSpec,
+    unit: Sequence[str],
+    rows: SceneRows,
+    slot: int,
+    previous: str | None,
+) -> "dict[str, _Ids]":
+    """The ids of each component of a unit, by the task that owns it."""
+    return {
+        owner: _Ids(
+            problem,
+            part,
+            _rows_of(problem, mtms, unit, owner, rows),
+            mtms,
+            slot,
+            None if previous is None else _former(previous, owner),
+        )
+        for owner in mtms.owners(unit)
+    }
+
+
 class _Ids:
-    """The ids a component has a row for: those its own training rows have, and its former ones."""
+    """The ids for which a component has a row: those of its training rows and its former ones."""
 
     def __init__(
         self, problem, part, rows: SceneRows, mtms: MTMS, slot: int, former: Component | None
@@ -173,7 +190,7 @@ class _Ids:
         self.former, self.slot = former, slot
         self.present = keys_of(problem, part, rows)
         if former is not None and mtms.expire_after is not None:
-            # An id that is back after long is known still; only what no row has is dropped.
+            # An id that is in the rows again keeps its table row, even after a long absence.
             absent = np.concatenate(
                 [
                     ~np.isin(former.keys[former.block(name)], self.present.get(name, ()))
@@ -190,7 +207,7 @@ class _Ids:
 
     def seen(self) -> dict[str, np.ndarray]:
         """The last slot that had each id, by feature."""
-        found = {}
+        by_feature = {}
         for name, keys in self.keys.items():
             last = np.full(len(keys), self.slot, np.int32)
             absent = ~np.isin(keys, self.present[name])
@@ -198,8 +215,8 @@ class _Ids:
                 block = self.former.block(name)
                 places_of = np.searchsorted(self.former.keys[block], keys[absent])
                 last[absent] = self.former.seen[block][places_of]
-            found[name] = last
-        return found
+            by_feature[name] = last
+        return by_feature
 
 
 class Tables:
@@ -212,7 +229,7 @@ class Tables:
         self.starts = dict(zip(keys, starts, strict=True))
 
     def take_over(self, former: Component) -> None:
-        """Gives the rows of known ids what they had; new ids keep their fresh rows."""
+        """Assigns the former values to rows of known ids; those of new ids keep their start."""
         rows = [self._rows(name, former.keys[former.block(name)]) for name in former.features]
         at = np.concatenate(rows)
         for variable, values in zip(self.variables, [former.table, *former.moments], strict=True):

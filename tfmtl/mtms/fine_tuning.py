@@ -35,14 +35,14 @@ def fine_tune(
 
     Args:
         experiment: Problem and settings, with `mtms`.
-        scene: Whose rows.
-        task: Whose labels.
-        rows: All rows of the scene to train on; those on which the task is observed are used.
+        scene: The scene.
+        task: The task.
+        rows: All training rows of the scene; those on which the task is observed are used.
         tables: Updated tables of at least the components.
-        components: Those the network reads.
+        components: The components that the network reads.
         slot: The slot's number.
-        folder: Gets `network.npz`.
-        previous: The folder that the slot before left for the same scene and task.
+        folder: Folder in which `network.npz` is written.
+        previous: Folder of the same scene and task in the slot before.
 
     Returns:
         The mean training losses of each pass.
@@ -102,7 +102,7 @@ def fine_tuned(
 def frozen_fields(
     experiment: ExperimentConfig, scene: str, tables: ComponentTables, components: Sequence[Name]
 ) -> FrozenFields:
-    """What the networks of a scene read."""
+    """The fields that the networks of a scene read."""
     problem = experiment.problem
     mtms = declared(experiment)
     part = part_of(problem, mtms.features_of(problem, scene), [problem.task_names[0]])
@@ -110,18 +110,18 @@ def frozen_fields(
 
 
 def network_variables(model: MultiTaskModel) -> list[tf.Variable]:
-    """A fine-tuned network's variables, without the tables it reads."""
+    """A fine-tuned network's variables, without the tables that it reads."""
     return [*model.backbone.variables, *model.heads.variables]
 
 
 def component_tables(
     experiment: ExperimentConfig, folder: str, components: Sequence[Name]
 ) -> ComponentTables:
-    """The tables of components, from a slot's folder."""
+    """Reads the tables of components from a slot's folder."""
     problem, mtms = experiment.problem, declared(experiment)
-    found = {}
+    by_name = {}
     for scene, owner in components:
         unit = mtms.unit_of(problem, owner)
-        found[scene, owner] = Component.load(component_path(folder, scene, owner, unit))
+        by_name[scene, owner] = Component.load(component_path(folder, scene, owner, unit))
     names = [s.feature.name for s in layout_of(problem).ids]
-    return ComponentTables(found, names)
+    return ComponentTables(by_name, names)

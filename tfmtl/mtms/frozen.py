@@ -1,8 +1,8 @@
-"""The look-up in the tables of several components, frozen: one search and one gather.
+"""The look-up in the frozen tables of several components, as one search and one gather.
 
-Rows of all components lie in one table, ordered by component, field and id; so do their keys. A
-row's place is found by a binary search for `(component, field, id)`, whose cost grows with the
-logarithm of the rows and whose memory is one number a row.
+The rows of all components are in one table, sorted by component, field and id, and so are their
+keys. A binary search for `(component, field, id)` finds the position of a row; its time grows with
+the logarithm of the number of rows, and it needs one number per row.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,11 +24,11 @@ Name = tuple[str, str]
 
 
 class ComponentTables(tf.Module):
-    """Rows of all components in one table that is never trained.
+    """The rows of all components in one table that is never trained.
 
     Args:
         components: Components by name.
-        features: Names of all fields, in an order for all of them.
+        features: Names of all fields, in the order of the keys.
 
     Attributes:
         keys: int64 `[R]`, sorted.
@@ -59,7 +59,7 @@ class ComponentTables(tf.Module):
         return self.table.shape[1]
 
     def prefix(self, name: Name, feature: str) -> np.int64:
-        """What is added to an id for the key of its row."""
+        """The number that is added to an id to get the key of its row."""
         field = self.names.index(name) * len(self.features) + self.features.index(feature)
         return np.int64(field) << 32
 
@@ -72,7 +72,7 @@ class ComponentTables(tf.Module):
         return (name, feature) in self._starts
 
     def look_up(self, keys: tf.Tensor, unknown: tf.Tensor) -> tf.Tensor:
-        """Rows `[…, dim]` of int64 keys `[…]`, those of `unknown` where there is none."""
+        """Rows `[…, dim]` of int64 keys `[…]`; a key without a row gets the row of `unknown`."""
         flat = tf.reshape(keys, [-1])
         place = tf.searchsorted(self.keys, flat)
         place = tf.minimum(place, tf.shape(self.keys)[0] - 1)
@@ -82,18 +82,18 @@ class ComponentTables(tf.Module):
 
 
 class FrozenFields(keras.layers.Layer):
-    """What a fine-tuned network reads: its row's vectors in every component that contributes.
+    """The input of a fine-tuned network: a row's vectors in all components that contribute.
 
     Maps packed tensors of the whole problem to `[batch, width]`, the concatenation over components
-    and fields of `stop_gradient(e)` and then the scene's numbers, once (our choice: numbers belong
-    to no component). A field that a component does not have is left out; an id it has never seen
-    gets its row of unknown ids (Tan et al., MTMS, fig. 2c).
+    and fields of `stop_gradient(e)`, followed by the scene's numbers, once (our choice: numbers
+    belong to no component). A field that a component does not have is left out; an id that it has
+    never seen gets its row of unknown ids (Tan et al., MTMS, fig. 2c).
 
     Args:
         problem: The whole problem.
         part: The scene's features as a problem.
-        tables: Tables of at least the components read.
-        components: Those to read, in order.
+        tables: Tables of at least these components.
+        components: The components to read, in order.
     """
 
     def __init__(
@@ -107,29 +107,31 @@ class FrozenFields(keras.layers.Layer):
         super().__init__(**kwargs, trainable=False)
         self.layout, self.component_tables = layout_of(problem), tables
         self.tables: dict[str, tf.Variable] = {}
-        """Tables to train: none."""
+        """The tables to train; there are none."""
         ids, numbers = columns_of(problem, part)
-        own = layout_of(part)
-        single = [s for s in own.ids if not _is_list(s)]
+        of_part = layout_of(part)
+        single = [s for s in of_part.ids if not _is_list(s)]
         pairs = [(c, s) for c in components for s in single if tables.has(c, s.feature.name)]
         self._single = _Pairs(tables, pairs, ids)
         self._lists = [
             (
                 slots,
                 _Pairs(tables, [(c, slots) for c in having], ids),
-                [numbers[own.weights[slots.feature.name] + i] for i in range(slots.width)]
-                if slots.feature.name in own.weights
+                [numbers[of_part.weights[slots.feature.name] + i] for i in range(slots.width)]
+                if slots.feature.name in of_part.weights
                 else None,
             )
-            for slots in own.ids
+            for slots in of_part.ids
             if _is_list(slots)
             and (having := [c for c in components if tables.has(c, slots.feature.name)])
         ]
-        self._numbers = [numbers[s.start + i] for s in own.numbers for i in range(s.width)]
+        self._numbers = [numbers[s.start + i] for s in of_part.numbers for i in range(s.width)]
         names = [_name(c, s) for c, s in pairs]
         names += [_name(c, s) for s, of_list, _ in self._lists for c in of_list.components]
         self.input_names = [f"{name}:{i}" for name in names for i in range(tables.dim)]
-        self.input_names += [f"{s.feature.name}:{i}" for s in own.numbers for i in range(s.width)]
+        self.input_names += [
+            f"{s.feature.name}:{i}" for s in of_part.numbers for i in range(s.width)
+        ]
 
     @property
     def width(self) -> int:
@@ -141,7 +143,7 @@ class FrozenFields(keras.layers.Layer):
         return self.embed(packed)[0]
 
     def embed(self, packed: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the fields, and 0 for what weight decay would count of the tables."""
+        """Returns the fields, and 0 as the tables' part of weight decay."""
         parts = []
         dim = self.component_tables.dim
         ids = self._concat(packed, "ids", self.layout.id_columns)
@@ -155,12 +157,12 @@ class FrozenFields(keras.layers.Layer):
             given = tf.cast(tf.gather(ids, pairs.columns[:width], axis=1) >= 0, tf.float32)
             if weights is not None:
                 given *= tf.gather(numbers, weights, axis=1)
-            found = pooled(
+            vector = pooled(
                 tf.reshape(vectors, [-1, width, dim]),
                 tf.repeat(given, count, axis=0),
                 getattr(slots.feature, "pooling", "mean"),
             )
-            parts.append(tf.reshape(found, [-1, count * dim]))
+            parts.append(tf.reshape(vector, [-1, count * dim]))
         if self._numbers:
             parts.append(tf.gather(numbers, self._numbers, axis=1))
         return tf.concat(parts, axis=1), tf.constant(0.0)
@@ -171,14 +173,14 @@ class FrozenFields(keras.layers.Layer):
 
 
 class Concatenated(Backbone):
-    """Hands `[batch, width]` to each task's tower as it is."""
+    """Passes `[batch, width]` unchanged to each task's tower."""
 
     def call(self, fields, training=False):
         return dict.fromkeys(self.tasks, fields)
 
 
 class _Pairs:
-    """Pairs of a component and a column of ids, and where the rows of each lie."""
+    """Pairs of a component and a column of ids, with the position of their rows."""
 
     def __init__(self, tables: ComponentTables, pairs: Sequence[tuple[Name, Slots]], ids):
         self.components = [name for name, _ in pairs]
@@ -190,7 +192,7 @@ class _Pairs:
     def look_up(self, tables: ComponentTables, ids: tf.Tensor) -> tf.Tensor:
         """Rows `[batch, columns, dim]`."""
         chosen = tf.cast(tf.gather(ids, self.columns, axis=1), tf.int64)
-        # Padding is below every id; its row is read and then weighs nothing.
+        # Padding is below every id; a row is read for it, and gets weight 0.
         keys = tf.maximum(chosen, 0) + self.prefixes
         return tables.look_up(keys, tf.broadcast_to(self.starts, tf.shape(keys)))
 

@@ -1,4 +1,4 @@
-"""What MTMS serves: every scene's fine-tuned networks, on the tables of all components."""
+"""The served model of MTMS: the fine-tuned networks of all scenes, on all components' tables."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,15 +11,15 @@ from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import DataError
 from tfmtl.metrics.packed import Packed, Predicted, packed_metrics, predict_packed
 from tfmtl.model.multitask import MultiTaskModel
-from tfmtl.mtms.frozen import ComponentTables, FrozenFields
+from tfmtl.mtms.frozen import ComponentTables
 from tfmtl.mtms.units import scene_column, scene_ids
 
 
 class MTMSModel(tf.Module):
-    """Packed tensors to `{task: prediction}`, each row by the networks of its scene.
+    """Maps packed tensors to `{task: prediction}`; each row goes to the networks of its scene.
 
-    A scene without a network for a task, and any scene not named, gets the prediction of the
-    first scene that has one. Where click and conversion are predicted, so is their product.
+    A scene without a network for a task, and any other scene, gets the prediction of the first
+    scene that has one. If click and conversion are predicted, so is their product.
 
     Args:
         problem: The whole problem.
@@ -28,7 +28,7 @@ class MTMSModel(tf.Module):
         tables: Tables of all components that the networks read.
 
     Attributes:
-        tower_sides: `None`: there are no towers to serve apart.
+        tower_sides: `None`: there are no towers to serve separately.
     """
 
     tower_sides = None
@@ -58,11 +58,13 @@ class MTMSModel(tf.Module):
         ids = tf.concat(
             [packed[f"ids_{side}"] for side in layout.sides if layout.id_columns[side]], axis=1
         )
-        own = tf.cast(ids[:, self._column], tf.int32)
-        # No match is scene 0.
-        scene = tf.argmax(own[:, tf.newaxis] == self._scene_ids, axis=1, output_type=tf.int32)
+        scene_of_row = tf.cast(ids[:, self._column], tf.int32)
+        # Without a match, argmax gives the first scene.
+        scene = tf.argmax(
+            scene_of_row[:, tf.newaxis] == self._scene_ids, axis=1, output_type=tf.int32
+        )
         features = _features(packed)
-        found = dict.fromkeys(self.tasks, tf.zeros(tf.shape(own), tf.float32))
+        predictions = dict.fromkeys(self.tasks, tf.zeros(tf.shape(scene_of_row), tf.float32))
         for group in self._groups():
             network = tf.gather(tf.constant(group.routes), scene)
             for index in sorted(set(group.routes)):
@@ -70,11 +72,12 @@ class MTMSModel(tf.Module):
                 networks = self.networks[self.scenes[index]]
                 values = _on_some(networks, group.tasks, features, rows)
                 for task, value in zip(group.tasks, values, strict=True):
-                    found[task] = tf.tensor_scatter_nd_update(found[task], rows, value)
+                    predictions[task] = tf.tensor_scatter_nd_update(predictions[task], rows, value)
         funnel = self.problem.funnel()
-        if funnel is not None and {funnel[0], funnel[1]} <= set(found):
-            found[funnel[2]] = found[funnel[0]] * found[funnel[1]]
-        return {name: found[name] for name in self.problem.task_names if name in found}
+        if funnel is not None and {funnel[0], funnel[1]} <= set(predictions):
+            predictions[funnel[2]] = predictions[funnel[0]] * predictions[funnel[1]]
+        names = self.problem.task_names
+        return {name: predictions[name] for name in names if name in predictions}
 
     def predict_served(self, packed: Packed) -> dict[str, tf.Tensor]:
         """Returns `{task: [batch]}` of the served tasks."""
@@ -82,7 +85,7 @@ class MTMSModel(tf.Module):
         return {task: p for task, p in self(packed).items() if task in served}
 
     def served_parts(self) -> list[Any]:
-        """What `predict_served` is made with: networks and tables."""
+        """The networks and tables that `predict_served` uses."""
         parts: list[Any] = [self.tables]
         for of_scene in self.networks.values():
             for network in of_scene.values():
@@ -90,27 +93,27 @@ class MTMSModel(tf.Module):
         return parts
 
     def evaluate(self, batches: Iterable[Packed]) -> dict[str, float]:
-        """Returns every predicted task's exact metrics over all rows, as `packed_metrics`."""
+        """Returns the exact metrics of every predicted task over all rows, as `packed_metrics`."""
         return packed_metrics(self.problem, self.predict_rows(batches))
 
     def predict_rows(self, batches: Iterable[Packed]) -> Predicted:
-        """Returns what the model says of packed rows, next to their labels."""
+        """Returns the predictions of packed rows together with their labels."""
         return predict_packed(self._traced, batches)
 
     def _traced(self, packed: Packed) -> dict[str, tf.Tensor]:
         features = _features(packed)
         if self._predict is None:
-            # Every batch size is one trace, also the last one's.
+            # One trace for every batch size, so that a smaller last batch is not traced again.
             specs = {
                 name: tf.TensorSpec([None, *value.shape[1:]], value.dtype)
                 for name, value in features.items()
             }
-            # Nothing here branches on a tensor, and looking for it took nine tenths of the trace.
+            # Without autograph, which took 90 % of the tracing: no code here branches on a tensor.
             self._predict = tf.function(self.__call__, input_signature=[specs], autograph=False)
         return self._predict(features)
 
     def _groups(self) -> "list[_Group]":
-        """Tasks whose rows go to the same networks."""
+        """Groups of tasks whose rows go to the same networks."""
         by_route: dict[tuple[int, ...], list[str]] = {}
         for task in self.tasks:
             having = [i for i, s in enumerate(self.scenes) if task in self.networks.get(s, {})]
@@ -120,7 +123,7 @@ class MTMSModel(tf.Module):
 
 
 class _Group:
-    """Tasks, and for each scene the scene whose networks predict them."""
+    """Tasks, and per scene the scene whose networks predict them."""
 
     def __init__(self, tasks: Sequence[str], routes: Sequence[int]):
         self.tasks, self.routes = tuple(tasks), np.asarray(routes, np.int32)
@@ -136,23 +139,23 @@ def _on_some(
     features: Packed,
     rows: tf.Tensor,
 ) -> list[tf.Tensor]:
-    """Predictions of a scene's networks on some rows; without rows nothing is computed."""
+    """Predictions of a scene's networks on some rows; computes nothing if there are none."""
 
-    def predict():
-        own = {name: tf.gather_nd(value, rows) for name, value in features.items()}
+    def predict() -> list[tf.Tensor]:
+        of_rows = {name: tf.gather_nd(value, rows) for name, value in features.items()}
         looked_up: dict[tuple[str, ...], tf.Tensor] = {}
-        found = []
+        predictions = []
         for task in tasks:
-            fields: FrozenFields = networks[task].embedding
+            fields: Any = networks[task].embedding
             names = tuple(fields.input_names)
             if names not in looked_up:
-                looked_up[names] = fields(own)
+                looked_up[names] = fields(of_rows)
             model = networks[task]
             outputs = model.heads(model.backbone(looked_up[names]))
-            found.append(outputs[task]["prediction"])
-        return found
+            predictions.append(outputs[task]["prediction"])
+        return predictions
 
-    def nothing():
+    def nothing() -> list[tf.Tensor]:
         return [tf.zeros([0], tf.float32) for _ in tasks]
 
     return tf.cond(tf.shape(rows)[0] > 0, predict, nothing)

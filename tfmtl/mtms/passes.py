@@ -1,4 +1,4 @@
-"""Plain passes over a slot's rows, for networks that keep no row back to choose an epoch by."""
+"""Plain passes over a slot's rows, for networks that are trained without validation rows."""
 
 import dataclasses
 import math
@@ -15,21 +15,21 @@ from tfmtl.training.epochs import compile_model
 
 
 def seed_of(seed: int, slot: int, *names: str) -> int:
-    """A seed that follows from names alone, so that a new scene changes no other's."""
+    """A seed that follows from the names, so that a new scene does not change other seeds."""
     return zlib.crc32(repr((seed, slot, *names)).encode())
 
 
 def settle(model: MultiTaskModel, settings: Training, rows: Rows, *, cold: bool) -> None:
-    """Builds a model and its optimizers; without an earlier slot, its heads start at the means.
+    """Builds a model and its optimizers; in the first slot, heads start at the labels' means.
 
     Args:
         model: Any model.
         settings: Names and rates of the optimizers.
         rows: Training rows, at least one.
-        cold: Whether there is no earlier slot.
+        cold: Whether this is the first slot.
     """
     tf.config.experimental.enable_op_determinism()
-    # The steps of earlier slots count on, so that a rate which falls would have fallen by now.
+    # Without decay: step counts continue over slots, so that a decaying rate would be at its end.
     compile_model(model, dataclasses.replace(settings, decay="none"))
     model(next(iter(rows.batches(min(rows.count(), settings.batch_size)))))
     model.optimizer.build(model.dense_variables)
@@ -44,10 +44,10 @@ def train_passes(
     """Trains a compiled model and returns the mean losses of each pass.
 
     Raises:
-        FloatingPointError: The loss is no finite number any more.
+        FloatingPointError: The loss is no longer finite.
     """
-    # Nothing in a step is Python's control flow over tensors, and without looking for it a trace
-    # takes half the time, which is much where parts are many and small.
+    # Without autograph, which a step does not need, tracing takes half the time; that is much when
+    # there are many small parts.
     traced = tf.function(model.train_step, autograph=False)
     step: Any = None
     history = []
@@ -55,7 +55,7 @@ def train_passes(
         model.reset_metrics()
         losses: dict[str, Any] = {}
         batches = rows.batches(batch_size, seed=seed + number)
-        # Concrete: TensorFlow would warn of a function that is traced anew in each part.
+        # A concrete function: TensorFlow would warn about one that is traced in every part.
         step = step or traced.get_concrete_function(batches.element_spec)
         for packed in batches:
             losses = step(packed)

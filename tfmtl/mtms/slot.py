@@ -7,9 +7,9 @@ A slot is a folder:
     scenes/<scene>/update-<tasks>/network.npz    the update's network, not served
     scenes/<scene>/fine_tune-<task>/network.npz  a fine-tuned network
 
-Each part is trained alone, from a seed that follows from its own names, and appears whole or not
-at all. Parts that are there, of the same rows and settings, are not trained again: a run that was
-killed goes on, and a scene or a task that is added leaves all others bit for bit as they are.
+Each part is trained by itself, with a seed that follows from its own names, and appears complete
+or not at all. Finished parts of the same rows and settings are not trained again: a run that was
+killed continues, and with a new scene or task all others stay bit for bit the same.
 """
 
 import json
@@ -52,19 +52,19 @@ def train_slot(
         experiment: Problem and settings, with `mtms`.
         rows: The packed rows of the slot's window.
         slot: The slot's number, such as its day.
-        folder: Gets the slot; parts of it that are there are kept.
+        folder: Folder of the slot; its finished parts are kept.
         previous: Folder of the slot to start from: tables, networks and their optimizers'
-            state. Without it all start fresh.
-        workers: Processes that train parts at the same time; 1 for none but this one. A script
-            that asks for more must guard its own start by `if __name__ == "__main__":`.
+            state. Without it all of them start anew.
+        workers: Number of processes that train parts at the same time; with 1 this process does. A
+            script that asks for more must have the guard `if __name__ == "__main__":`.
         verbose: 1 shows a progress bar, 0 nothing.
 
     Raises:
-        SpecError: The experiment has no `mtms`, `previous` is no slot before this one, or its
-            networks have another shape or other features; `folder` is that of `previous`, or
-            holds another slot or another experiment's.
-        DataError: No row is of a scene that is named.
-        FloatingPointError: A training loss is no finite number any more.
+        SpecError: The experiment has no `mtms`, `previous` is not an earlier slot, or its networks
+            have another shape or other features; `folder` is that of `previous`, or holds another
+            slot or a slot of another experiment.
+        DataError: No row belongs to one of the scenes.
+        FloatingPointError: A training loss is no longer finite.
     """
     mtms = declared(experiment)
     _check_previous(slot, previous)
@@ -72,7 +72,7 @@ def train_slot(
     os.makedirs(folder, exist_ok=True)
     problem = experiment.problem
     of_scenes = by_scene(problem, mtms.scenes, rows)
-    # While parts are replaced the slot is not a finished one.
+    # The slot does not count as finished while parts are replaced.
     if os.path.exists(os.path.join(folder, SLOT)):
         os.remove(os.path.join(folder, SLOT))
     work = os.path.join(folder, "rows")
@@ -81,23 +81,23 @@ def train_slot(
     units, targets = mtms.units(problem), mtms.target_tasks(problem)
     with processes(workers) as pool:
         parts = Parts(experiment, slot, folder, previous, work, pool, verbose)
-        for scene, own in of_scenes.items():
-            parts.note(scene, own)
+        for scene, scene_rows in of_scenes.items():
+            parts.note(scene, scene_rows)
         parts.finish("embedding update", [Part("update", s, u) for s in of_scenes for u in units])
         tuned = [Part("fine_tune", s, (t,)) for s in of_scenes for t in targets]
         parts.finish("fine-tuning", tuned)
     shutil.rmtree(work)
-    found = {
+    plain = {
         "slot": slot,
-        "rows": {scene: len(own) for scene, own in of_scenes.items()},
+        "rows": {scene: len(scene_rows) for scene, scene_rows in of_scenes.items()},
         "experiment": experiment.to_json(),
     }
-    write_json(os.path.join(folder, SLOT), found, indent=1, sort_keys=True)
+    write_json(os.path.join(folder, SLOT), plain, indent=1, sort_keys=True)
     return load_slot(folder)
 
 
 def load_slot(folder: str) -> MTMSModel:
-    """The model of a slot that was trained.
+    """Returns the model of a finished slot.
 
     Raises:
         DataError: There is no finished slot.
@@ -128,10 +128,10 @@ def load_slot(folder: str) -> MTMSModel:
 
 
 def read_slot(folder: str) -> dict[str, Any]:
-    """What a finished slot says of itself: `slot`, `rows` by scene, `experiment`.
+    """Returns the contents of `slot.json`: `slot`, `rows` by scene, `experiment`.
 
     Raises:
-        DataError: There is none.
+        DataError: The slot is not finished.
     """
     path = os.path.join(folder, SLOT)
     if not os.path.exists(path):
@@ -144,10 +144,10 @@ def read_slot(folder: str) -> dict[str, Any]:
 def _check_previous(slot: int, previous: str | None) -> None:
     if previous is None:
         return
-    found = read_slot(previous)["slot"]
-    if found >= slot:
+    number = read_slot(previous)["slot"]
+    if number >= slot:
         raise SpecError(
-            f"previous={previous!r} holds slot {found}, which is not before slot {slot}."
+            f"previous={previous!r} holds slot {number}, which is not before slot {slot}."
         )
 
 
@@ -164,9 +164,9 @@ def _check_folder(name: str, slot: int, folder: str, previous: str | None) -> No
     except Damaged as damage:
         logging.warning("%s. The slot is finished anew; parts of it that are whole stay.", damage)
         return
-    found, other = there["slot"], json.loads(there["experiment"])["name"]
-    if (found, other) != (slot, name):
+    number, other = there["slot"], json.loads(there["experiment"])["name"]
+    if (number, other) != (slot, name):
         raise SpecError(
-            f"folder={folder!r} holds slot {found} of experiment {other!r}, which would be lost; "
+            f"folder={folder!r} holds slot {number} of experiment {other!r}, which would be lost; "
             f"give slot {slot} of {name!r} a folder of its own."
         )

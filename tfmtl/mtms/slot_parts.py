@@ -1,7 +1,7 @@
-"""The parts of a slot: what each depends on, which are there, and how the others are trained.
+"""The parts of a slot: what each depends on, which are finished, and how the others are trained.
 
 A part is the embedding update of a unit of tasks in a scene, or the fine-tuning of a task in a
-scene. It says of itself (`about.json`) what it was trained on, as a hash.
+scene. Its `about.json` holds a hash of everything that it was trained on.
 """
 
 import concurrent.futures
@@ -30,14 +30,14 @@ from tfmtl.mtms.units import SceneRows, digest, part_of
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """What is trained alone: the update of a unit's tables, or a task's fine-tuning."""
+    """A part that is trained by itself: the update of a unit's tables, or a task's fine-tuning."""
 
     kind: str
     scene: str
     tasks: tuple[str, ...]
 
     def folder(self, slot_folder: str) -> str:
-        """Where the part lies in a slot's folder."""
+        """The part's folder in a slot's folder."""
         if self.kind == "update":
             return update_folder(slot_folder, self.scene, self.tasks)
         return target_folder(slot_folder, self.scene, self.tasks[0])
@@ -45,7 +45,7 @@ class Part:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Job:
-    """A part to be trained, as a process of its own may read it."""
+    """A part to be trained, as plain data that another process can read."""
 
     part: Part
     experiment: str
@@ -58,7 +58,7 @@ class Job:
 
 
 class Parts:
-    """A slot in training: which of its parts are there, and which are to be trained."""
+    """A slot in training: which of its parts are finished, and which have to be trained."""
 
     def __init__(
         self,
@@ -85,14 +85,14 @@ class Parts:
         ]
 
     def note(self, scene: str, rows: SceneRows) -> None:
-        """Keeps a scene's rows where its parts find them."""
+        """Writes a scene's rows to a file from which its parts are trained."""
         self.rows[scene] = os.path.join(self.work, f"{len(self.rows)}.npz")
         rows.save(self.rows[scene])
         self.of_scenes[scene] = rows
         self.observed[scene] = [int(count) for count in (rows.weights > 0).sum(axis=0)]
 
     def finish(self, what: str, parts: Sequence[Part]) -> None:
-        """Trains those of the parts that are not there."""
+        """Trains the parts that are not finished."""
         jobs = [job for part in parts if (job := self._job(part)) is not None]
         bar = tqdm(
             total=len(parts),
@@ -112,12 +112,16 @@ class Parts:
         if former_about is None:
             former = None
         wanted = self._components(part)
-        there = _there(path)
-        if there is not None:
-            recorded, known = ([(s, o) for s, o in there[of]] for of in ("components", "declared"))
-            # What was added since to those a network reads is read from the next slot on.
+        finished = _finished(path)
+        if finished is not None:
+            recorded, known = (
+                [(scene, owner) for scene, owner in finished[names]]
+                for names in ("components", "declared")
+            )
+            # A component that was declared after this part was trained is read from the next slot
+            # on; it does not make the part train again.
             if set(recorded) == set(wanted) & set(known):
-                if there["fingerprint"] == self._fingerprint(part, recorded, former_about):
+                if finished["fingerprint"] == self._fingerprint(part, recorded, former_about):
                     return None
         problem = self.experiment.problem
         if not any(
@@ -144,7 +148,7 @@ class Parts:
 
     def _keep(self, part: Part, path: str, former: str | None) -> None:
         about = None if former is None else read_about(former)
-        # A network cannot stay whose tables are gone with their scene.
+        # A network is kept only if all tables that it reads are still there.
         if about is None or not all(
             read_about(self._update_of(*name)) for name in about["components"]
         ):
@@ -154,17 +158,17 @@ class Parts:
             self.slot,
             part.scene,
             " and ".join(part.tasks),
-            "it has none yet" if former is None else "what the slot before had stays",
+            "it has none yet" if former is None else "that of the slot before is kept",
         )
         if former is None or about is None:
-            # Other rows may have left something.
+            # An earlier run of this slot on other rows may have trained the part.
             remove(path)
         elif read_about(path) != about:
             with Building(path, about) as building:
                 shutil.copytree(former, building, dirs_exist_ok=True)
 
     def _components(self, part: Part) -> list[Name]:
-        """Components that a fine-tuned network is to read: those that were ever trained."""
+        """Components that a fine-tuned network reads: those that were trained in any slot."""
         if part.kind == "update":
             return []
         problem = self.experiment.problem
@@ -181,7 +185,7 @@ class Parts:
     def _fingerprint(
         self, part: Part, components: Sequence[Name], former: Mapping[str, Any] | None
     ) -> str:
-        """A hash of all that a part depends on, and of nothing else."""
+        """A hash of everything that a part depends on, and of nothing else."""
         problem, model = self.experiment.problem, self.experiment.model
         features = self.mtms.features_of(problem, part.scene)
         training, mtms = self.experiment.training, self.mtms
@@ -210,13 +214,13 @@ class Parts:
                 for name in ("dim", "tower_dropout", "tower_batch_norm", "l2")
             }
             used |= {"epochs": mtms.fine_tune_epochs, "units": mtms.fine_tune_units}
-        own = part_of(problem, features, part.tasks)
+        of_part = part_of(problem, features, part.tasks)
         plain = {
-            "problem": own.to_json(),
+            "problem": of_part.to_json(),
             "network": network,
             "training": used,
             "slot": self.slot,
-            "rows": digest(problem, own, self.of_scenes[part.scene]),
+            "rows": digest(problem, of_part, self.of_scenes[part.scene]),
             "former": former and former["fingerprint"],
             "components": components,
             "tables": [
@@ -227,8 +231,8 @@ class Parts:
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _there(path: str) -> dict[str, Any] | None:
-    """What a part that is there says of itself; one that is damaged goes, to be trained anew."""
+def _finished(path: str) -> dict[str, Any] | None:
+    """What `about.json` of a finished part holds; a damaged part is removed and trained again."""
     try:
         check_whole(path, sealed=False)
         return read_about(path)
@@ -256,9 +260,9 @@ def _former(path: str) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def processes(workers: int) -> Iterator[concurrent.futures.Executor | None]:
-    """Processes that train parts at the same time; `None` for this one alone.
+    """A pool of processes that train parts at the same time; `None` to train in this process.
 
-    They serve a whole slot: each has TensorFlow to import before it is of use.
+    One pool serves the whole slot, because each process first has to import TensorFlow.
     """
     if workers <= 1:
         yield None
@@ -270,12 +274,12 @@ def processes(workers: int) -> Iterator[concurrent.futures.Executor | None]:
     try:
         yield pool
     finally:
-        # After an error, what has not begun would otherwise be trained before it is seen.
+        # After an error, parts that have not begun are cancelled, so that it is reported at once.
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _results(jobs: Sequence[Job], pool: concurrent.futures.Executor | None) -> Iterator[None]:
-    """Trains parts and yields as each is done."""
+    """Trains parts and yields when one is done."""
     if pool is None:
         for job in jobs:
             train_part(job)
@@ -292,7 +296,7 @@ def _begin(threads: int) -> None:
 
 
 def train_part(job: Job) -> None:
-    """Trains one part; its folder appears when it is whole."""
+    """Trains one part; its folder appears when it is complete."""
     experiment = ExperimentConfig.from_json(job.experiment)
     part, rows = job.part, SceneRows.load(job.rows)
     about = dict(job.about)

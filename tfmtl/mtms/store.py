@@ -1,4 +1,4 @@
-"""Components and networks on disk, and how a slot takes over those of the slot before."""
+"""Components and networks on disk, and how a slot continues from those of the slot before."""
 
 import contextlib
 import dataclasses
@@ -20,7 +20,7 @@ MOMENTS = ("_momentums", "_velocities", "_accumulators")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Component:
-    """The tables of one component: a row for every id its training rows have had.
+    """The tables of one component: one row for every id that occurred in its training rows.
 
     Attributes:
         features: Names of its fields, in the order of the rows.
@@ -39,13 +39,13 @@ class Component:
     moments: np.ndarray
 
     def block(self, feature: str) -> slice:
-        """Where a field's rows lie."""
+        """The rows of a field."""
         index = self.features.index(feature)
         start = int(self.sizes[:index].sum())
         return slice(start, start + int(self.sizes[index]))
 
     def without(self, dropped: np.ndarray) -> "Component":
-        """The component without some rows, bool `[R]`; unknown and missing always stay."""
+        """Returns the component without some rows, bool `[R]`; unknown and missing always stay."""
         kept = ~dropped | (self.keys < FIRST)
         counts = [int(kept[self.block(feature)].sum()) for feature in self.features]
         return Component(
@@ -70,12 +70,12 @@ class Component:
             Damaged: The file is missing, cut off or changed.
         """
         arrays = read_arrays(path)
-        found: dict[str, Any] = {f.name: arrays[f.name] for f in dataclasses.fields(cls)}
-        return cls(**{**found, "features": tuple(map(str, found["features"]))})
+        values: dict[str, Any] = {f.name: arrays[f.name] for f in dataclasses.fields(cls)}
+        return cls(**{**values, "features": tuple(map(str, values["features"]))})
 
 
 def row_moments(optimizer: keras.optimizers.Optimizer, index: int) -> list[tf.Variable]:
-    """The optimizer's state of its variable number `index`, shaped as the variable."""
+    """The optimizer's state of its variable number `index`, in the shape of that variable."""
     return [getattr(optimizer, name)[index] for name in MOMENTS if getattr(optimizer, name, None)]
 
 
@@ -91,11 +91,11 @@ def save_network(
 
     Args:
         path: The file.
-        variables: All of its variables.
-        trained: Those that the first optimizer was built with.
-        optimizers: The network's; further ones only give their count of steps.
-        inputs: Names of the input's columns, where they may change from slot to slot.
-        fields: What the network reads, by name and meaning, where it may not change.
+        variables: All of the network's variables.
+        trained: The variables that the first optimizer was built with.
+        optimizers: The network's optimizers; of all but the first only the step count is kept.
+        inputs: Names of the input's columns, if they may change from slot to slot.
+        fields: Names and meanings of the fields that the network reads, if these may not change.
     """
     arrays = {f"variable/{i}": v.numpy() for i, v in enumerate(variables)}
     for i in range(len(trained)):
@@ -116,18 +116,18 @@ def load_network(
     inputs: Sequence[str] = (),
     fields: Sequence[str] = (),
 ) -> None:
-    """Gives a network what `save_network` wrote.
+    """Assigns to a network what `save_network` wrote.
 
-    Where the inputs' names differ, the rows of the first kernel go by name: a new input starts
-    at zero, so that at first it changes no prediction.
+    If the names of the inputs differ, the rows of the first kernel are matched by name. The row of
+    a new input is zero, so that at first it changes no prediction.
 
     Raises:
         SpecError: The network has another shape, other fields or other optimizers.
         Damaged: The file is missing, cut off or changed.
     """
     arrays = read_arrays(path)
-    # What is served has no optimizer. Equal shapes would let one optimizer's state, or a field's
-    # rows of a kernel, pass for another's.
+    # Checked by name, because the state of another optimizer, or the kernel rows of another field,
+    # may have the same shape. A served network has no optimizer.
     fixed, now = [str(name) for name in arrays["fixed"]], _fixed(optimizers, fields)
     if optimizers and fixed != now:
         raise SpecError(
@@ -147,8 +147,8 @@ def load_network(
     for i, variable in enumerate(trained):
         for j, moment in enumerate(row_moments(optimizers[0], i)):
             pairs.append((variable, moment, arrays.get(f"moment/{i}/{j}")))
-    for of, variable, value in pairs:
-        value = None if value is None else fitted(of, value)
+    for owner, variable, value in pairs:
+        value = None if value is None else fitted(owner, value)
         if value is None or value.shape != tuple(variable.shape):
             held = "missing" if value is None else list(value.shape)
             raise SpecError(
@@ -162,7 +162,7 @@ def load_network(
 
 
 def scene_folder(folder: str, scene: str) -> str:
-    """Where a scene's components and networks lie in a slot's folder."""
+    """The folder of a scene's components and networks in a slot's folder."""
     return os.path.join(folder, "scenes", file_name(scene))
 
 
@@ -172,12 +172,12 @@ def component_path(folder: str, scene: str, owner: str, unit: Sequence[str]) -> 
 
 
 def update_folder(folder: str, scene: str, unit: Sequence[str]) -> str:
-    """Where the embedding update of a unit leaves its components and its network."""
+    """The folder of the components and the network of a unit's embedding update."""
     return os.path.join(scene_folder(folder, scene), f"update-{'-'.join(map(_part, unit))}")
 
 
 def target_folder(folder: str, scene: str, task: str) -> str:
-    """Where the fine-tuning of a task leaves its network."""
+    """The folder of a task's fine-tuned network."""
     return os.path.join(scene_folder(folder, scene), f"fine_tune-{file_name(task)}")
 
 
@@ -240,8 +240,8 @@ def _fixed(optimizers, fields: Iterable[str]) -> list[str]:
 
 def _by_name(value: np.ndarray, former: Sequence[str], inputs: Sequence[str]) -> np.ndarray:
     rows = {name: i for i, name in enumerate(former)}
-    found = np.zeros((len(inputs), *value.shape[1:]), value.dtype)
+    by_name = np.zeros((len(inputs), *value.shape[1:]), value.dtype)
     for i, name in enumerate(inputs):
         if name in rows:
-            found[i] = value[rows[name]]
-    return found
+            by_name[i] = value[rows[name]]
+    return by_name

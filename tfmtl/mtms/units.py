@@ -1,4 +1,4 @@
-"""Rows of one scene as a problem of its own, and the ids that its tables hold."""
+"""Rows of one scene as a separate problem, and the ids that its tables hold."""
 
 import dataclasses
 import hashlib
@@ -15,18 +15,18 @@ from tfmtl.errors import DataError, SpecError
 from tfmtl.features.rows import READ_ROWS, Rows, numpy_batches
 
 Keys = dict[str, np.ndarray]
-"""Sorted ids that have a row in a table, int32 `[rows]` by feature; unknown and missing first."""
+"""Per feature the sorted ids that have a table row, int32 `[rows]`; unknown and missing first."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SceneRows:
-    """`N` rows of one scene, packed as the whole problem packs them.
+    """`N` rows of one scene, packed by the layout of the whole problem.
 
     Attributes:
         ids: int32 `[N, ids of all sides]`.
         numbers: float32 `[N, numbers of all sides]`.
         labels: float32 `[N, tasks]`.
-        weights: float32 `[N, tasks]`; 0 where a task is not observed.
+        weights: float32 `[N, tasks]`; 0 if a task is not observed.
     """
 
     ids: np.ndarray
@@ -38,11 +38,11 @@ class SceneRows:
         return len(self.labels)
 
     def take(self, rows: np.ndarray) -> "SceneRows":
-        """Some of the rows, by mask or index."""
+        """Returns some of the rows, by mask or index."""
         return SceneRows(self.ids[rows], self.numbers[rows], self.labels[rows], self.weights[rows])
 
     def save(self, path: str) -> None:
-        """Writes the rows to a file of NumPy's."""
+        """Writes the rows to an `.npz` file."""
         np.savez(path, **dataclasses.asdict(self))
 
     @classmethod
@@ -73,16 +73,16 @@ def scene_ids(problem: ProblemSpec, scenes: Sequence[str]) -> list[int]:
 
 
 def scene_column(problem: ProblemSpec) -> int:
-    """Where the scene's id lies among the ids of all sides."""
-    own = scene_feature(problem).name
-    return next(s.start for s in layout_of(problem).ids if s.feature.name == own)
+    """The column of the scene's id among the ids of all sides."""
+    name = scene_feature(problem).name
+    return next(s.start for s in layout_of(problem).ids if s.feature.name == name)
 
 
 def by_scene(problem: ProblemSpec, scenes: Sequence[str], rows: Rows) -> dict[str, SceneRows]:
-    """The rows of each scene; those of no scene named are left out.
+    """The rows of each scene; rows of other scenes are left out.
 
     Raises:
-        DataError: No row is of any of the scenes.
+        DataError: No row belongs to one of the scenes.
     """
     layout, column = layout_of(problem), scene_column(problem)
     ids = scene_ids(problem, scenes)
@@ -96,13 +96,13 @@ def by_scene(problem: ProblemSpec, scenes: Sequence[str], rows: Rows) -> dict[st
         )
         for scene, number in zip(scenes, ids, strict=True):
             parts[scene].append(batch.take(batch.ids[:, column] == number))
-    found = {scene: _joined(part) for scene, part in parts.items() if part}
-    if not any(len(r) for r in found.values()):
+    rows_by_scene = {scene: _joined(part) for scene, part in parts.items() if part}
+    if not any(len(r) for r in rows_by_scene.values()):
         raise DataError(
             f"no row is of a scene that mtms names; scenes are {list(scenes)}. Is "
             f"{problem.scene!r} the column that holds them?"
         )
-    return found
+    return rows_by_scene
 
 
 def side_by_side(packed: Mapping[str, np.ndarray], what: str, layout: Layout, dtype) -> np.ndarray:
@@ -115,11 +115,11 @@ def side_by_side(packed: Mapping[str, np.ndarray], what: str, layout: Layout, dt
 
 
 def part_of(problem: ProblemSpec, features: Sequence[Feature], tasks: Sequence[str]) -> ProblemSpec:
-    """Some features and tasks as a problem of their own, for rows that are packed already.
+    """A problem of some features and tasks, for rows that are already packed.
 
-    What a task alone is observed on is in the rows' weights by now.
+    The rows' weights already say on which rows a task is observed.
     """
-    # A problem serves something; what is served of this one is the whole problem's business.
+    # A problem must serve a task. Which tasks are really served, the whole problem says.
     chosen = [dataclasses.replace(problem.task(name), served=True) for name in tasks]
     if len(chosen) == 1:
         chosen = [alone(chosen[0])]
@@ -136,21 +136,21 @@ def part_of(problem: ProblemSpec, features: Sequence[Feature], tasks: Sequence[s
 
 
 def alone(task: Task) -> Task:
-    """A task without the labels of others."""
+    """The task without its reference to the labels of other tasks."""
     return dataclasses.replace(task, observed_if=None, labelled_if=None)
 
 
 def pack(
     problem: ProblemSpec, part: ProblemSpec, rows: SceneRows, keys: Keys
 ) -> dict[str, np.ndarray]:
-    """Rows as the part's packed tensors, with each id's place in its feature's keys."""
+    """Rows as packed tensors of the part; ids become positions in the keys of their feature."""
     layout = layout_of(part)
     id_columns, number_columns = columns_of(problem, part)
     ids, numbers = rows.ids[:, id_columns], rows.numbers[:, number_columns]
     local = np.empty_like(ids)
     for slots in layout.ids:
-        own = slice(slots.start, slots.start + slots.width)
-        local[:, own] = places(keys[slots.feature.name], ids[:, own])
+        columns = slice(slots.start, slots.start + slots.width)
+        local[:, columns] = places(keys[slots.feature.name], ids[:, columns])
     tasks = [problem.task_names.index(name) for name in part.task_names]
     labels = {LABELS: rows.labels[:, tasks], WEIGHTS: rows.weights[:, tasks]}
     return {**labels, **sides(layout, local, numbers)}
@@ -172,17 +172,17 @@ def sides(layout: Layout, ids: np.ndarray, numbers: np.ndarray) -> dict[str, np.
 
 
 def columns_of(problem: ProblemSpec, part: ProblemSpec) -> tuple[list[int], list[int]]:
-    """Where the part's ids and numbers lie among the whole problem's."""
-    whole, own = layout_of(problem), layout_of(part)
+    """The columns of the part's ids and numbers among those of the whole problem."""
+    whole, of_part = layout_of(problem), layout_of(part)
     starts = {s.feature.name: s.start for s in whole.ids}
-    ids = [starts[s.feature.name] + i for s in own.ids for i in range(s.width)]
+    ids = [starts[s.feature.name] + i for s in of_part.ids for i in range(s.width)]
     number_starts = {s.feature.name: s.start for s in whole.numbers}
-    numbers = [0] * own.number_width
-    for s in own.numbers:
+    numbers = [0] * of_part.number_width
+    for s in of_part.numbers:
         for i in range(s.width):
             numbers[s.start + i] = number_starts[s.feature.name] + i
-    for s in own.ids:
-        start = own.weights.get(s.feature.name)
+    for s in of_part.ids:
+        start = of_part.weights.get(s.feature.name)
         if start is not None:
             for i in range(s.width):
                 numbers[start + i] = whole.weights[s.feature.name] + i
@@ -190,42 +190,45 @@ def columns_of(problem: ProblemSpec, part: ProblemSpec) -> tuple[list[int], list
 
 
 def digest(problem: ProblemSpec, part: ProblemSpec, rows: SceneRows) -> str:
-    """A hash of what a part reads of the rows; further features and tasks do not change it."""
+    """A hash of the columns that a part reads; other features and tasks do not change it."""
     ids, numbers = columns_of(problem, part)
     tasks = [problem.task_names.index(name) for name in part.task_names]
-    found = hashlib.blake2b(digest_size=16)
+    total = hashlib.blake2b(digest_size=16)
     for array, columns in (
         (rows.ids, ids),
         (rows.numbers, numbers),
         (rows.labels, tasks),
         (rows.weights, tasks),
     ):
-        found.update(array[:, columns].tobytes())
-    return found.hexdigest()
+        total.update(array[:, columns].tobytes())
+    return total.hexdigest()
 
 
 def keys_of(problem: ProblemSpec, part: ProblemSpec, rows: SceneRows, min_count: int = 1) -> Keys:
-    """Ids that occur in rows, by feature; those with fewer than `min_count` are left out."""
+    """Ids that occur in at least `min_count` places of the rows, by feature."""
     columns, _ = columns_of(problem, part)
     keys = {}
     for slots in layout_of(part).ids:
-        own = columns[slots.start : slots.start + slots.width]
-        found, counts = np.unique(rows.ids[:, own], return_counts=True)
-        found = found[(found >= FIRST) & (counts >= min_count)]
-        keys[slots.feature.name] = joined_keys(found.astype(np.int32))
+        of_feature = columns[slots.start : slots.start + slots.width]
+        ids, counts = np.unique(rows.ids[:, of_feature], return_counts=True)
+        frequent = ids[(ids >= FIRST) & (counts >= min_count)]
+        keys[slots.feature.name] = joined_keys(frequent.astype(np.int32))
     return keys
 
 
 def joined_keys(*parts: np.ndarray) -> np.ndarray:
-    """Sorted ids of all parts, with those that every table has."""
+    """Sorted ids of all parts, with `unknown` and `missing`, which every table has."""
     return np.unique(np.concatenate([np.asarray([UNKNOWN, MISSING], np.int32), *parts]))
 
 
 def places(keys: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Each id's place among the keys, int32; that of `unknown` for others. Padding stays."""
-    found = np.minimum(np.searchsorted(keys, ids), len(keys) - 1)
-    known = keys[found] == ids
-    return np.where(ids < 0, ids, np.where(known, found, UNKNOWN)).astype(np.int32)
+    """Position of each id in the keys, int32; an id without one becomes `unknown`.
+
+    Padding (ids below 0) stays as it is.
+    """
+    nearest = np.minimum(np.searchsorted(keys, ids), len(keys) - 1)
+    known = keys[nearest] == ids
+    return np.where(ids < 0, ids, np.where(known, nearest, UNKNOWN)).astype(np.int32)
 
 
 def _joined(parts: Sequence[SceneRows]) -> SceneRows:
@@ -234,8 +237,8 @@ def _joined(parts: Sequence[SceneRows]) -> SceneRows:
 
 
 def _encoded(feature: Feature) -> Feature:
-    # Its task may be no task of the part; in packed rows it is one number all the same. Another
-    # feature may read its column as text, so that it names one of its own.
+    # In packed rows a target encoding is one number, also if its task is not in the part. Its
+    # column gets a new name, because another feature may read the original one as text.
     if isinstance(feature, TargetEncoding):
         return numerical(feature.name, column=f"encoded {feature.name}", side=feature.side)
     return feature

@@ -1,5 +1,5 @@
-"""What leaves the house: SavedModels with their signatures, and what is made with them.
+"""Serving: SavedModels with their signatures, the vectors of a catalogue, the cost of a request.
 
-In go a trained model and its preprocessor; out come a SavedModel for TensorFlow Serving, vectors of
-a catalogue's ads, and the cost of a request. Nothing here trains.
+The input is a trained model with its preprocessor. The output is a SavedModel for TensorFlow
+Serving, vectors of a catalogue's ads, and the cost of a request. Nothing here trains.
 """

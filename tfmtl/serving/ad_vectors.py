@@ -1,4 +1,4 @@
-"""The vectors of a catalogue's ads, made once: `python -m tfmtl.serving.catalogue`."""
+"""The vectors of a catalogue's ads, computed once: `python -m tfmtl.serving.catalogue`."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,8 @@ from tfmtl.data.types import ABSENT, Unparsable, arrow_schema, typed
 from tfmtl.declare.features import Column
 from tfmtl.errors import DataError, did_you_mean
 
-Ads: TypeAlias = str | os.PathLike | pa.Table | pd.DataFrame
+Ads: TypeAlias = str | os.PathLike[str] | pa.Table | pd.DataFrame
+IntArray: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 BATCH_ROWS = 8192
 
 
@@ -29,22 +30,23 @@ def ad_vectors(
     batch_rows: int = BATCH_ROWS,
     progress: bool = False,
 ) -> pa.Table:
-    """The vectors of a catalogue in memory; `write_ad_vectors` needs memory for a batch alone.
+    """Returns the vectors of a catalogue; `write_ad_vectors` needs memory for one batch only.
 
     Args:
-        model: Folder of a SavedModel that has a signature `ad_tower`, or one already loaded.
+        model: Folder of a SavedModel that has a signature `ad_tower`, or a loaded one.
         ads: A CSV, TSV or Parquet file, a folder or a pattern of them, an Arrow table or a
-            pandas frame, with the columns that `ad_tower` asks for and no ad twice.
+            pandas frame. It has the columns that `ad_tower` takes, and no ad twice.
         id_column: Column with the ad's id.
-        batch_rows: Ads that go through the tower at once.
-        progress: Whether a bar shows how far it is.
+        batch_rows: Number of ads per call of the tower.
+        progress: Whether to show a progress bar.
 
     Returns:
-        The id, as the model reads it (as text where it does not), and `vector`, a fixed-size
-        list of float32, in the order of the ads.
+        A table with the id and `vector`, a fixed-size list of float32, in the order of the ads.
+        The id has the type with which the model reads it, or is text if it does not.
 
     Raises:
-        DataError: The model has no towers, a column is missing, or an id is missing or double.
+        DataError: The model has no towers, a column is missing, or an id is missing or occurs
+            twice.
     """
     return pa.Table.from_batches(_Catalogue(model, ads, id_column).batches(batch_rows, progress))
 
@@ -58,21 +60,21 @@ def write_ad_vectors(
     batch_rows: int = BATCH_ROWS,
     progress: bool = False,
 ) -> int:
-    """Writes what `ad_vectors` returns as a Parquet file, and returns how many there are.
+    """Writes the table of `ad_vectors` as a Parquet file, and returns the number of ads.
 
-    The file appears when it is whole. Memory holds a batch, and eight bytes an ad by which
-    double ids are found.
+    The file appears when it is complete. In memory are one batch, and eight bytes per ad to find
+    ids that occur twice.
 
     Args:
         model: See `ad_vectors`.
         ads: See `ad_vectors`.
-        out: File to write; it must not be there.
+        out: File to write; it must not exist.
         id_column: See `ad_vectors`.
         batch_rows: See `ad_vectors`; also the rows of a row group.
         progress: See `ad_vectors`.
 
     Raises:
-        DataError: As `ad_vectors`, or the file is there already.
+        DataError: As `ad_vectors`, or the file exists.
     """
     if os.path.exists(out):
         raise DataError(f"{out!r} is there already; remove it, or write to another file.")
@@ -90,26 +92,26 @@ def write_ad_vectors(
 
 
 class _Catalogue:
-    """Ads whose ids and columns were found right, and the tower that they go through."""
+    """Ads whose ids and columns have been checked, and the tower that makes their vectors."""
 
-    def __init__(self, model, ads, id_column):
+    def __init__(self, model: Any, ads: Ads, id_column: str) -> None:
         self.signature = _ad_tower(model)
         self.columns = _columns(self.signature)
         self.id_column, self.ads = id_column, ads
-        own = self.columns.get(id_column, Column(name=id_column, dtype="string"))
-        if own.max_values:
-            raise DataError(f"the id {id_column!r} is a column of lists; name one id an ad.")
-        # Opened first: missing columns are to be known before the ids are read.
-        self.rows = _open(ads, {**self.columns, id_column: own})
-        self.count = _check_ids(ads, own)
+        ids = self.columns.get(id_column, Column(name=id_column, dtype="string"))
+        if ids.max_values:
+            raise DataError(f"the id {id_column!r} is a column of lists; an ad has one id.")
+        # Opened first, so that a missing column is reported before the ids are read.
+        self.rows = _open(ads, {**self.columns, id_column: ids})
+        self.count = _check_ids(ads, ids)
         width = self.signature.structured_outputs["vector"].shape[1]
         self.schema = pa.schema(
-            [(id_column, arrow_schema({id_column: own})[0].type)]
+            [(id_column, arrow_schema({id_column: ids})[0].type)]
             + [("vector", pa.list_(pa.float32(), width))]
         )
 
     def batches(self, batch_rows: int, progress: bool) -> Iterator[pa.RecordBatch]:
-        """Yields ids and vectors."""
+        """Yields batches of ids and vectors."""
         bar = tqdm(total=self.count, unit=" ads", unit_scale=True, disable=not progress)
         with bar:
             for batch in self.rows:
@@ -120,16 +122,16 @@ class _Catalogue:
 
     def _vectors(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         named = {n: _tensor(batch.column(n), column) for n, column in self.columns.items()}
-        found = self.signature(**named)["vector"].numpy()
-        vectors = pa.FixedSizeListArray.from_arrays(pa.array(found.ravel()), found.shape[1])
+        values = self.signature(**named)["vector"].numpy()
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
         return pa.RecordBatch.from_arrays(
             [batch.column(self.id_column), vectors], schema=self.schema
         )
 
 
-def _ad_tower(model):
+def _ad_tower(model: Any) -> Any:
     if isinstance(model, (str, os.PathLike)):
-        # Imported here: `--help` should not wait for TensorFlow.
+        # Imported here, so that `--help` does not wait for TensorFlow.
         import tensorflow as tf
 
         path = os.fspath(model)
@@ -147,7 +149,7 @@ def _ad_tower(model):
     return signatures["ad_tower"]
 
 
-def _columns(signature) -> dict[str, Column]:
+def _columns(signature: Any) -> dict[str, Column]:
     # Imported here for the same reason.
     from tfmtl.serving.signature_names import named_inputs
 
@@ -185,7 +187,7 @@ def _typed_batches(table: pa.Table, columns: Mapping[str, Column]) -> Iterator[p
 
 
 def _check_ids(ads: Ads, column: Column) -> int:
-    """How many ads there are; refuses missing and double ids."""
+    """Returns the number of ads; refuses ids that are missing or occur twice."""
     hashes = [np.empty(0, np.uint64)]
     rows = 0
     for batch in _open(ads, {column.name: column}):
@@ -206,8 +208,8 @@ def _check_ids(ads: Ads, column: Column) -> int:
     return rows
 
 
-def _refuse_double(ads: Ads, column: Column, suspects: np.ndarray) -> None:
-    # Two ids may share a hash, so the suspects are looked at once more.
+def _refuse_double(ads: Ads, column: Column, suspects: IntArray) -> None:
+    # Two ids may have the same hash, so the ids of equal hashes are compared themselves.
     seen: dict[Any, int] = {}
     doubles: list[tuple[Any, int, int]] = []
     start = 0
@@ -228,7 +230,7 @@ def _refuse_double(ads: Ads, column: Column, suspects: np.ndarray) -> None:
         )
 
 
-def _tensor(values: pa.Array, column: Column):
+def _tensor(values: pa.Array, column: Column) -> Any:
     import tensorflow as tf
 
     absent = ABSENT[column.dtype]

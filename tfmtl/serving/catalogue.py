@@ -10,16 +10,16 @@ from tfmtl.serving.ad_vectors import BATCH_ROWS, write_ad_vectors
 from tfmtl.text import LINE_BREAK, printable
 
 HELP = """\
-Makes the vectors of a catalogue's ads with the ad tower of an exported model, so that a request
-needs the user's vector alone: `rank` takes both, and is as fast as a few small layers are.
+Computes the vectors of a catalogue's ads with the ad tower of an exported model. A request then
+computes the user's vector only: `rank` takes both vectors and is as fast as a few small layers.
 
-Vectors hold for the one model that made them. Make them anew for a new model, and for an ad whose
-columns changed.
+Vectors are valid for the model that made them. Compute them again for a new model, and for an ad
+whose columns changed.
 """
 
 EXAMPLE = """\
 ADS is CSV, TSV or Parquet, or a folder of such files, with the ad's id and the columns that the
-model's `ad_tower` asks for. The output has the id and `vector`, in the order of ADS.
+model's `ad_tower` takes. The output has the id and `vector`, in the order of ADS.
 
 example:
   python -m tfmtl.serving.catalogue serving/ads/1 ads.parquet --out vectors.parquet
@@ -34,12 +34,12 @@ then for a request, of one user and n retrieved ads:
   found = signatures["rank"](
       user=user,                                            # [1, width]
       ads=tf.constant(catalogue[ad_ids].to_list()),         # [n, width], float32
-      bid=tf.constant(bids),                                # [n], float32, value an action
+      bid=tf.constant(bids),                                # [n], float32, value per action
       objective=tf.constant(objectives),                    # [n], text, as in TotalValue(actions=)
       rate=tf.constant(conversion_rates),                   # [n], float32; NaN where not needed
   )
   found["total_value"], found["ctr"]                        # [n] each
-A model exported without a TotalValue ranks by user= and ads= alone, and gives its predictions.
+Without a TotalValue, `rank` takes user= and ads= only, and returns the predictions.
 """
 
 
@@ -71,11 +71,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("model", metavar="MODEL", help="folder of the exported model")
-    add("ads", metavar="ADS", help="the catalogue, one row an ad")
-    add("--out", metavar="FILE", required=True, help="Parquet file to write; must not be there")
+    add("ads", metavar="ADS", help="the catalogue, one row per ad")
+    add("--out", metavar="FILE", required=True, help="Parquet file to write; must not exist")
     add("--id", metavar="COLUMN", default="ad_id", help="the ad's id (%(default)s)")
     add(
-        "--batch", metavar="N", type=_positive, default=BATCH_ROWS, help="ads at once (%(default)s)"
+        "--batch",
+        metavar="N",
+        type=_positive,
+        default=BATCH_ROWS,
+        help="ads a batch (%(default)s)",
     )
     return parser
 

@@ -1,17 +1,17 @@
-"""What a request costs, in multiply-adds: the currency in which models of a stage are compared.
+"""The cost of a request in multiply-adds, by which the models of a stage are compared.
 
-Counted is what the exported graphs compute, by the shapes of the layers' inputs and outputs:
+The operations of the exported graphs are counted, by the shapes of their inputs and outputs:
 
 - matrix products of a row with weights: dense layers, experts, gates, towers, logits, the joint
   layer of the numbers, projections of tables of another width;
-- products between parts of a row: a gate's mixing of experts (experts · width), attention, the
-  dot products of DLRM, of which only the `F(F − 1)/2` pairs above the diagonal count, `D` each;
-- elementwise products: `h_u ⊙ h_a`, a number's field `x·w`, weights of a list's values, batch
-  normalisation's scale, a regression's unit (1).
+- products between parts of a row: a gate that mixes experts (experts · width), attention, the dot
+  products of DLRM, of which only the `F(F − 1)/2` pairs above the diagonal count, `D` each;
+- elementwise products: `h_u ⊙ h_a`, the field `x·w` of a number, weights of a list's values, the
+  scale of batch normalisation, the unit of a regression (1).
 
-Look-ups, additions, activations, divisions and the total value's handful of operations cost 0,
-and so does what only unserved tasks need: a teacher's head is not in the graph. (A part that a
-backbone computes for all its tasks in one product, such as the gates of MMoE, counts whole.)
+Look-ups, additions, activations, divisions and the few operations of the total value cost 0. So
+does what only unserved tasks need: a teacher's head is not in the graph. (A part that a backbone
+computes for all its tasks in one product, such as the gates of MMoE, counts in full.)
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from tfmtl.features.rows import packed_spec
 from tfmtl.model.multitask import MultiTaskModel
 from tfmtl.serving.towers import join_vectors, tower_vector, traced
 
-# Matrix products, and what says that the first factor is transposed.
+# Matrix products, and the attribute that says that the first factor is transposed.
 PRODUCTS = {"MatMul": "transpose_a", "BatchMatMulV2": "adj_x", "BatchMatMulV3": "adj_x"}
 OPAQUE = {"PartitionedCall", "StatefulPartitionedCall", "If", "StatelessIf", "While"}
 OPAQUE |= {"StatelessWhile", "BatchMatMul", "XlaLaunch"}
@@ -38,9 +38,9 @@ class Cost:
     """Multiply-adds of a model, by how often a request needs them.
 
     Args:
-        user: Once a request.
-        ad: Once an ad, unless its vector is cached.
-        pair: Once an ad, always.
+        user: Once per request.
+        ad: Once per ad, unless its vector is cached.
+        pair: Once per ad, always.
     """
 
     user: int = 0
@@ -49,7 +49,7 @@ class Cost:
 
 
 def cost_of(model: MultiTaskModel) -> Cost:
-    """Counts a model's multiply-adds; without towers, all of them are of the pair.
+    """Counts a model's multiply-adds; without towers, all of them count as `pair`.
 
     Args:
         model: Any model, trained or not.
@@ -67,20 +67,20 @@ def cost_of(model: MultiTaskModel) -> Cost:
     )
     join = functools.partial(join_vectors, model)
     one, two = _count(join, one_vector, one_vector), _count(join, one_vector, two_vectors)
-    # What a second ad adds is the pair's; the rest is done to the user's vector alone.
+    # A second ad adds the cost of a pair; the rest is computed once, on the user's vector.
     return Cost(user=user + 2 * one - two, ad=ad, pair=two - one)
 
 
 def request_macs(costs: Sequence[Cost], *, ads: int, cached: float = 0.0) -> float:
     """Multiply-adds of one request: `Σ C_user + N·((1 − cached)·C_ad + C_pair)`, over models.
 
-    Separate models each make a vector of the user and of every ad; that is what one model for
-    several tasks saves.
+    Separate models each compute a vector of the user and of every ad; one model for several tasks
+    saves that.
 
     Args:
-        costs: Of every model that the request is scored by.
-        ads: How many ads the request has, `N`.
-        cached: Share of ads whose vectors are at hand.
+        costs: The cost of every model that scores the request.
+        ads: Number of ads of the request, `N`.
+        cached: Share of ads whose vectors are cached.
 
     Raises:
         ValueError: The number or the share is out of range.
@@ -105,8 +105,8 @@ def _one_row(model: MultiTaskModel) -> dict[str, tf.Tensor]:
     }
 
 
-def _count(function: Callable, *specs: Any) -> int:
-    """Multiply-adds of a function of rows, whose number the `specs` fix."""
+def _count(function: Callable[..., Any], *specs: Any) -> int:
+    """Multiply-adds of a function of rows; `specs` give the number of rows."""
     graph = traced(function, *specs).graph
     rows = graph.inputs[: len(tf.nest.flatten(specs))]
     of_rows = _all_from([op for tensor in rows for op in tensor.consumers()], _readers)
@@ -114,15 +114,17 @@ def _count(function: Callable, *specs: Any) -> int:
     return sum(_macs(op) for op in of_rows & needed)
 
 
-def _all_from(first: Sequence[tf.Operation], following: Callable) -> set[tf.Operation]:
-    found: set[tf.Operation] = set()
+def _all_from(
+    first: Sequence[tf.Operation], following: Callable[[tf.Operation], list[tf.Operation]]
+) -> set[tf.Operation]:
+    reached: set[tf.Operation] = set()
     waiting = list(first)
     while waiting:
         op = waiting.pop()
-        if op not in found:
-            found.add(op)
+        if op not in reached:
+            reached.add(op)
             waiting += following(op)
-    return found
+    return reached
 
 
 def _readers(op: tf.Operation) -> list[tf.Operation]:
@@ -147,7 +149,7 @@ def _macs(op: tf.Operation) -> int:
         transposed = op.get_attr(PRODUCTS[op.type])
         inner = _shape(left)[-2 if transposed else -1]
         if left is right:
-            # A Gram matrix, of which the pairs above the diagonal are read.
+            # A Gram matrix, of which only the pairs above the diagonal are read.
             *batch, rows, columns = _shape(op.outputs[0])
             return math.prod(batch) * rows * (columns - 1) // 2 * inner
         return _size(op.outputs[0]) * inner
@@ -167,4 +169,5 @@ def _shape(tensor: tf.Tensor) -> list[int]:
     shape = tensor.shape
     if not shape.is_fully_defined():
         raise ValueError(f"{tensor.name} has shape {shape}, which does not follow from one row's.")
-    return shape.as_list()
+    sizes: list[int] = shape.as_list()
+    return sizes

@@ -1,19 +1,20 @@
-"""From a trained model to a SavedModel: raw features in, predictions out.
+"""Exports a trained model as a SavedModel that maps raw features to predictions.
 
 Signatures:
 
 - `serving_default`: serialised tf.Examples `[batch]` to `{task: [batch]}`.
-- `predict`: raw columns by name, `[batch]` or `[batch, n]` for lists, to the same.
-- `transform_features`: serialised tf.Examples to the packed tensors the model reads.
-- `user_tower`, `ad_tower`, `rank`: of a backbone of towers; see `tfmtl.serving.towers`.
+- `predict`: raw columns by name, `[batch]` or `[batch, n]` for lists, to `{task: [batch]}`.
+- `transform_features`: serialised tf.Examples to the packed tensors that the model reads.
+- `user_tower`, `ad_tower`, `rank`: for a backbone of towers; see `tfmtl.serving.towers`.
 
-The transform graph is inside; labels, towers of training-only tasks, balancer and optimizers
-are not.
+The transform graph is included. Labels, towers of tasks that are only trained, balancer and
+optimizers are not.
 """
 
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -36,30 +37,30 @@ class ServingModel(tf.Module):
     Args:
         model: A trained model.
         transform: Dense raw columns to packed tensors: a fitted `Preprocessor`, or the
-            pipeline's Transform. What it holds (tables, assets) must be tracked by it.
-        value: How `rank` makes one value of predictions, for a backbone of towers.
+            pipeline's Transform. It must track what it holds (tables, assets).
+        value: How `rank` combines predictions into one value, for a backbone of towers.
 
     Raises:
-        SpecError: The value is made of what the model does not serve.
+        SpecError: The value needs a task that the model does not serve.
     """
 
     def __init__(
         self, model: MultiTaskModel, transform: Transform, value: TotalValue | None = None
-    ):
+    ) -> None:
         super().__init__(name="ranker")
         self.columns = model.problem.feature_columns()
         self.transform = transform
         self._apply = model.predict_served
-        # Parts, not the model: its optimizers, its balancer and the heads of tasks that are not
-        # served would be saved along.
+        # The parts instead of the model, with which its optimizers, its balancer and the heads of
+        # tasks that are not served would be saved.
         self.parts = model.served_parts()
-        # Made when asked for: an attribute would be saved with the model, signature or not.
+        # A partial, not the functions: as attributes they would be saved in any case.
         self.names = argument_names(self.columns)
         self._of_towers = functools.partial(
             tower_signatures, model, transform, value, names=self.names
         )
 
-    def signatures(self) -> dict[str, Callable]:
+    def signatures(self) -> dict[str, Any]:
         """The concrete functions to save, by signature name."""
         examples = tf.TensorSpec([None], tf.string, "examples")
         return {
@@ -69,21 +70,21 @@ class ServingModel(tf.Module):
             **self._of_towers(),
         }
 
-    def _from_examples(self, examples):
+    def _from_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
         return self._predict(self._parse(examples))
 
-    def _from_columns(self, columns):
+    def _from_columns(self, columns: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         return self._predict(dense_columns(self.columns, columns))
 
-    def _packed_examples(self, examples):
+    def _packed_examples(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
         packed = self.transform(self._parse(examples))
         return {name: value for name, value in packed.items() if name != GROUP}
 
-    def _parse(self, examples):
+    def _parse(self, examples: tf.Tensor) -> Mapping[str, tf.Tensor]:
         parsed = tf.io.parse_example(examples, example_spec(self.columns))
         return dense_columns(self.columns, parsed)
 
-    def _predict(self, columns):
+    def _predict(self, columns: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         predictions = self._apply(self.transform(columns))
         return {task: tf.identity(value, name=task) for task, value in predictions.items()}
 
@@ -103,14 +104,14 @@ def export(
         model: A trained model.
         transform: See `ServingModel`.
         path: Folder to write.
-        value: How `rank` makes one value of predictions, for a backbone of towers; read for no
-            other.
+        value: How `rank` combines predictions into one value, for a backbone of towers; not used
+            for other backbones.
         warmup: Serialised tf.Examples that TensorFlow Serving runs before the first request,
-            so that it is not the slow one; by default rows whose every value is missing.
-        extra: Texts to keep in `assets.extra/`, by file name.
+            so that this one is not slow; by default rows in which every value is missing.
+        extra: Texts to write to `assets.extra/`, by file name.
 
     Raises:
-        SpecError: The value is made of what the model does not serve.
+        SpecError: The value needs a task that the model does not serve.
     """
     serving = ServingModel(model, transform, value)
     tf.saved_model.save(serving, path, signatures=serving.signatures())
@@ -125,7 +126,7 @@ def export(
     return path
 
 
-def to_examples(problem: ProblemSpec, columns: Mapping[str, Sequence]) -> list[bytes]:
+def to_examples(problem: ProblemSpec, columns: Mapping[str, Sequence[Any]]) -> list[bytes]:
     """Serialises raw feature columns as the tf.Examples that `serving_default` reads.
 
     Args:
@@ -153,7 +154,7 @@ def to_examples(problem: ProblemSpec, columns: Mapping[str, Sequence]) -> list[b
     return [example.SerializeToString() for example in examples]
 
 
-def _put(feature, dtype, values):
+def _put(feature: Any, dtype: str, values: Sequence[Any]) -> None:
     if dtype == "string":
         feature.bytes_list.value.extend(value.encode() for value in values)
     elif dtype == "int64":
@@ -162,8 +163,8 @@ def _put(feature, dtype, values):
         feature.float_list.value.extend(values)
 
 
-def _write_warmup(folder, examples):
-    # Imported here: only whoever exports for TensorFlow Serving needs its protos.
+def _write_warmup(folder: str, examples: Sequence[bytes]) -> None:
+    # Imported here, because only an export for TensorFlow Serving needs its protos.
     from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
     request = predict_pb2.PredictRequest()

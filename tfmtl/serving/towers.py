@@ -1,12 +1,12 @@
-"""Serving a model of two towers apart: vectors once, and a ranking from vectors.
+"""Serving the two towers of a model apart: vectors computed once, and a ranking from vectors.
 
-Signatures, beside those of `tfmtl.serving.export`:
+Signatures, in addition to those of `tfmtl.serving.export`:
 
-- `user_tower`: raw user and context columns by name to `vector` `[n, width]`, once a request.
-- `ad_tower`: raw ad columns by name to `vector` `[n, width]`, once a catalogue.
-- `rank`: a request's vector and its ads', bids, objectives and conversion rates to
-  `total_value` `[n]` and every served task's prediction. Without a `TotalValue` it takes the
-  vectors and gives the predictions alone.
+- `user_tower`: raw user and context columns by name to `vector` `[n, width]`, once per request.
+- `ad_tower`: raw ad columns by name to `vector` `[n, width]`, once per catalogue.
+- `rank`: the user's vector, the ads' vectors, bids, objectives and conversion rates to
+  `total_value` `[n]` and the prediction of every served task. Without a `TotalValue` it takes the
+  vectors only and returns the predictions only.
 """
 
 import copy
@@ -34,7 +34,7 @@ def tower_signatures(
     value: TotalValue | None = None,
     *,
     names: Mapping[str, str] | None = None,
-) -> dict[str, Callable]:
+) -> dict[str, Any]:
     """The towers' concrete functions by signature name; none for a model without towers.
 
     Args:
@@ -45,7 +45,7 @@ def tower_signatures(
         names: Argument name by raw column; those of `argument_names` if not given.
 
     Raises:
-        SpecError: The value is made of what the model does not serve.
+        SpecError: The value needs a task that the model does not serve.
     """
     if model.tower_sides is None:
         return {}
@@ -64,33 +64,33 @@ def tower_signatures(
 
 
 def tower_vector(model: MultiTaskModel, tower: str, packed: Packed) -> tf.Tensor:
-    """A tower's vectors `[n, width]` of packed tensors, of which it reads its own sides' alone."""
+    """A tower's vectors `[n, width]` of packed tensors; it reads only the features of its sides."""
     return getattr(model.backbone, tower)(model.embedding[tower](packed), training=False)
 
 
 def join_vectors(model: MultiTaskModel, user: tf.Tensor, ads: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Served tasks' predictions `[n]` of users `[1 or n, width]` and ads `[n, width]`."""
+    """Predictions `[n]` of the served tasks, from users `[1 or n, width]` and ads `[n, width]`."""
     joined = model.backbone.join(user, ads, tasks=model.heads.served_tasks())
     outputs = model.heads(joined, training=False, served_only=True)
     return {task: output["prediction"] for task, output in outputs.items()}
 
 
 def column_specs(columns: Mapping[str, Column]) -> dict[str, tf.TensorSpec]:
-    """What raw columns are as named inputs: `[n]`, or `[n, values]` for lists."""
+    """The specs of raw columns as named inputs: `[n]`, or `[n, values]` for lists."""
     return {
         name: tf.TensorSpec([None, None] if column.max_values else [None], DTYPES[column.dtype])
         for name, column in columns.items()
     }
 
 
-def traced(function: Callable, *specs: tf.TensorSpec, **named: tf.TensorSpec) -> Any:
-    """The concrete function of inputs that `specs` describe."""
-    # Nothing here branches on a tensor, and rewriting Python for it took nine tenths of an export.
+def traced(function: Callable[..., Any], *specs: tf.TensorSpec, **named: tf.TensorSpec) -> Any:
+    """The concrete function for inputs that `specs` describe."""
+    # Without autograph: no function here branches on a tensor, and it took 90 % of an export.
     return tf.function(function, autograph=False).get_concrete_function(*specs, **named)
 
 
 def traced_columns(
-    function: Callable, columns: Mapping[str, Column], names: Mapping[str, str]
+    function: Callable[..., Any], columns: Mapping[str, Column], names: Mapping[str, str]
 ) -> Any:
     """The concrete function of raw columns, under argument names that TensorFlow keeps.
 
@@ -108,14 +108,20 @@ def traced_columns(
     return traced(of_arguments, **named)
 
 
-def _tower(model, transform, tower, sides, names):
+def _tower(
+    model: MultiTaskModel,
+    transform: Any,
+    tower: str,
+    sides: Sequence[str],
+    names: Mapping[str, str],
+) -> Any:
     problem = _of_sides(model.problem, sides)
     columns = problem.feature_columns()
-    # Tables and assets stay the one transform's; only what is encoded with them is narrower.
+    # A shallow copy shares tables and assets with the transform, and encodes fewer features.
     narrow = copy.copy(transform)
     narrow.problem = problem
 
-    def vector(raw):
+    def vector(raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         packed = narrow(dense_columns(columns, raw))
         return {"vector": tf.identity(tower_vector(model, tower, packed), name="vector")}
 
@@ -127,37 +133,41 @@ def _of_sides(problem: ProblemSpec, sides: Sequence[str]) -> ProblemSpec:
     return dataclasses.replace(problem, features=features)
 
 
-def _rank(model, value):
+def _rank(model: MultiTaskModel, value: TotalValue | None) -> Any:
     vectors = {
         name: tf.TensorSpec([None, model.backbone.width], tf.float32, name)
         for name in ("user", "ads")
     }
 
-    def predictions(user, ads):
+    def predictions(user: tf.Tensor, ads: tf.Tensor) -> dict[str, tf.Tensor]:
         joined = join_vectors(model, _one_or_each(user, ads), ads)
-        return {task: tf.identity(found, name=task) for task, found in joined.items()}
-
-    def rank(user, ads, bid, objective, rate):
-        found = predictions(user, ads)
-        clicks, converts = _needs(value, objective)
-        pctr = found[value.ctr]
-        cqs = found[value.cqs] if value.cqs else tf.zeros_like(pctr)
-        total = value.combine(pctr, rate, cqs, bid, clicks, converts, xp=tf)
-        return {TOTAL_VALUE: tf.identity(total, name=TOTAL_VALUE), **found}
+        return {task: tf.identity(values, name=task) for task, values in joined.items()}
 
     if value is None:
         return traced(predictions, **vectors)
+    total_value = value
+
+    def rank(
+        user: tf.Tensor, ads: tf.Tensor, bid: tf.Tensor, objective: tf.Tensor, rate: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        by_task = predictions(user, ads)
+        clicks, converts = _needs(total_value, objective)
+        pctr = by_task[total_value.ctr]
+        cqs = by_task[total_value.cqs] if total_value.cqs else tf.zeros_like(pctr)
+        total = total_value.combine(pctr, rate, cqs, bid, clicks, converts, xp=tf)
+        return {TOTAL_VALUE: tf.identity(total, name=TOTAL_VALUE), **by_task}
+
     dtypes = {"bid": tf.float32, "objective": tf.string, "rate": tf.float32}
     auction = {name: tf.TensorSpec([None], dtype, name) for name, dtype in dtypes.items()}
     return traced(rank, **vectors, **auction)
 
 
 def _needs(value: TotalValue, objective: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """`TotalValue.needs`, in a graph."""
+    """`TotalValue.needs` in a graph."""
     of_name = {name: tf.equal(objective, name) for name in value.actions}
     known = _any(of_name.values(), objective)
 
-    def refused():
+    def message() -> list[Any]:
         unknown = tf.boolean_mask(objective, ~known)
         return [
             # Without quotation marks, which TensorFlow would escape.
@@ -169,20 +179,20 @@ def _needs(value: TotalValue, objective: tf.Tensor) -> tuple[tf.Tensor, tf.Tenso
         ]
 
     clicks, converts = (
-        _any((found for n, found in of_name.items() if ACTIONS[value.actions[n]][part]), objective)
+        _any((is_n for n, is_n in of_name.items() if ACTIONS[value.actions[n]][part]), objective)
         for part in (0, 1)
     )
-    return _where(tf.reduce_all(known), clicks, refused), converts
+    return _where(tf.reduce_all(known), clicks, message), converts
 
 
-def _any(found: Iterable[tf.Tensor], like: tf.Tensor) -> tf.Tensor:
-    return functools.reduce(tf.logical_or, found, tf.zeros_like(like, tf.bool))
+def _any(conditions: Iterable[tf.Tensor], like: tf.Tensor) -> tf.Tensor:
+    return functools.reduce(tf.logical_or, conditions, tf.zeros_like(like, tf.bool))
 
 
 def _one_or_each(user: tf.Tensor, ads: tf.Tensor) -> tf.Tensor:
     users, rows = tf.shape(user)[0], tf.shape(ads)[0]
 
-    def refused():
+    def message() -> list[Any]:
         return [
             "rank: user has ",
             tf.strings.as_string(users),
@@ -191,16 +201,17 @@ def _one_or_each(user: tf.Tensor, ads: tf.Tensor) -> tf.Tensor:
             " ads; one row for all ads, or one for each, would be right.",
         ]
 
-    return _where((users == 1) | (users == rows), user, refused)
+    return _where((users == 1) | (users == rows), user, message)
 
 
-def _where(condition: tf.Tensor, tensor: tf.Tensor, refused: Callable[[], list]) -> tf.Tensor:
-    """The tensor, or a failing request with the sentence that `refused` gives."""
+def _where(condition: tf.Tensor, tensor: tf.Tensor, message: Callable[[], list[Any]]) -> tf.Tensor:
+    """Returns the tensor if the condition holds; else the request fails with the message."""
 
-    def fail():
-        # What reads the tensor waits; else an error of TensorFlow's own might come first.
-        with tf.control_dependencies([tf.debugging.Assert(False, [tf.strings.join(refused())])]):
+    def fail() -> tf.Tensor:
+        # The dependency makes readers of the tensor wait. Without it, an error inside TensorFlow
+        # might come first.
+        with tf.control_dependencies([tf.debugging.Assert(False, [tf.strings.join(message())])]):
             return tf.identity(tensor)
 
-    # A branch, for making the sentence takes longer than ranking a hundred ads.
+    # In a branch, because making the message takes longer than ranking a hundred ads.
     return tf.cond(condition, lambda: tf.identity(tensor), fail)

@@ -1,4 +1,4 @@
-"""A training run's checkpoints: what a killed run goes on from, and its best weights."""
+"""Checkpoints of a training run: the state a killed run continues from, and the best weights."""
 
 import contextlib
 import json
@@ -27,13 +27,13 @@ STATE, WEIGHTS = "state.json", "weights"
 
 
 class Run:
-    """A run's state: weights, optimizers, and where it stands. Kept on disk where asked.
+    """A run's state: weights, optimizers, epoch and step. Written to disk where a folder is given.
 
     Args:
         model: A compiled model.
-        experiment: Whose run it is; a folder of another one is refused.
-        folder: Where checkpoints are kept; none without it.
-        monitor: What tells the best epoch; the experiment's if not given.
+        experiment: The experiment; a folder with a run of another one is refused.
+        folder: Where checkpoints are kept; without it nothing is written.
+        monitor: The metric that chooses the best epoch; the experiment's by default.
         keep_best: Whether the best epoch's weights are kept, and not only its number.
         more: Further parts of the state that a checkpoint can hold, by name.
     """
@@ -49,7 +49,7 @@ class Run:
         more: Mapping[str, Any] | None = None,
     ) -> None:
         self.model, self.folder, self.keep_best = model, folder, keep_best
-        # Keras orders them by what is trainable, which is not the same for ever.
+        # A copy: Keras orders variables by what is trainable, and layers may be frozen later.
         self.variables = list(model.variables)
         self.lower = lower_is_better(monitor or experiment.training.monitor, experiment.problem)
         self.best: list[np.ndarray] = []
@@ -93,7 +93,7 @@ class Run:
             return
 
     def go_on_from(self, former: "Run") -> None:
-        """Begins at another run's best weights, which stay where no epoch is better."""
+        """Starts from another run's best weights; they stay the best if no epoch is better."""
         self.best = [v.numpy() for v in self.variables]
         self.state["best_value"] = former.state["best_value"]
 
@@ -179,7 +179,7 @@ class Run:
 
 
 def decisive(experiment: ExperimentConfig) -> dict[str, Any]:
-    """What of an experiment a run depends on, as plain data by the field's path."""
+    """The fields of an experiment that a run depends on, as plain data by the field's path."""
     plain = json.loads(experiment.to_json())
     fields = {"problem": plain["problem"]}
     for part in ("model", "training", "meta", "search"):
@@ -191,12 +191,12 @@ def check_same(former: Mapping[str, Any], ours: Mapping[str, Any], folder: str) 
     """Refuses a folder that a run of another experiment has made.
 
     Args:
-        former: What that run depended on, by `decisive`.
-        ours: What this one does.
+        former: The fields that run depended on, from `decisive`.
+        ours: The fields of this run.
         folder: The folder.
 
     Raises:
-        SpecError: They differ; the message says in what.
+        SpecError: They differ; the message names the fields.
     """
     names = sorted({*former, *ours})
     changed = [name for name in names if former.get(name) != ours.get(name)]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import tensorflow as tf
 import tf_keras as keras
@@ -32,7 +32,7 @@ Validate = Callable[[MultiTaskModel], Mapping[str, float]]
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What training made.
+    """The result of training.
 
     Attributes:
         model: The model, with the weights of its best epoch.
@@ -57,7 +57,7 @@ def compile_model(model: MultiTaskModel, settings: Training, steps: int = 1) -> 
     Args:
         model: Any model.
         settings: Names and rates.
-        steps: Steps an epoch, for a rate that decays.
+        steps: Steps per epoch, for a rate that decays.
     """
     _one_of("optimizer", settings.optimizer, OPTIMIZERS)
     _one_of("decay", settings.decay, DECAYS)
@@ -72,7 +72,7 @@ def compile_model(model: MultiTaskModel, settings: Training, steps: int = 1) -> 
     )
 
 
-def _one_of(field: str, value: str, known) -> None:
+def _one_of(field: str, value: str, known: Collection[str]) -> None:
     if value not in known:
         raise SpecError(
             f"training.{field}={value!r} is none of {list(known)}.{did_you_mean(value, known)}"
@@ -82,7 +82,7 @@ def _one_of(field: str, value: str, known) -> None:
 def ready(
     experiment: ExperimentConfig, data: PackedData, validate: Validate | None
 ) -> MultiTaskModel:
-    """Builds and compiles the experiment's model, its heads at the training rows' means.
+    """Builds and compiles the experiment's model; its heads start at the training labels' means.
 
     Args:
         experiment: Model and training settings.
@@ -118,17 +118,17 @@ def run_epochs(
     callbacks: Sequence[keras.callbacks.Callback],
     validate: Validate | None,
 ) -> None:
-    """Trains until the epochs are over or none was better for long; the best one's weights stay.
+    """Trains all epochs, or until `patience` of them were no better; keeps the best weights.
 
     Args:
-        run: Where the run stands.
-        learner: What is fitted: the run's model, or one that trains it.
-        data: Validation rows are taken from it.
+        run: The run's state.
+        learner: The Keras model to fit: the run's model, or a model that trains it.
+        data: Gives the validation rows.
         settings: Epochs, patience, monitor and seed.
-        batches: By epoch's seed and steps to leave out, what the learner is fitted to.
-        steps: Steps of an epoch.
+        batches: Returns an epoch's batches, from the epoch's seed and the number of steps to skip.
+        steps: Steps per epoch.
         verbose: As in `train`.
-        callbacks: Further callbacks, called before the epoch is noted.
+        callbacks: Further callbacks, called before the epoch is recorded.
         validate: Further validation metrics.
     """
     while run.state["epoch"] < settings.epochs and run.state["wait"] < max(settings.patience, 1):
@@ -145,7 +145,7 @@ def run_epochs(
 
 
 class _Epoch(keras.callbacks.Callback):
-    """Validates at the end of an epoch and keeps checkpoints on the way."""
+    """Validates at the end of an epoch, and writes checkpoints during and after it."""
 
     def __init__(
         self,
@@ -166,7 +166,8 @@ class _Epoch(keras.callbacks.Callback):
             self.run.save()
 
     def on_epoch_end(self, epoch, logs=None):
-        # A network of rectifiers may predict a constant where its weights are no numbers.
+        # Checked here because validation may not show it: with weights of NaN a network of
+        # rectifiers may predict a constant.
         if not math.isfinite((logs or {}).get("loss", 0.0)):
             raise FloatingPointError(
                 f"the training loss is {logs['loss']} in epoch {epoch}: the model diverged. Lower "
@@ -184,9 +185,9 @@ class _Epoch(keras.callbacks.Callback):
                 "none on its space, or they are all of one class, so no epoch would be better "
                 f"than another. Give validation such rows, or monitor one of {defined}."
             )
-        found = {name: float(value) for name, value in (logs or {}).items()}
-        found.update({f"val_{name}": value for name, value in metrics.items()})
-        self.run.finish_epoch(found, metrics[monitor])
+        history = {name: float(value) for name, value in (logs or {}).items()}
+        history.update({f"val_{name}": value for name, value in metrics.items()})
+        self.run.finish_epoch(history, metrics[monitor])
         self.run.save()
         if logs is not None:
             logs[f"val_{monitor}"] = metrics[monitor]
@@ -211,5 +212,5 @@ def check_monitor(
 
 
 def seed_of(seed: int, epoch: int) -> int:
-    """Decides the order of an epoch's rows."""
+    """The seed of the order of an epoch's rows."""
     return seed * 100_003 + epoch

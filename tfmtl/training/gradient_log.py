@@ -1,7 +1,7 @@
-"""How the tasks' gradients lie to each other while a model trains: their norms and cosines.
+"""Norms and cosines of the tasks' gradients while a model trains.
 
-Measured on rows of its own, apart from the step, so that any balancer can be watched, a change is
-the model's and not the batch's, and training is bit for bit what it is without.
+They are measured on a fixed batch, apart from the training step. So any balancer can be observed, a
+change comes from the model and not from the batch, and training stays bit for bit the same.
 """
 
 import itertools
@@ -25,27 +25,27 @@ from tfmtl.plain import write_text
 def task_gram(model: MultiTaskModel, packed: Packed) -> tuple[tf.Tensor, tf.Tensor]:
     """Inner products of the tasks' gradients on shared variables, and which tasks have rows.
 
-    Gradients of the losses without weights, without dropout, with the moments of serving, and
-    without terms and weight decay. Nothing of the model changes.
+    The gradients are those of the unweighted losses, without loss terms and weight decay. Dropout
+    is off and batch normalisation uses its moving moments. Nothing of the model changes.
 
     Args:
         model: A model.
         packed: Packed tensors with labels.
 
     Returns:
-        `[K, K]`, float64, and `[K]`, boolean, by the order of `model.heads.trained`.
+        `[K, K]`, float64, and `[K]`, boolean, in the order of `model.heads.trained`.
 
     Raises:
-        SpecError: There are several tasks, and they share no variable.
+        SpecError: There are several tasks and they share no variable.
     """
     with tf.GradientTape(persistent=True) as tape:
-        found = model.task_losses(packed, training=False)
-    step = model.step_of(tape, found, tf.constant(0.0))
-    return TaskGradients(step).gram(), found.observed
+        losses = model.task_losses(packed, training=False)
+    step = model.step_of(tape, losses, tf.constant(0.0))
+    return TaskGradients(step).gram(), losses.observed
 
 
 class GradientLog(keras.callbacks.Callback):
-    """Notes the tasks' gradient norms and cosines every so many steps; costs nothing between.
+    """Records the tasks' gradient norms and cosines every `every` steps; costs nothing in between.
 
         rows = next(iter(data.train.batches(4096)))
         log = GradientLog(rows, every=200, path="gradients.jsonl")
@@ -53,22 +53,22 @@ class GradientLog(keras.callbacks.Callback):
         pandas.DataFrame(log.rows)
 
     A row has `step` (updates so far), `norm/<task>`, `cosine/<task>/<other>` for every pair in the
-    tasks' order, `loss/<task>` and `weight/<task>` (the balancer's `weights_now`). What involves
-    a task without an observed row, or without a gradient, is NaN; in the file, null.
+    tasks' order, `loss/<task>` and `weight/<task>` (the balancer's `weights_now`). A value of a
+    task without an observed row, or without a gradient, is NaN; in the file it is null.
 
     Args:
-        batch: Packed tensors with labels, the same at every measurement; a task wants positives
-            among them.
+        batch: Packed tensors with labels, the same at every measurement. It should hold positive
+            rows of every task.
         every: Steps between two measurements; the first is before the first step.
-        path: File of JSON lines. A run that is resumed keeps its rows up to where it goes on; one
-            that starts anew begins the file anew. None by default.
+        path: File of JSON lines; none by default. A resumed run keeps the rows up to the step at
+            which it resumes; a new run starts with an empty file.
 
     Attributes:
-        rows: What was measured.
+        rows: The measurements.
 
     Raises:
         ValueError: `every` is below 1.
-        SpecError: In training, where the model's tasks share no variable.
+        SpecError: In training, if the model's tasks share no variable.
     """
 
     def __init__(self, batch: Packed, *, every: int = 100, path: str | None = None) -> None:
@@ -83,7 +83,7 @@ class GradientLog(keras.callbacks.Callback):
         """Prepares the measurement; training calls this at every epoch.
 
         Raises:
-            SpecError: What is trained are tasks, of which each adapts first.
+            SpecError: The model is meta-trained: its batches are tasks, not rows.
         """
         if not isinstance(model, MultiTaskModel):
             raise SpecError(
@@ -99,7 +99,7 @@ class GradientLog(keras.callbacks.Callback):
             self._note(0)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Measures where it is time to."""
+        """Measures at every `every`-th step."""
         step = self._step()
         if step % self.every == 0:
             self._note(step)
@@ -107,14 +107,14 @@ class GradientLog(keras.callbacks.Callback):
     def _step(self) -> int:
         return int(self.model.optimizer.iterations.numpy())
 
-    def _measured(self, packed):
+    def _measured(self, packed: Packed) -> tuple[tf.Tensor, ...]:
         gram, observed = task_gram(self.model, packed)
         losses = self.model.task_losses(packed, training=False).stacked
         return gram, observed, losses, self.model.balancer.weights_now()
 
     def _note(self, step: int) -> None:
-        found = [value.numpy().astype(np.float64) for value in self._measure(self.batch)]
-        gram, observed, losses, weights = found
+        measured = [value.numpy().astype(np.float64) for value in self._measure(self.batch)]
+        gram, observed, losses, weights = measured
         gram[observed == 0] = np.nan
         losses[observed == 0] = np.nan
         norms = np.sqrt(np.diag(gram))

@@ -1,5 +1,5 @@
-"""Searches over settings: dotted paths of an experiment, loss weights, and Keras Tuner's interface.
+"""Searches for settings: fields of an experiment, loss weights, and Keras Tuner's interface.
 
-In go an experiment with a search space and packed rows; out comes the experiment with the settings
-that were best on validation rows. The search for a network itself belongs to `automtl`.
+The input is an experiment with a search space, and packed rows. The output is the experiment with
+the settings that were best on validation rows. The search for a network belongs to `automtl`.
 """

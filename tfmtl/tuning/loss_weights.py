@@ -27,13 +27,13 @@ PATH = "model.balancer.task_weights"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WeightSearch:
-    """What a search for loss weights found.
+    """The result of a search for loss weights.
 
     Attributes:
-        experiment: The experiment with the weights chosen, and recall as its monitor.
+        experiment: The experiment with the chosen weights, and recall as its monitor.
         weights: Weight by task.
-        trials: By row, the weights tried, `recall`, `ne` and `allowed`, best recall first.
-        most_ne: Normalised entropy that a trial may have.
+        trials: One row per trial: the weights, `recall`, `ne` and `allowed`; best recall first.
+        most_ne: Largest normalised entropy that a trial may have.
     """
 
     experiment: ExperimentConfig
@@ -53,36 +53,36 @@ def tune_loss_weights(
     worse_ne: float = 0.001,
     verbose: int = 0,
 ) -> WeightSearch:
-    """Chooses the weights of the quality and teacher losses by recall, at a neutral click loss.
+    """Chooses the weights of the quality and teacher losses by recall, without a loss in clicks.
 
-    Every pair of weights is trained and judged on validation rows; chosen is the best recall
-    among those whose normalised entropy of clicks is at most `1 + worse_ne` times that of a
-    dedicated click model (the same model with the quality task at weight 0, whose clicks never
-    hear of quality). Recall is then that of the best of many, so report it on other requests.
-    Trials lie in `directory`; a search that was stopped goes on.
+    Every combination of weights is trained and evaluated on validation rows. The one with the best
+    recall is chosen, among those whose normalised entropy of clicks is at most `1 + worse_ne` times
+    that of a dedicated click model: the same model with weight 0 for the quality task. The recall
+    is then the best of many trials, so report it on other requests. Trials are kept in `directory`;
+    a search that was stopped continues.
 
     Args:
         experiment: With `value`, `replay` and the balancer `fixed`.
         data: Training and validation rows.
         validate: Gives recall, from `replay_validation`.
-        directory: Where trials are kept, in a folder for each experiment. Other rows need
-            another directory.
+        directory: Folder of the trials, with one folder per experiment. Other rows need another
+            directory.
         recall: The metric to choose by, `soft_recall@K` at the experiment's `replay.k` by default.
         candidates: Weights to try, by task; by default 0.25 to 2 for the value's quality task and
-            0 to 4 for the task `teacher`, where there is one.
+            0 to 4 for the task `teacher`, if there is one.
         worse_ne: Share by which normalised entropy may exceed the dedicated model's.
         verbose: As in `tfmtl.run.train`.
 
     Raises:
-        SpecError: The experiment has no `value` and `replay`, another balancer, or a candidate
-            is of no task.
+        SpecError: The experiment has no `value` or no `replay`, or another balancer, or a
+            candidate is not a task.
     """
     candidates, recall = _checked(experiment, candidates, recall)
     value = experiment.value
     assert value is not None and value.cqs is not None
     ne = experiment.problem.metric_name(value.ctr, "ne")
     experiment = _with_weights(experiment, candidates)
-    # Another experiment's trials are not this one's, though they share the folder.
+    # A folder per experiment, so that trials of another one are not used.
     key = hashlib.sha256(json.dumps([experiment.to_json(), candidates, recall]).encode())
     directory = os.path.join(directory, key.hexdigest()[:16])
     monitored = experiment.replace_path("training.monitor", recall)
@@ -105,9 +105,9 @@ def tune_loss_weights(
     for trial in tuner.finished():
         metrics = tuner.metrics_of(trial)
         weights = {task: trial.hyperparameters.values[f"{PATH}.{task}"] for task in candidates}
-        found = {"recall": metrics[recall], "ne": metrics[ne], "allowed": metrics[ne] <= most_ne}
-        trials.append({**weights, **found})
-    # Of equals the lower entropy, so that the order of trials does not choose.
+        judged = {"recall": metrics[recall], "ne": metrics[ne], "allowed": metrics[ne] <= most_ne}
+        trials.append({**weights, **judged})
+    # With equal recall the lower entropy wins, so that the order of trials does not matter.
     trials.sort(key=lambda row: (-row["recall"], row["ne"]))
     allowed = [row for row in trials if row["allowed"]]
     if not allowed:
@@ -126,7 +126,11 @@ def tune_loss_weights(
     )
 
 
-def _checked(experiment, candidates, recall):
+def _checked(
+    experiment: ExperimentConfig,
+    candidates: Mapping[str, Sequence[float]] | None,
+    recall: str | None,
+) -> tuple[Mapping[str, Sequence[float]], str]:
     value, replay = experiment.value, experiment.replay
     if value is None or value.cqs is None or replay is None:
         raise SpecError(
@@ -147,14 +151,23 @@ def _checked(experiment, candidates, recall):
     return candidates, recall or f"soft_recall@{replay.k}"
 
 
-def _with_weights(experiment, candidates):
+def _with_weights(
+    experiment: ExperimentConfig, candidates: Mapping[str, Sequence[float]]
+) -> ExperimentConfig:
     weights = dict(experiment.model.balancer.get("task_weights") or {})
     balancer = dict(experiment.model.balancer)
     balancer["task_weights"] = {**dict.fromkeys(candidates, 1.0), **weights}
     return experiment.replace_path("model.balancer", balancer)
 
 
-def _dedicated(experiment, data, validate, directory, cqs, verbose) -> dict[str, float]:
+def _dedicated(
+    experiment: ExperimentConfig,
+    data: PackedData,
+    validate: Validate,
+    directory: str,
+    cqs: str,
+    verbose: int,
+) -> dict[str, float]:
     path = os.path.join(directory, "dedicated.json")
     if os.path.exists(path):
         try:
@@ -163,7 +176,7 @@ def _dedicated(experiment, data, validate, directory, cqs, verbose) -> dict[str,
             logging.warning("%s. The dedicated model is trained anew.", damage)
     folder = os.path.join(directory, "dedicated")
     alone = experiment.replace_path(f"{PATH}.{cqs}", 0.0)
-    # By its clicks alone: recall would choose an epoch by the untrained quality too.
+    # Monitors clicks only: recall also depends on the quality task, which is not trained here.
     alone = alone.replace_path("training.monitor", "mean_auc")
     trained = train(alone, data, checkpoint_dir=folder, verbose=verbose, validate=validate)
     metrics = best_metrics(trained)

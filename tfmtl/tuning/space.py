@@ -1,7 +1,7 @@
-"""What a search varies: fields of an experiment, by dotted path.
+"""The search space: fields of an experiment, by dotted path.
 
-Keras Tuner knows numbers and text only, so a candidate that is neither (the widths of a
-network) crosses as JSON. `tfmtl.tuning.tune` runs the search.
+Keras Tuner takes numbers and text only, so a candidate that is neither (the widths of a network) is
+passed as JSON. `tfmtl.tuning.tune` runs the search.
 """
 
 import json
@@ -15,7 +15,7 @@ from tfmtl.errors import SpecError, did_you_mean
 ALGORITHMS = ("random", "bayesian", "grid")
 SAMPLINGS = ("linear", "log", "reverse_log")
 ARCHITECTURE = "architecture"
-"""Name of the hyper-parameter that is a searched network's JSON, and no field's path."""
+"""Name of the hyper-parameter that holds the JSON of a searched network, not a field's path."""
 RANGE_KEYS = ("min", "max", "step", "sampling")
 
 
@@ -23,8 +23,8 @@ def check_tuning(experiment: ExperimentConfig) -> None:
     """Refuses a search space that does not fit the experiment.
 
     Raises:
-        SpecError: A path names no field, a candidate is refused by its field, a range is
-            empty, or the settings are unknown.
+        SpecError: A path names no field, a field refuses a candidate, a range is empty, or a
+            setting is unknown.
     """
     tuning = experiment.tuning
     if tuning is None:
@@ -59,7 +59,7 @@ def check_tuning(experiment: ExperimentConfig) -> None:
 
 
 def choices(candidates: Sequence[Any]) -> list[Any]:
-    """Candidates as Keras Tuner takes them: of one plain type, else all as JSON.
+    """Candidates as Keras Tuner takes them: values of one plain type, or all of them as JSON.
 
     Example:
         >>> choices([4, 8]), choices([(64,), (64, 32)])
@@ -74,12 +74,12 @@ def choices(candidates: Sequence[Any]) -> list[Any]:
 def apply_hyperparameters(
     experiment: ExperimentConfig, hyperparameters: Mapping[str, Any]
 ) -> ExperimentConfig:
-    """The experiment with the fields, or the network, that a search found.
+    """Returns the experiment with the fields, or the network, that a search chose.
 
     Args:
         experiment: The experiment that declares the search.
-        hyperparameters: `{path: value}`, or Keras Tuner's configuration of them, which has
-            those under `values`.
+        hyperparameters: `{path: value}`, or Keras Tuner's configuration, which has that under
+            `values`.
 
     Raises:
         SpecError: A path names no field.
@@ -98,7 +98,7 @@ def apply_hyperparameters(
 def trial_experiment(
     experiment: ExperimentConfig, tuning: Tuning, hyperparameters: Mapping[str, Any]
 ) -> ExperimentConfig:
-    """The experiment of one trial: its fields, and the epochs of a trial."""
+    """Returns the experiment of one trial, with its fields and the epochs of a trial."""
     trial = apply_hyperparameters(experiment, hyperparameters)
     return trial.replace_path("training.epochs", tuning.epochs)
 

@@ -1,4 +1,4 @@
-"""Search: Keras Tuner chooses the fields of each trial, ordinary training judges them."""
+"""The search: Keras Tuner chooses the fields of each trial, ordinary training evaluates them."""
 
 import glob
 import os
@@ -37,13 +37,13 @@ TRIALS = "trials"
 class ExperimentTuner(keras_tuner.engine.base_tuner.BaseTuner):
     """Searches the fields that `experiment.tuning` names for the best validation `monitor`.
 
-    Keras Tuner builds Keras 3 models and refuses ours, so a trial is trained here rather than
-    by it; its oracles choose what to try. A search that was killed goes on: finished trials
-    are kept, and the one under way continues from its last checkpoint.
+    Keras Tuner builds Keras 3 models and refuses ours. So its oracles choose the trials, and
+    trials are trained here. A search that was killed continues: finished trials are kept, and the
+    unfinished one continues from its last checkpoint.
 
     Args:
-        experiment: Declares the search in `tuning`; all else is as declared in every trial.
-        directory: Where trials and their checkpoints are kept.
+        experiment: Declares the search in `tuning`; all other fields are the same in every trial.
+        directory: Folder of the trials and their checkpoints.
         verbose: As in `tfmtl.run.train`.
         validate: Further validation metrics, as in `tfmtl.run.train`.
 
@@ -160,7 +160,7 @@ def forget_damaged(folder: str) -> None:
 
 
 def search_space(space: Mapping[str, Any]) -> keras_tuner.HyperParameters:
-    """The declared space as Keras Tuner's; see `tfmtl.declare.experiment.Tuning`."""
+    """The declared space in Keras Tuner's form; see `tfmtl.declare.experiment.Tuning`."""
     parameters = keras_tuner.HyperParameters()
     for path, candidates in space.items():
         if not isinstance(candidates, Mapping):

@@ -1,4 +1,4 @@
-"""The search for a network behind Keras Tuner's interface, for whoever runs a tuner."""
+"""The search for a network behind Keras Tuner's interface, for code that runs a tuner."""
 
 import os
 from typing import Any
@@ -27,14 +27,14 @@ PROJECT = "search"
 class ArchitectureTuner(keras_tuner.engine.base_tuner.BaseTuner):
     """Searches the network that `experiment.search` leaves open; see `tfmtl.search`.
 
-    One trial is the whole search. Its hyper-parameters have the architecture as JSON, from which
-    `apply_hyperparameters` makes the experiment to train, without any of the search. A search that
-    was killed goes on; one that has ended is not repeated.
+    One trial is the whole search. Its hyper-parameters hold the architecture as JSON, from which
+    `apply_hyperparameters` makes the experiment to train, which has no search. A search that was
+    killed continues; a finished one is not repeated.
 
     Args:
         experiment: Declares the search.
-        directory: Where the trial is kept, with its checkpoints while it runs, and then with what
-            it found in tables and pictures.
+        directory: Folder of the trial: its checkpoints while it runs, and then its result in tables
+            and pictures.
         verbose: As in `tfmtl.search`.
 
     Raises:
@@ -55,30 +55,30 @@ class ArchitectureTuner(keras_tuner.engine.base_tuner.BaseTuner):
             directory=directory,
             project_name=PROJECT,
         )
-        # It would tell of one trial without hyper-parameters; the search tells of its epochs.
+        # The oracle would log one trial without hyper-parameters; the search logs its epochs.
         self.oracle.verbose = 0
 
     def run_trial(self, trial: Any, data: PackedData) -> dict[str, float]:
-        """Searches, and returns the validation loss of what was found."""
-        # Keras keeps every graph it has built, and a supernet's is large.
+        """Searches, and returns the validation loss of the network."""
+        # Keras keeps every graph that it has built, and the graph of a supernet is large.
         keras.backend.clear_session()
         folder = self.folder_of(trial)
         try:
             found = search(self.experiment, data, directory=folder, verbose=self.verbose)
         except Exception as error:
-            # Keras Tuner would note a failed trial and go on, and there is no other trial.
+            # Keras Tuner would record a failed trial and go on, but there is only this trial.
             raise FatalError(str(error)) from error
         found.draw(folder)
         trial.hyperparameters.Fixed(ARCHITECTURE, found.architecture.to_json())
         return {"loss": found.loss}
 
     def on_trial_end(self, trial: Any) -> None:
-        """Keeps what was found, and only then lets go of the checkpoints."""
+        """Saves the result, and removes the checkpoints after that."""
         super().on_trial_end(trial)
         forget(os.path.join(self.folder_of(trial), CHECKPOINTS))
 
     def search_space_summary(self, extended: bool = False) -> None:
-        """Logs how large the space is."""
+        """Logs the size of the space."""
         declared = check_search(self.experiment)
         counts = {kind: len(choices) for kind, choices in candidates_of(declared).items()}
         logging.info(
@@ -97,9 +97,9 @@ class ArchitectureTuner(keras_tuner.engine.base_tuner.BaseTuner):
             logging.info("%s", Architecture.from_json(best.get(ARCHITECTURE)))
 
     def folder_of(self, trial: Any) -> str:
-        """Where a trial's architecture, tables and pictures are."""
+        """The folder of a trial's architecture, tables and pictures."""
         return os.path.join(self.get_trial_dir(trial.trial_id), "found")
 
     def get_best_models(self, num_models: int = 1) -> list[Any]:
-        """A search keeps no model: train the network it found with `apply_hyperparameters`."""
+        """Refused: a search keeps no model. Train its network with `apply_hyperparameters`."""
         raise NotImplementedError("a search keeps an architecture only; train it from the start.")

@@ -34,7 +34,7 @@ import pyarrow.compute as pc
 import tf_keras as keras
 
 from benchmarks.funnels import CENSUS, SIMULATED, DataSet, Sizes, measures
-from tfmtl.boosting.boosters import train_boosters
+from tfmtl.boosting.train import train_boosters
 from tfmtl.data.hashing import hash_text, share
 from tfmtl.declare.experiment import ExperimentConfig, Model, Training
 from tfmtl.declare.features import Categorical, Feature, Numerical
