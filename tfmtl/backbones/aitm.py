@@ -121,13 +121,3 @@ class AITM(Backbone):
 
     def fine_tuned(self):
         return [*self.passes.values(), *self.transfers.values()]
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "bottom_units": list(self.bottom_units),
-            "dropout": self.dropout,
-            "batch_norm": self.batch_norm,
-            "stop_gradient": self.stop_gradient,
-        }

@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.arguments import Arguments
 from tfmtl.backbones.base import Backbone, flatten
 from tfmtl.errors import SpecError
 from tfmtl.layers.decay import is_kernel
@@ -19,7 +20,7 @@ Config = Mapping[str, Any]
 
 
 @keras.saving.register_keras_serializable(package="tfmtl")
-class Expert(keras.layers.Layer):
+class Expert(Arguments, keras.layers.Layer):
     """A pooling of the fields, and layers that keep its width.
 
     Maps `[batch, fields, dim]` to `[batch, width]`.
@@ -48,11 +49,6 @@ class Expert(keras.layers.Layer):
         for layer in self.layers:
             x = layer(x, training=training)
         return x
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        own = {"pooling": dict(self.pooling), "blocks": [dict(block) for block in self.blocks]}
-        return {**super().get_config(), **own}
 
 
 @register("backbone", "automtl")
@@ -163,22 +159,6 @@ class AutoMTLNetwork(Backbone):
             for layer in (self.expert_layers[i] for i in sorted(shared))
         )
         return [kernel for own in kernels for kernel in own]
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "experts": [
-                {
-                    "pooling": dict(expert["pooling"]),
-                    "blocks": [dict(block) for block in expert.get("blocks", ())],
-                }
-                for expert in self.experts
-            ],
-            "chosen": {task: list(self.chosen[task]) for task in self.tasks},
-            "width": self.width,
-            "gate_bias": self.gate_bias,
-        }
 
 
 def _own(plain):

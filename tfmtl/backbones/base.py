@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.arguments import Arguments
 from tfmtl.declare.problem import ProblemSpec
 
 
-class Backbone(keras.layers.Layer, abc.ABC):
+class Backbone(Arguments, keras.layers.Layer, abc.ABC):
     """Maps field embeddings `[batch, fields, dim]` to `{task: [batch, width]}`.
 
     Its trainable variables are the parameters shared between tasks, or a task's own below the
@@ -100,10 +101,6 @@ class Backbone(keras.layers.Layer, abc.ABC):
     @abc.abstractmethod
     def call(self, fields, training=False):
         """Returns `{task: [batch, width]}` for `fields` `[batch, fields, dim]`."""
-
-    def get_config(self):
-        """The constructor's arguments."""
-        return {**super().get_config(), "tasks": list(self.tasks)}
 
 
 def flatten(fields: tf.Tensor) -> tf.Tensor:

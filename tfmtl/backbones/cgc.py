@@ -70,16 +70,3 @@ class CGC(Backbone):
 
     def last_shared(self):
         return [self.level.shared.dense[-1].kernel]
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "num_specific": self.num_specific,
-            "num_shared": self.num_shared,
-            "expert_units": list(self.expert_units),
-            "dropout": self.dropout,
-            "batch_norm": self.batch_norm,
-            "gate_hidden": list(self.gate_hidden),
-            "gate_bias": self.gate_bias,
-        }

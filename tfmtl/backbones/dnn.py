@@ -69,12 +69,3 @@ class DNN(Backbone):
 
     def last_shared(self):
         return [self.mlp.dense[-1].kernel] if self.units else []
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "units": list(self.units),
-            "dropout": self.dropout,
-            "batch_norm": self.batch_norm,
-        }

@@ -54,12 +54,3 @@ class ESMM(Backbone):
     def call(self, fields, training=False):
         x = flatten(fields)
         return {t: self.towers[t](x, training=training) for t in self.tasks}
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "units": list(self.units),
-            "dropout": self.dropout,
-            "batch_norm": self.batch_norm,
-        }

@@ -145,21 +145,6 @@ class MAN(Backbone):
     def fine_tuned(self):
         return list(self.attention)
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "num_specific": self.num_specific,
-            "num_shared": self.num_shared,
-            "expert_units": [list(units) for units in self.expert_units],
-            "mode": self.mode,
-            "direction": self.direction,
-            "dropout": self.dropout,
-            "batch_norm": self.batch_norm,
-            "gate_hidden": list(self.gate_hidden),
-            "gate_bias": self.gate_bias,
-        }
-
 
 def _pairs(tasks: Sequence[str], direction: str) -> list[tuple[str, str]]:
     """The adjacent tasks as (read, reader), by reader."""

@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.arguments import Arguments
 from tfmtl.backbones.base import Backbone, flatten
 from tfmtl.errors import SpecError, did_you_mean
 from tfmtl.layers.experts import ParallelDense
@@ -30,7 +31,7 @@ _FUXICTR: Mapping[str, Any] = {
 
 
 @keras.saving.register_keras_serializable(package="tfmtl")
-class MaskBlocks(keras.layers.Layer):
+class MaskBlocks(Arguments, keras.layers.Layer):
     """The paper's MaskBlock; several of one shape side by side, as one product a layer.
 
     Maps `(embedded [batch, in], hidden [batch, width])` to `[batch, num · units]`. Of each block,
@@ -112,17 +113,6 @@ class MaskBlocks(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         return (tuple(input_shape[0])[0], self.num * self.units)
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "num": self.num,
-            "units": self.units,
-            "reduction_ratio": self.reduction_ratio,
-            "norm": self.norm,
-            "dropout": self.dropout,
-        }
 
 
 @register("backbone", "masknet")
@@ -239,17 +229,3 @@ class MaskNet(Backbone):
 
     def last_shared(self):
         return [(self.mlp.dense or [self.blocks[-1].dense])[-1].kernel]
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "form": self.form,
-            "units": list(self.units),
-            "num_blocks": self.num_blocks,
-            "block_units": self.block_units,
-            "reduction_ratio": self.reduction_ratio,
-            "embedding_norm": self.embedding_norm,
-            "block_norm": self.block_norm,
-            "dropout": self.dropout,
-        }

@@ -113,14 +113,3 @@ class PerScene(Backbone):
 
     def last_shared(self):
         return [self.bottoms.dense[-1].kernel] if self.bottom_units else []
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "num_scenes": self.num_scenes,
-            "bottom_units": list(self.bottom_units),
-            "task_units": list(self.task_units),
-            "dropout": self.dropout,
-            "batch_norm": self.batch_norm,
-        }

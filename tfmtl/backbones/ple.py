@@ -89,16 +89,3 @@ class PLE(Backbone):
 
     def last_shared(self):
         return [self.levels[-1].shared.dense[-1].kernel]
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "num_specific": self.num_specific,
-            "num_shared": self.num_shared,
-            "expert_units": [list(units) for units in self.expert_units],
-            "dropout": self.dropout,
-            "batch_norm": self.batch_norm,
-            "gate_hidden": list(self.gate_hidden),
-            "gate_bias": self.gate_bias,
-        }

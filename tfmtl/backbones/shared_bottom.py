@@ -49,12 +49,3 @@ class SharedBottom(Backbone):
 
     def last_shared(self):
         return [self.bottom.dense[-1].kernel] if self.bottom_units else []
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "bottom_units": list(self.bottom_units),
-            "dropout": self.dropout,
-            "batch_norm": self.batch_norm,
-        }

@@ -53,12 +53,3 @@ class SingleTask(Backbone):
 
     def call(self, fields, training=False):
         return {t: self.bottoms[t](flatten(fields[t]), training=training) for t in self.tasks}
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "bottom_units": list(self.bottom_units),
-            "dropout": self.dropout,
-            "batch_norm": self.batch_norm,
-        }

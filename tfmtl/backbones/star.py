@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.arguments import Arguments
 from tfmtl.backbones.base import Backbone, flatten
 from tfmtl.layers.grouped import Tiles, block_rows, grouped_matmul, tiles_of
 from tfmtl.layers.mlp import MLP, layer_shares
@@ -14,7 +15,7 @@ from tfmtl.registry import register
 
 
 @keras.saving.register_keras_serializable(package="tfmtl")
-class StarNetwork(keras.layers.Layer):
+class StarNetwork(Arguments, keras.layers.Layer):
     """The star topology fully connected network (section 3.3), ReLU after each layer.
 
     Maps `[batch, in]` and the `Tiles` of the rows' scenes to `[batch, units[-1]]`. A layer's
@@ -81,11 +82,6 @@ class StarNetwork(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         return (*tuple(input_shape)[:-1], self.units[-1])
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        own = {"num_scenes": self.num_scenes, "units": list(self.units), "dropout": self.dropout}
-        return {**super().get_config(), **own}
 
 
 @register("backbone", "star")
@@ -174,15 +170,4 @@ class STAR(Backbone):
                 axis=1,
             )
             for t in tasks
-        }
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "num_scenes": self.num_scenes,
-            "units": list(self.units),
-            "aux_units": list(self.aux_units),
-            "partitioned_norm": self.partitioned_norm,
-            "dropout": self.dropout,
         }

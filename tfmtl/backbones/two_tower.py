@@ -168,19 +168,6 @@ class TwoTower(Backbone):
             return []
         return [(k[t], (t,)) for k in (self.user_kernels, self.ad_kernels) for t in self.tasks]
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "user_units": list(self.user_units),
-            "ad_units": list(self.ad_units),
-            "width": self.width,
-            "interaction": self.interaction,
-            "keep_fields": self.keep_fields,
-            "dropout": self.dropout,
-            "batch_norm": self.batch_norm,
-        }
-
 
 class Tower(keras.layers.Layer):
     """Maps fields `[batch, fields, dim]` to a vector `[batch, width]`.

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.arguments import Arguments
 from tfmtl.errors import SpecError
 
 Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices | None
@@ -69,7 +70,7 @@ class Step:
     logits: Mapping[str, tf.Variable]
 
 
-class Balancer(keras.layers.Layer, abc.ABC):
+class Balancer(Arguments, keras.layers.Layer, abc.ABC):
     """Maps losses `[K]` to the scalar to minimise.
 
     Args:
@@ -155,10 +156,6 @@ class Balancer(keras.layers.Layer, abc.ABC):
     def end_epoch(self) -> None:
         """Tells that an epoch of training is over; `EpochEnd` does, in `fit`."""
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "tasks": list(self.tasks), "kinds": list(self.kinds)}
-
     def _observed_only(self, values: tf.Tensor, observed: tf.Tensor | None) -> tf.Tensor:
         if values.shape.rank != 1 or not values.shape.is_compatible_with([len(self.tasks)]):
             raise ValueError(
@@ -208,10 +205,6 @@ class Reduced(Balancer):
     def plain_weight(self) -> float:
         """What a loss is multiplied by where all tasks count alike."""
         return 1.0 / len(self.tasks) if self.reduction == "mean" else 1.0
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "reduction": self.reduction}
 
 
 def check_reduction(reduction: str) -> None:

@@ -142,16 +142,6 @@ class GradNorm(Reduced):
         step = tf.where(moves, self.learning_rate * unbiased / root, tf.zeros_like(m))
         self.task_weights.assign(on_simplex(self.task_weights - step, self.least))
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "alpha": self.alpha,
-            "learning_rate": self.learning_rate,
-            "first_batches": self.first_batches,
-            "least": self.least,
-        }
-
 
 def on_simplex(weights: tf.Tensor, least: float) -> tf.Tensor:
     """Scales weights `[K]` to sum to `K`, none of them below `least`.

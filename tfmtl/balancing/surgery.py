@@ -126,10 +126,6 @@ class PCGrad(Surgery):
         seed = tf.stack([tf.constant(self.seed, tf.int64), tf.convert_to_tensor(self.steps)])
         return tf.argsort(tf.random.stateless_uniform([count, count], seed), axis=1)
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "seed": self.seed}
-
 
 @register("balancer", "mgda")
 @keras.saving.register_keras_serializable(package="tfmtl")
@@ -225,10 +221,6 @@ class MGDA(Surgery):
             )
             yield tf.zeros_like(representation) if found is None else found
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "normalize": self.normalize, "ub": self.ub}
-
 
 @register("balancer", "cagrad")
 @keras.saving.register_keras_serializable(package="tfmtl")
@@ -265,10 +257,6 @@ class CAGrad(Surgery):
 
     def coefficients(self, gram, losses, active):
         return of_gram.cagrad(gram, active, self.c)
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "c": self.c}
 
 
 def with_others(gradients: Sequence[Gradient], step: Step) -> list[Gradient]:

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.arguments import Arguments
 from tfmtl.balancing.base import Balancer, Gradient, Reduced, Step, check_reduction
 from tfmtl.errors import SpecError, did_you_mean
 from tfmtl.registry import register
@@ -71,13 +72,8 @@ class FixedWeights(Balancer):
         weights = [self.task_weights.get(task, 1.0) / count for task in self.tasks]
         return tf.constant(weights, self.compute_dtype)
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        own = {"task_weights": dict(self.task_weights), "reduction": self.reduction}
-        return {**super().get_config(), **own}
 
-
-class _Within(keras.constraints.Constraint):
+class _Within(Arguments, keras.constraints.Constraint):
     """Puts a variable back into `[low, high]` after each step.
 
     Clipping inside the loss instead would leave a value beyond the border without a gradient
@@ -89,9 +85,6 @@ class _Within(keras.constraints.Constraint):
 
     def __call__(self, w: tf.Tensor) -> tf.Tensor:
         return tf.clip_by_value(w, self.low, self.high)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"low": self.low, "high": self.high}
 
 
 @register("balancer", "uncertainty")
@@ -154,10 +147,6 @@ class Uncertainty(Balancer):
 
     def weights_now(self) -> tf.Tensor:
         return tf.constant(self._factors, self.compute_dtype) * tf.exp(-self.log_variance)
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "form": self.form, "positive": self.positive}
 
 
 @register("balancer", "dwa")
@@ -230,7 +219,3 @@ class DWA(Reduced):
         self.last.assign(np.where(seen, means, last))
         self.sums.assign(np.zeros_like(batches))
         self.batches.assign(np.zeros_like(batches))
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "temperature": self.temperature}

@@ -6,11 +6,12 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.arguments import Arguments
 from tfmtl.layers.mlp import layer_shares
 
 
 @keras.saving.register_keras_serializable(package="tfmtl")
-class ParallelDense(keras.layers.Layer):
+class ParallelDense(Arguments, keras.layers.Layer):
     """Independent dense layers of one shape as a single product, without an activation.
 
     Maps `[batch, in]`, which every one of them reads, or `[batch, num, in]`, where each reads
@@ -68,14 +69,9 @@ class ParallelDense(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         return (tuple(input_shape)[0], self.num, self.units)
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        own = {"num": self.num, "units": self.units, "use_bias": self.use_bias}
-        return {**super().get_config(), **own}
-
 
 @keras.saving.register_keras_serializable(package="tfmtl")
-class Experts(keras.layers.Layer):
+class Experts(Arguments, keras.layers.Layer):
     """Experts of one shape, each an `MLP` of its own; all of them as one product a layer.
 
     Maps `[batch, in]`, or `[batch, num, in]` where each expert reads its own input, to
@@ -146,13 +142,3 @@ class Experts(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         return (tuple(input_shape)[0], self.num, self.units[-1])
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "num": self.num,
-            "units": list(self.units),
-            "dropout": self.dropout,
-            "batch_norm": self.batch_norm,
-        }

@@ -6,12 +6,13 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.arguments import Arguments
 from tfmtl.layers.experts import Experts
 from tfmtl.layers.gates import Gates
 
 
 @keras.saving.register_keras_serializable(package="tfmtl")
-class Extraction(keras.layers.Layer):
+class Extraction(Arguments, keras.layers.Layer):
     """Every branch's experts, mixed by the branch's gate.
 
     There is one branch a task, and the shared one last. Maps their inputs, a sequence of
@@ -86,18 +87,3 @@ class Extraction(keras.layers.Layer):
             everything = tf.concat([*own, common], axis=1)
             mixed.append(self.shared_gate(shared, everything, training=training)[:, 0])
         return mixed
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "num_tasks": self.num_tasks,
-            "num_specific": self.num_specific,
-            "num_shared": self.num_shared,
-            "units": list(self.units),
-            "mix_shared": self.mix_shared,
-            "dropout": self.dropout,
-            "batch_norm": self.batch_norm,
-            "gate_hidden": list(self.gate_hidden),
-            "gate_bias": self.gate_bias,
-        }

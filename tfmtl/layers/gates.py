@@ -7,11 +7,12 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.arguments import Arguments
 from tfmtl.layers.experts import Experts, ParallelDense
 
 
 @keras.saving.register_keras_serializable(package="tfmtl")
-class Gates(keras.layers.Layer):
+class Gates(Arguments, keras.layers.Layer):
     """Gates that read one input, each mixing the same experts by weights that sum to 1.
 
     Maps `x` `[batch, in]` and `experts` `[batch, num_experts, width]` to
@@ -80,16 +81,6 @@ class Gates(keras.layers.Layer):
             self.build(x.shape)
         h = x if self.hidden is None else self.hidden(x, training=training)
         return tf.nn.softmax(self.logits(h), axis=-1)
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "num_gates": self.num_gates,
-            "num_experts": self.num_experts,
-            "gate_hidden": list(self.gate_hidden),
-            "gate_bias": self.gate_bias,
-        }
 
 
 @contextlib.contextmanager

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.arguments import Arguments
+
 TILE_ROWS = 64
 """Rows of a tile, at most (our choice): lower tiles copy more kernels, higher have more gaps."""
 
@@ -109,7 +111,7 @@ def block_rows(flat: tf.Variable, blocks: tf.Tensor, width: int) -> tf.Tensor:
 
 
 @keras.saving.register_keras_serializable(package="tfmtl")
-class GroupedDense(keras.layers.Layer):
+class GroupedDense(Arguments, keras.layers.Layer):
     """A dense layer a group, without an activation; every row goes through its own group's.
 
     Maps `[batch, ..., in]` and the `Tiles` of the rows to `[batch, ..., units]`. Each group's
@@ -159,13 +161,3 @@ class GroupedDense(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         return (*tuple(input_shape)[:-1], self.units)
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "groups": self.groups,
-            "units": self.units,
-            "use_bias": self.use_bias,
-            "zero": self.zero,
-        }

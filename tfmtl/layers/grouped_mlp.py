@@ -6,13 +6,14 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.arguments import Arguments
 from tfmtl.layers.grouped import GroupedDense, Tiles
 from tfmtl.layers.mlp import layer_shares
 from tfmtl.layers.partitioned_norm import PartitionedNorm
 
 
 @keras.saving.register_keras_serializable(package="tfmtl")
-class GroupedMLP(keras.layers.Layer):
+class GroupedMLP(Arguments, keras.layers.Layer):
     """An `MLP` a group: `GroupedDense → PartitionedNorm → ReLU → Dropout`, once per width.
 
     Maps `[batch, in]` and the `Tiles` of the rows to `[batch, units[-1]]`. Groups share nothing.
@@ -75,13 +76,3 @@ class GroupedMLP(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         shape = tuple(input_shape)
         return (*shape[:-1], self.units[-1]) if self.units else shape
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "groups": self.groups,
-            "units": list(self.units),
-            "dropout": self.dropout,
-            "batch_norm": self.batch_norm,
-        }

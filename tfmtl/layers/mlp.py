@@ -6,9 +6,11 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.arguments import Arguments
+
 
 @keras.saving.register_keras_serializable(package="tfmtl")
-class MLP(keras.layers.Layer):
+class MLP(Arguments, keras.layers.Layer):
     """`Dense → BatchNormalization → activation → Dropout`, once per width.
 
     Maps `[..., in]` to `[..., units[-1]]`; the last layer is activated, normalised and dropped
@@ -78,16 +80,6 @@ class MLP(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         shape = tuple(input_shape)
         return (*shape[:-1], self.units[-1]) if self.units else shape
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "units": list(self.units),
-            "dropout": self.dropout,
-            "batch_norm": self.batch_norm,
-            "activation": self.activation,
-        }
 
 
 def layer_shares(

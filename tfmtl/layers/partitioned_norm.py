@@ -5,6 +5,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.arguments import Arguments
 from tfmtl.layers.grouped import Tiles, block_rows
 
 # Embeddings start with a variance of 1e-4, which Keras' 1e-3 would drown.
@@ -12,7 +13,7 @@ EPSILON = 1e-5
 
 
 @keras.saving.register_keras_serializable(package="tfmtl")
-class PartitionedNorm(keras.layers.Layer):
+class PartitionedNorm(Arguments, keras.layers.Layer):
     """Batch normalisation with the moments, the scale and the shift of each row's own scene.
 
     Maps `[batch, width]` and the `Tiles` of the rows' scenes to the same shape. In training the
@@ -120,11 +121,6 @@ class PartitionedNorm(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         return tuple(input_shape)
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        own = {"num_scenes": self.num_scenes, "shared": self.shared, "momentum": self.momentum}
-        return {**super().get_config(), **own}
 
 
 def _sums(values: tf.Tensor, tiles: Tiles) -> tf.Tensor:

@@ -5,6 +5,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.arguments import Arguments
 from tfmtl.errors import did_you_mean
 from tfmtl.layers.experts import Experts, ParallelDense
 
@@ -12,7 +13,7 @@ MODES = ("aitm", "sdpa", "concat")
 
 
 @keras.saving.register_keras_serializable(package="tfmtl")
-class TaskAttention(keras.layers.Layer):
+class TaskAttention(Arguments, keras.layers.Layer):
     """Weighs what an adjacent task passes on against a task's own representation.
 
     For several ordered pairs of tasks (from the adjacent one, to the task itself) at once; each
@@ -117,11 +118,6 @@ class TaskAttention(keras.layers.Layer):
             queries = self._projected(self.query, tokens)
         scores = tf.reduce_sum(queries * keys, axis=-1) / float(tokens.shape[-1]) ** 0.5
         return tf.nn.softmax(tf.transpose(scores, [0, 2, 1]), axis=-1)
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        own = {"num_pairs": self.num_pairs, "mode": self.mode, "use_bias": self.use_bias}
-        return {**super().get_config(), **own}
 
 
 def check_mode(name: str, mode: str) -> None:

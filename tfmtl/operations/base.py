@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.arguments import Arguments
 from tfmtl.errors import SpecError
 
 
@@ -44,7 +45,7 @@ def glorot(width_in: int, width_out: int) -> keras.initializers.Initializer:
     return keras.initializers.RandomUniform(-limit, limit)
 
 
-class Operation(keras.layers.Layer):
+class Operation(Arguments, keras.layers.Layer):
     """A layer that a model's layers are chosen from."""
 
     @classmethod
@@ -126,10 +127,6 @@ class Copies(Operation):
         return self.add_weight(
             name=name, shape=(self.copies, width), initializer=initializer, trainable=trainable
         )
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "num": self.num}
 
 
 class Hidden(Copies, abc.ABC):

@@ -160,7 +160,3 @@ class Convolution(Hidden):
         kernel, points = map(tf.convert_to_tensor, (self.kernel, self.point_kernel))
         out = convolve_copies(x, kernel, tf.convert_to_tensor(self.bias), points[..., 0])
         return out + self.point_bias[:, tf.newaxis]
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "size": self.size, "channels": self.channels}

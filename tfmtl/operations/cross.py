@@ -81,8 +81,3 @@ class CrossNetwork(Interaction):
             else:
                 x = tf.nn.bias_add(first * h + x, bias)
         return tf.reshape(x, [-1, fields, dim])
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        own = {"layers": self.layers, "version": self.version, "rank": self.rank}
-        return {**super().get_config(), **own}

@@ -156,12 +156,3 @@ class HiddenMLP(Hidden):
                 moving.assign_sub((1.0 - MOMENTUM) * (moving - tf.squeeze(new, axis=1)))
         scale = self.gamma[:, tf.newaxis] * tf.math.rsqrt(variance + EPSILON)
         return kernel * scale, self.beta[:, tf.newaxis] - mean * scale
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "units": self.units,
-            "dropout": self.dropout,
-            "batch_norm": self.batch_norm,
-        }

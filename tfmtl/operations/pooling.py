@@ -65,10 +65,6 @@ class Pooling(Copies, abc.ABC):
             return own
         return (self.num if self.weights else 1, *own)
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "width": self.width}
-
 
 @register("pooling", "sum")
 @keras.saving.register_keras_serializable(package="tfmtl")

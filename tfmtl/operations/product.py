@@ -88,7 +88,3 @@ class OuterProduct(Interaction):
         total = tf.matmul(tf.reduce_sum(inputs, axis=1), self.sum_kernel)
         products = each_field(inputs, self.field_kernel) * total[:, tf.newaxis]
         return each_field(inputs, self.kernel) + each_field(products, self.product_kernel)
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "rank": self.rank}

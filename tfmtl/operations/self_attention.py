@@ -66,7 +66,3 @@ class SelfAttention(Interaction):
         weights = tf.nn.softmax(tf.matmul(query, key, transpose_b=True))
         heads = tf.transpose(tf.matmul(weights, value), [0, 2, 1, 3])
         return tf.nn.relu(tf.reshape(heads, [-1, fields, dim]) + residual)
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "heads": self.heads}
