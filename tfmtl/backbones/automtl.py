@@ -121,7 +121,7 @@ class AutoMTLNetwork(Backbone):
     def call(self, fields, training=False):
         return self._represent(fields, self.tasks, training)
 
-    def represent(self, fields, tasks, **scene):
+    def represent(self, fields, tasks, **row_inputs):
         return self._represent(fields, tasks, False)
 
     def _represent(self, fields, tasks, training):

@@ -1,21 +1,25 @@
 """One model a scene, with nothing shared: what every model of many scenes must beat."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
+import tensorflow as tf
 import tf_keras as keras
 
 from tfmtl.backbones.base import Backbone, flatten
+from tfmtl.backbones.scenes import ReadsScene
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import SpecError
 from tfmtl.layers.grouped import GroupedDense, tiles_of
 from tfmtl.layers.grouped_mlp import GroupedMLP
 from tfmtl.registry import register
 
+T = TypeVar("T")
+
 
 @register("backbone", "per_scene")
 @keras.saving.register_keras_serializable(package="tfmtl")
-class PerScene(Backbone):
+class PerScene(ReadsScene, Backbone):
     """For each scene a Shared-Bottom of its own: tables, bottom, towers and logits.
 
     Maps `[batch, fields, dim]` of the scene's own tables, and each row's scene, to `{task: [batch,
@@ -52,8 +56,8 @@ class PerScene(Backbone):
         {'ctr': (2, 1), 'cvr': (2, 1)}
     """
 
-    multi_scene = True
-    separate_scenes = True
+    rowwise_updates = True
+    no_interaction = "whose scenes share nothing, and an interaction's weights would be all scenes'"
     tower_units = ()
 
     def __init__(
@@ -95,11 +99,30 @@ class PerScene(Backbone):
                 "{'name': 'per_scene', 'bottom_units': (512, 256), 'task_units': (128, 64)}."
             )
 
+    def embeddings(self, make: Callable[..., T]) -> T:
+        """Makes one embedding with a copy per scene."""
+        return make("embedding", copies=self.num_scenes)
+
+    def embed(self, embedding: Any, packed: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the fields that each row's scene has, and `Σ‖e‖²` over the looked-up rows."""
+        return embedding.embed(packed, self.row_inputs(packed)["scene"])
+
+    def prepare_heads(self, heads: Any) -> None:
+        """Makes the heads add the base rate and nothing else: scenes have logits of their own."""
+        heads.freeze_to_identity()
+
+    def decayed(
+        self, kernels: Sequence[tf.Variable], row_inputs: Mapping[str, tf.Tensor]
+    ) -> list[tf.Tensor]:
+        """The kernels of the scenes that have rows in the batch."""
+        present, _ = tf.unique(row_inputs["scene"])
+        return [tf.gather(kernel, present) for kernel in kernels]
+
     def call(self, fields, scene, training=False):
         return self._logits(fields, scene, self.tasks, training)
 
-    def represent(self, fields, tasks, **scene):
-        return self._logits(fields, scene["scene"], tasks, False)
+    def represent(self, fields, tasks, **row_inputs):
+        return self._logits(fields, row_inputs["scene"], tasks, False)
 
     def served_parts(self, tasks):
         return [self.bottoms, *(of[t] for of in (self.towers, self.logits) for t in tasks)]

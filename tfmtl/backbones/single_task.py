@@ -1,13 +1,15 @@
 """One network a task, with nothing shared: what every sharing architecture must beat."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import tf_keras as keras
 
 from tfmtl.backbones.base import Backbone, flatten
 from tfmtl.layers.mlp import MLP
 from tfmtl.registry import register
+
+T = TypeVar("T")
 
 
 @register("backbone", "single_task")
@@ -32,7 +34,7 @@ class SingleTask(Backbone):
         {'ctr': (2, 16), 'cvr': (2, 16)}
     """
 
-    separate_embeddings = True
+    shares = False
 
     def __init__(
         self,
@@ -50,6 +52,10 @@ class SingleTask(Backbone):
             t: MLP(bottom_units, dropout=dropout, batch_norm=batch_norm, name=f"bottom_{t}")
             for t in self.tasks
         }
+
+    def embeddings(self, make: Callable[..., T]) -> dict[str, T]:
+        """Makes one embedding per task."""
+        return {t: make(f"embedding_{t}") for t in self.tasks}
 
     def call(self, fields, training=False):
         return {t: self.bottoms[t](flatten(fields[t]), training=training) for t in self.tasks}

@@ -8,6 +8,7 @@ import tf_keras as keras
 
 from tfmtl.arguments import Arguments
 from tfmtl.backbones.base import Backbone, flatten
+from tfmtl.backbones.scenes import ReadsScene
 from tfmtl.layers.grouped import Tiles, block_rows, grouped_matmul, tiles_of
 from tfmtl.layers.mlp import MLP, layer_shares
 from tfmtl.layers.partitioned_norm import PartitionedNorm
@@ -86,7 +87,7 @@ class StarNetwork(Arguments, keras.layers.Layer):
 
 @register("backbone", "star")
 @keras.saving.register_keras_serializable(package="tfmtl")
-class STAR(Backbone):
+class STAR(ReadsScene, Backbone):
     """One network in the centre, and for each scene factors of its every weight.
 
     Maps `[batch, fields, dim]` and each row's scene to `{task: [batch, units[-1] +
@@ -123,7 +124,6 @@ class STAR(Backbone):
         {'ctr': (2, 20), 'cvr': (2, 20)}
     """
 
-    multi_scene = True
     tower_units = ()
 
     def __init__(
@@ -151,8 +151,8 @@ class STAR(Backbone):
     def call(self, fields, scene, training=False):
         return self._represented(fields, scene, self.tasks, training)
 
-    def represent(self, fields, tasks, **scene):
-        return self._represented(fields, scene["scene"], tasks, False)
+    def represent(self, fields, tasks, **row_inputs):
+        return self._represented(fields, row_inputs["scene"], tasks, False)
 
     def served_parts(self, tasks):
         shared = [] if self.norm is None else [self.norm]

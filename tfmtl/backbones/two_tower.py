@@ -1,7 +1,7 @@
 """Two towers of DLRM for early-stage ranking (Wang et al., AdKDD 2023, §3.1)."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -14,6 +14,7 @@ from tfmtl.layers.mlp import MLP
 from tfmtl.registry import register
 
 INTERACTIONS = ("joint", "dot")
+T = TypeVar("T")
 
 
 @register("backbone", "two_tower")
@@ -53,6 +54,7 @@ class TwoTower(Backbone):
 
     tower_sides = {"user": ("user", "context"), "ad": ("ad",)}
     tower_units: tuple[int, ...] = (32,)
+    no_interaction = "whose towers have interactions of their own"
 
     def __init__(
         self,
@@ -103,6 +105,10 @@ class TwoTower(Backbone):
                     f"{tower} tower would read nothing. Declare sides as "
                     "categorical('ad_id', side='ad')."
                 )
+
+    def embeddings(self, make: Callable[..., T]) -> dict[str, T]:
+        """Makes one embedding per tower, of the tower's sides."""
+        return {t: make(f"embedding_{t}", sides=sides) for t, sides in self.tower_sides.items()}
 
     def build(self, input_shape: Any) -> None:
         if self.interaction == "dot":

@@ -1,0 +1,91 @@
+"""Each trained task's loss of its own rows, from the heads' outputs."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from tfmtl.losses import per_example as losses
+from tfmtl.metrics.packed import Predicted, packed_metrics
+from tfmtl.model.heads import Heads, Outputs
+
+
+def batch_losses(
+    heads: Heads, outputs: Outputs, labels: tf.Tensor, weights: tf.Tensor
+) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """Each trained task's mean loss over the rows on which it is observed.
+
+    Args:
+        heads: Which tasks are trained, and on whose labels.
+        outputs: What the heads return.
+        labels: `[batch, tasks]`.
+        weights: `[batch, tasks]`; 0 where a task is not observed.
+
+    Returns:
+        One scalar per trained task, and whether the batch has a row on which the task is
+        observed, boolean `[trained tasks]`.
+    """
+    per_task, observed = [], []
+    for name in heads.trained:
+        index = heads.problem.task_names.index(heads.labels_of(name))
+        loss = example_loss(heads, name, outputs[name], labels[:, index])
+        mask = weights[:, index] > 0
+        per_task.append(losses.masked_mean(loss, mask, weights[:, index]))
+        observed.append(tf.reduce_any(mask))
+    return per_task, tf.stack(observed)
+
+
+def example_loss(
+    heads: Heads, name: str, output: Mapping[str, tf.Tensor], labels: tf.Tensor
+) -> tf.Tensor:
+    """A task's loss of each row, `[batch]`, with its class weights.
+
+    Args:
+        heads: The heads.
+        name: A trained task.
+        output: What the heads return of the task.
+        labels: `[batch]`, in the label's own unit.
+    """
+    task = heads.problem.task(name)
+    if task.kind == "regression":
+        labels = heads.standardized(name, labels)
+        if task.loss == "squared":
+            return losses.squared_error(labels, output["logit"])
+        return getattr(losses, task.loss)(labels, output["logit"], delta=task.delta)
+    of_product = "log_prob" in output
+    predicted = output["log_prob" if of_product else "logit"]
+    if task.loss == "focal":
+        focal = losses.log_prob_focal if of_product else losses.focal
+        loss = focal(labels, predicted, gamma=task.gamma, alpha=task.alpha)
+    elif of_product:
+        loss = losses.log_prob_cross_entropy(labels, predicted)
+    else:
+        loss = losses.binary_cross_entropy(labels, predicted)
+    weights = heads.class_weights(name, labels)
+    return loss if weights is None else weights * loss
+
+
+def exact_metrics(heads: Heads, rows: Predicted) -> dict[str, float]:
+    """Every task's metrics over all rows, and `loss`, the mean of the trained tasks' losses.
+
+    Args:
+        heads: The heads.
+        rows: Labels and predictions.
+    """
+    problem = heads.problem
+    metrics = packed_metrics(problem, rows)
+    every = [_mean_loss(heads, name, metrics, *rows.of(problem, name)) for name in heads.trained]
+    defined = [loss for loss in every if not np.isnan(loss)]
+    metrics["loss"] = float(np.mean(defined)) if defined else float("nan")
+    return metrics
+
+
+def _mean_loss(heads, name, metrics, labels, predictions):
+    task = heads.problem.task(name)
+    if task.kind == "binary":
+        return metrics[heads.problem.metric_name(task, "log_loss")]
+    if not len(labels):
+        return float("nan")
+    # The task's own loss: with a robust loss, outliers must not choose the epoch either.
+    output = {"logit": heads.standardized(name, predictions)}
+    return float(np.mean(example_loss(heads, name, output, labels), dtype=np.float64))
