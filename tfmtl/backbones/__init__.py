@@ -1,5 +1,6 @@
 """Backbones, one file a paper; importing this package registers them all."""
 
+from tfmtl.backbones.adatt import AdaTT
 from tfmtl.backbones.aitm import AITM
 from tfmtl.backbones.automtl import AutoMTLNetwork
 from tfmtl.backbones.base import Backbone, flatten
@@ -25,6 +26,7 @@ __all__ = [
     "MAN",
     "PLE",
     "STAR",
+    "AdaTT",
     "AutoMTLNetwork",
     "Backbone",
     "MMoE",
