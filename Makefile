@@ -6,7 +6,7 @@ REPLAY ?=
 ENVIRONMENT := $(or $(UV_PROJECT_ENVIRONMENT),.venv)
 PY := $(ENVIRONMENT)/bin/python
 # Every command of benchmarks/; `reproduce` wants a paper's name, so it runs by hand.
-BENCHMARKS ?= $(filter-out reproduce,$(patsubst benchmarks/%.py,%,$(shell grep -l __main__ benchmarks/*.py 2>/dev/null)))
+BENCHMARKS ?= $(filter-out reproduce,$(subst /,.,$(patsubst benchmarks/%.py,%,$(shell grep -rl __main__ --include=*.py benchmarks 2>/dev/null))))
 
 # Any Python from 3.8 can run the set-up. `python3` may be a pyenv shim that leads nowhere.
 FIND_PYTHON = for python in python3 /usr/bin/python3 /usr/local/bin/python3 python \
@@ -16,7 +16,7 @@ FIND_PYTHON = for python in python3 /usr/bin/python3 /usr/local/bin/python3 pyth
 	test -n "$$python" || { echo "There is no Python 3 here: install CPython 3.10 or newer." >&2; exit 1; };
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format lock bench-quick clean
+.PHONY: help setup demo test test-slow lint format architecture lock bench-quick clean
 
 help:  ## This list
 	@echo "tfmtl: multi-task, multi-scene ranking, from raw rows to a pushed SavedModel."
@@ -50,6 +50,9 @@ lint: setup  ## ruff and mypy alone
 format: setup  ## Format the code and mend what ruff can mend
 	@"$(PY)" -m ruff check --fix .
 	@"$(PY)" -m ruff format .
+
+architecture:  ## Draw docs/architecture.md anew from the imports
+	@$(FIND_PYTHON) "$$python" tools/architecture.py
 
 lock: setup  ## Remake requirements/ from setup.py; UPGRADE=1 takes newer versions
 	@"$(PY)" tools/lock.py $(if $(UPGRADE),--upgrade)

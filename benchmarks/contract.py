@@ -165,7 +165,7 @@ def main(
         The exit status.
     """
     parser = argparse.ArgumentParser(
-        prog=f"python -m benchmarks.{Path(sys.argv[0]).stem}",
+        prog=f"python -m {_module()}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -279,3 +279,9 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value}; at least 1 makes sense")
     return value
+
+
+def _module() -> str:
+    """How the running command is called: the module's full name where `python -m` started it."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec.name if spec is not None else Path(sys.argv[0]).stem

@@ -23,7 +23,7 @@ def known_papers() -> tuple[str, ...]:
 
 
 def load(name: str) -> Paper:
-    """The table of the file `benchmarks/papers/NAME.py`.
+    """The table of the folder `benchmarks/papers/NAME/` (or of one file, `NAME.py`).
 
     Raises:
         SpecError: There is no such file; the message lists the known names.

@@ -30,7 +30,8 @@ def request_cost(path: str, predict: Predict, examples: str, *, ads: int) -> dic
     Returns:
         `ms_per_request_by_pairs`, the median time of `serving_default`, which makes a user's
         vector for each pair, from serialised tf.Examples on this machine as it is (for towers
-        apart see `benchmarks/towers.py`), `macs_per_request`, and for a model of towers
+        apart see `benchmarks.papers.early_stage.towers`), `macs_per_request`, and for a model of
+        towers
         `macs_per_request_cached`, where all ads' vectors are at hand.
     """
     seconds = []

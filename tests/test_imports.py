@@ -1,8 +1,11 @@
-"""The import direction: tfmtl <- components <- pipeline."""
+"""The import direction: tfmtl <- components <- pipeline, and no circle between rooms or files."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
+import architecture
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -64,3 +67,64 @@ def test_a_public_name_is_the_same_on_every_access():
     for _ in range(2):
         for name in tfmtl.__all__:
             assert not isinstance(getattr(tfmtl, name), types.ModuleType), name
+
+
+def test_no_room_imports_another_in_a_circle():
+    assert architecture.circles(architecture.arrows(architecture.graph())) == []
+
+
+def test_no_file_imports_another_in_a_circle_not_even_inside_a_function():
+    assert architecture.circles(architecture.graph()) == []
+
+
+def test_a_planted_circle_is_found_also_where_a_function_hides_it(tmp_path):
+    package = tmp_path / "tfmtl"
+    for name, text in {
+        "a/one": "from tfmtl.b import two\n",
+        "b/two": "def late():\n    from tfmtl.a.one import x\n",
+        "c/three": "import tfmtl.a.one\n",
+    }.items():
+        path = package / f"{name}.py"
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    edges = architecture.graph(tmp_path, ("tfmtl",))
+    assert architecture.circles(edges) == [["tfmtl.a.one", "tfmtl.b.two"]]
+    assert architecture.circles(architecture.arrows(edges)) == [["a", "b"]]
+    assert architecture.circles(architecture.graph(tmp_path, ("tfmtl",), late=False)) == []
+
+
+def test_nothing_in_the_library_imports_the_simulator():
+    between = architecture.arrows(architecture.graph())
+    users = {name for name, others in between.items() if "simulator" in others}
+    assert users <= {"components", "pipeline"}
+
+
+LIGHT = """
+import importlib, pkgutil, sys
+import tfmtl, tfmtl.declare
+for module in pkgutil.iter_modules(tfmtl.declare.__path__, "tfmtl.declare."):
+    importlib.import_module(module.name)
+problem = tfmtl.ProblemSpec(
+    features=(tfmtl.categorical("ad"), tfmtl.numerical("price")),
+    tasks=(tfmtl.binary("ctr", label="click"), tfmtl.regression("quality", label="quality")),
+)
+assert tfmtl.ProblemSpec.from_json(problem.to_json()) == problem
+print(sorted({"tensorflow", "tf_keras", "pyarrow", "pandas"} & set(sys.modules)))
+"""
+
+
+def test_declaring_a_problem_never_loads_tensorflow():
+    run = subprocess.run(
+        [sys.executable, "-c", LIGHT], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert run.stdout == "[]\n"
+
+
+def test_the_architecture_page_is_drawn_from_the_code():
+    assert architecture.main(["--check"]) == 0, "run `make architecture` and commit the page"
+
+
+def test_every_room_says_what_it_is_for_and_what_belongs_elsewhere():
+    for path in sorted((ROOT / "tfmtl").glob("*/__init__.py")):
+        text = ast.get_docstring(ast.parse(path.read_text())) or ""
+        assert len(text.split()) >= 25, f"{path.parent.name}/__init__.py: two or three sentences"

@@ -1,5 +1,6 @@
-"""Published tables, one file each; its name is the one `benchmarks.reproduce` takes.
+"""Published tables, one folder or file each; its name is the one `benchmarks.reproduce` takes.
 
-A file defines `PAPER`, a `benchmarks.paper.Paper`: the published cells as data, and a function
+Beside a table lies all that belongs to its paper alone: the arms it compares, and what its method
+costs. It defines `PAPER`, a `benchmarks.paper.Paper`: the published cells as data, and a function
 that measures ours.
 """

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from benchmarks.early_stage_arms import ARMS, Sizes, differences, study
 from benchmarks.papers.early_stage import PAIRS, PAPER, RECALL, TVD, XOUT
+from benchmarks.papers.early_stage.arms import ARMS, Sizes, differences, study
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from benchmarks import man_arms as arms
 from benchmarks import reproduce
 from benchmarks.funnels import DataSet, Sizes
+from benchmarks.papers.man import arms as arms
 from tests.doubles.differences import differing
 from tfmtl.declare.layout import LABELS, has_ids
 from tfmtl.declare.problem import categorical, numerical

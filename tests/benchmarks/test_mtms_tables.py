@@ -7,9 +7,9 @@ import pytest
 from scipy import stats
 
 from benchmarks import reproduce
-from benchmarks.mtms_arms import ARMS, FEED, PROBLEM, SEARCH, Sizes, experiment, gain, study
 from benchmarks.papers import mtms
 from benchmarks.papers.mtms import AUC, MAE, ONLINE, PAIRS, PAPER, one_sided
+from benchmarks.papers.mtms.arms import ARMS, FEED, PROBLEM, SEARCH, Sizes, experiment, gain, study
 from tfmtl.mtms import slot_parts
 
 # Enough ads that every request finds what it shows: then the feed's rows are the same, bit for bit,

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from benchmarks import funnels, reproduce
-from benchmarks import pwiser_arms as arms
 from benchmarks.papers import pwiser as paper
+from benchmarks.papers.pwiser import arms as arms
 from tfmtl.declare.experiment import Model
 from tfmtl.declare.problem import numerical
 from tfmtl.simulator.impressions import impression_log

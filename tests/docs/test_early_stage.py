@@ -37,9 +37,9 @@ def test_every_block_of_the_page_is_known_to_these_tests():
     assert modules == [
         "pipeline.local_runner",
         "tfmtl.simulator",
-        "tfmtl.replay.log",
+        "tfmtl.replay",
         "pipeline.local_runner",
-        "tfmtl.serving.ad_vectors",
+        "tfmtl.serving.catalogue",
     ]
 
 

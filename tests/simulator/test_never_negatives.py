@@ -3,7 +3,7 @@
 import pyarrow.compute as pc
 import pytest
 
-from benchmarks import early_stage_arms as arms
+from benchmarks.papers.early_stage import arms as arms
 from tfmtl.declare import early_stage
 from tfmtl.declare.problem import binary
 from tfmtl.simulator import Funnel, consolidated_log, draw_world, logging_policy

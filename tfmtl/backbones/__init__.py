@@ -1,4 +1,8 @@
-"""Backbones, one file a paper; importing this package registers them all."""
+"""Backbones, one file per paper: fields to one representation per task.
+
+In go fields `[batch, fields, dim]`; out comes `{task: [batch, width]}`. Importing this package
+registers them all. Towers, logits and losses belong to `model` and `losses`.
+"""
 
 from tfmtl.backbones.adatt import AdaTT
 from tfmtl.backbones.aitm import AITM

@@ -1,4 +1,8 @@
-"""Layers that several architectures share."""
+"""Layers that several architectures share: embeddings, experts, gates, multi-layer perceptrons.
+
+In go tensors, out come tensors; each layer is a plain Keras layer. A whole architecture belongs to
+`backbones`; a layer that a configuration may choose by name belongs to `operations`.
+"""
 
 from tfmtl.layers.experts import Experts, ParallelDense
 from tfmtl.layers.extraction import Extraction

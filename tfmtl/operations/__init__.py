@@ -1,8 +1,9 @@
-"""Operations that a model's layers are chosen from; importing this package registers them all.
+"""Layers that a configuration may choose by name, and that AutoMTL searches over.
 
 Three kinds, by what they map: `interaction`, fields `[batch, fields, dim]` to fields; `pooling`,
-fields to a vector `[batch, width]`; `hidden`, vectors to vectors of the same width. Any of them
-is a plain layer, and an interaction stands in any model: `Model(interaction={"name": "cross"})`.
+fields to a vector `[batch, width]`; `hidden`, vectors to vectors of the same width. Any of them is
+a plain layer, and an interaction stands in any model: `Model(interaction={"name": "cross"})`.
+Importing this package registers them all. Layers that only backbones use belong to `layers`.
 """
 
 from tfmtl.operations.base import Copies, Hidden, Interaction, Operation

@@ -157,7 +157,15 @@ def _write_rows(folder: Path, count: int, rows: int, seed: int) -> None:
 def _measured(folder: Path, count: int, what: str, workers: int = 1) -> dict[str, Any]:
     _say(f"{what}, {count} scenes, {workers} processes")
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.scenes", MEASURE, str(folder), str(count), what]
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.papers.mtms.scenes",
+            MEASURE,
+            str(folder),
+            str(count),
+            what,
+        ]
         + [str(workers)],
         check=True,
         stdout=subprocess.PIPE,

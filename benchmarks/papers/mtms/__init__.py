@@ -1,10 +1,9 @@
 """MTMS (Tan et al., Baidu): Tables I and II, simulated.
 
 The paper measures two scenes of an ads system nobody else can; ours are simulated, with a truth
-that is known, so signs can agree and sizes only by chance. `benchmarks.mtms_arms` tells of the
-world. All figures are of the feed on the whole day after the last slot: AUC, MAE, NE and
-calibration of conversions on clicked rows, changes relative to the baseline's as the paper prints
-them. Arms:
+that is known, so signs can agree and sizes only by chance. `arms` describes the world. All figures
+are of the feed on the whole day after the last slot: AUC, MAE, NE and calibration of conversions on
+clicked rows, changes relative to the baseline's as the paper prints them. Arms:
 
 - `apart`: clicks and conversions update tables of their own, apart; the fine-tuned network reads
   both (the baseline of Table I, whose rows then differ in the update's loss alone). It is not said
@@ -170,7 +169,7 @@ def _seed(seed: int, options: argparse.Namespace) -> dict[str, Any]:
 def _figures(seed: int, quick: bool, requests: int | None, keep: str | None) -> dict[str, Any]:
     """One seed's figures: measured, or read where they were kept."""
     # Imported here: whoever lists the papers does not wait for TensorFlow.
-    from benchmarks.mtms_arms import QUICK, TEST_DAY, Sizes
+    from benchmarks.papers.mtms.arms import QUICK, TEST_DAY, Sizes
 
     sizes = QUICK if quick else Sizes()
     if requests is not None:
@@ -193,7 +192,7 @@ def figures_of(
 
     Args:
         seed: Of worlds, logs and models.
-        sizes: A `benchmarks.mtms_arms.Sizes`.
+        sizes: A `benchmarks.papers.mtms.arms.Sizes`.
         worlds: Names of `WORLDS`, with `shared_users`.
         trained: Called after each arm.
 
@@ -201,7 +200,7 @@ def figures_of(
         `differences` by pair and metric, relative, those of online metrics with their interval;
         `offline` levels by arm; `gains` in AUC of the second scene by world; `rows`; `seconds`.
     """
-    from benchmarks.mtms_arms import gain, gain_in, study
+    from benchmarks.papers.mtms.arms import gain, gain_in, study
 
     found = study(seed, sizes, trained=trained)
     differences: dict[str, dict[str, list[float]]] = {}

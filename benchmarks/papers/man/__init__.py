@@ -2,9 +2,9 @@
 
 The paper has one data set, Ali-CCP, whose rows are not here. What can agree are signs: of each
 model's AUC less LightGBM's (Table 1), and of each variant's less MAN's (Table 2), paired over seeds
-on a simulated log with a truth that is known. `benchmarks.man_arms` declares models and data sets;
-with `--data FOLDER`, each that reads rows runs on `FOLDER/NAME`, with its own signs, and Ali-CCP's,
-once it has a reader, with its levels too.
+on a simulated log with a truth that is known. `arms` declares models and data sets; with `--data
+FOLDER`, each that reads rows runs on `FOLDER/NAME`, with its own signs, and Ali-CCP's, once it has
+a reader, with its levels too.
 
 The paper's "CVR AUC" is of conversions among all impressions, `ctcvr/auc@imp`. Table 2's headers
 are swapped: its 0.6225 is Table 1's AUC of clicks. "Without meta-att" leaves out meta-learning and
@@ -29,7 +29,7 @@ from benchmarks.contract import Result, Row
 from benchmarks.paper import Further, Measured, Paper, Published, compare, kept
 
 # Figures of other code are not taken for these.
-CODE = ("tfmtl", "benchmarks/man_arms.py", "benchmarks/funnels.py", "pipeline/configs")
+CODE = ("tfmtl", "benchmarks/papers/man/arms.py", "benchmarks/funnels.py", "pipeline/configs")
 
 SIMULATED, PUBLIC = "simulated_ads", "ali_ccp"
 BASELINE, OURS = "lightgbm", "man"
@@ -84,7 +84,7 @@ def measure(run: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Me
 def further(options: argparse.Namespace) -> Iterator[Row]:
     """Other data sets' cells, and every figure and test of the data sets that were run."""
     from benchmarks.funnels import path_of
-    from benchmarks.man_arms import DATA_SETS
+    from benchmarks.papers.man.arms import DATA_SETS
 
     for name, data in DATA_SETS.items():
         if data.reads and path_of(name, options.data) is None:
@@ -208,7 +208,7 @@ def _levels(
 ) -> dict[str, Any]:
     # Imported here: whoever lists the papers does not wait for TensorFlow.
     from benchmarks.funnels import Sizes
-    from benchmarks.man_arms import DATA_SETS, FULL, MODELS, QUICK, study
+    from benchmarks.papers.man.arms import DATA_SETS, FULL, MODELS, QUICK, study
 
     sizes = QUICK if quick else FULL
     if requests is not None:

@@ -181,7 +181,7 @@ def _measure_alone(folder: Path) -> dict[str, list[list[float]]]:
     _say(f"timing {CALLS} calls of each")
     threads = {f"TF_NUM_{kind}_THREADS": "1" for kind in ("INTRAOP", "INTEROP")}
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.towers", "--measure", str(folder)],
+        [sys.executable, "-m", "benchmarks.papers.early_stage.towers", "--measure", str(folder)],
         check=True,
         stdout=subprocess.PIPE,
         text=True,

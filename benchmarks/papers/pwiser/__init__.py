@@ -2,9 +2,9 @@
 
 Shown is `pwiser` less `bce` with the same model, rows, initial weights and order of rows: AUC of
 logged clicks, paired over seeds. The paper has four public data sets and one run of each cell;
-where their rows are not at hand, its mean improvement over the four is held against a simulated
-log a fifth of whose clicks are random, and a sign can agree. `benchmarks.pwiser_arms` declares data
-sets, models and losses; with `--data FOLDER`, each that reads rows runs on `FOLDER/NAME`.
+where their rows are not at hand, its mean improvement over the four is held against a simulated log
+a fifth of whose clicks are random, and a sign can agree. `arms` declares data sets, models and
+losses; with `--data FOLDER`, each that reads rows runs on `FOLDER/NAME`.
 
 λ, m1 and m2 are chosen for each model by grid on validation rows of a seed that no table uses:
 `--grid full` is every candidate, `reduced` (the default) some of them, `printed` the paper's Table
@@ -30,7 +30,7 @@ from benchmarks.paper import Further, Measured, Paper, Published, compare, kept
 from tfmtl.errors import SpecError
 
 # Figures of other code are not taken for these.
-CODE = ("tfmtl", "benchmarks/pwiser_arms.py", "benchmarks/funnels.py", "pipeline/configs")
+CODE = ("tfmtl", "benchmarks/papers/pwiser/arms.py", "benchmarks/funnels.py", "pipeline/configs")
 
 SIMULATED = "simulated_ads"
 AUC, CTCVR = "ctr/auc@imp", "ctcvr/auc@imp"
@@ -115,7 +115,7 @@ def measure(run: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Me
 
 def further(options: argparse.Namespace) -> Iterator[Row]:
     """The public data sets' own cells, and every figure of the data sets that were run."""
-    from benchmarks.pwiser_arms import DATA_SETS
+    from benchmarks.papers.pwiser.arms import DATA_SETS
 
     at_hand = {name for name in DATA_SETS if name == SIMULATED or _path(name, options)}
     public = Paper(title="", cells=public_cells(at_hand), measure=measure)
@@ -207,7 +207,7 @@ def _changes(name: str, options: argparse.Namespace) -> Iterator[Row]:
 def _funnel(name: str, options: argparse.Namespace) -> Iterator[Row]:
     """How many rows of each kind train, which says what the term has to compare."""
     from benchmarks.funnels import Sizes
-    from benchmarks.pwiser_arms import DATA_SETS
+    from benchmarks.papers.pwiser.arms import DATA_SETS
 
     data = DATA_SETS[name]
     table = data.tables(0, Sizes(), _path(name, options))["train"]
@@ -226,7 +226,7 @@ def _change(losses: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 
 
 def _grid(options: argparse.Namespace) -> tuple[str, int]:
-    from benchmarks.pwiser_arms import GRIDS
+    from benchmarks.papers.pwiser.arms import GRIDS
 
     name = options.grid or ("printed" if options.quick else "reduced")
     if name not in GRIDS:
@@ -257,7 +257,7 @@ def _settings(name: str, options: argparse.Namespace) -> tuple:
 def _chosen(
     name: str, quick: bool, requests: int | None, grid: str, path: str | None, keep: str | None
 ) -> dict[str, dict[str, float]]:
-    from benchmarks.pwiser_arms import DATA_SETS, GRIDS, NETWORKS, search
+    from benchmarks.papers.pwiser.arms import DATA_SETS, GRIDS, NETWORKS, search
 
     sizes = _sizes(quick, requests)
 
@@ -280,7 +280,7 @@ def _levels(
     path: str | None,
     keep: str | None,
 ) -> dict[str, Any]:
-    from benchmarks.pwiser_arms import DATA_SETS, study
+    from benchmarks.papers.pwiser.arms import DATA_SETS, study
 
     sizes = _sizes(quick, requests)
     tuned = _chosen(name, quick, requests, grid, path, keep)

@@ -116,7 +116,7 @@ def _figures(seed: int, requests: int, clickbait: float | None, keep: str | None
 
 def _measured_seed(seed: int, requests: int, clickbait: float | None) -> dict[str, Any]:
     # Imported here: whoever lists the papers does not wait for TensorFlow.
-    from benchmarks.early_stage_arms import Sizes, differences, study
+    from benchmarks.papers.early_stage.arms import Sizes, differences, study
 
     pairs = PAIRS if clickbait is None else {name: PAIRS[name] for name in SWEEP}
     arms = tuple(dict.fromkeys(arm for pair in pairs.values() for arm in pair))

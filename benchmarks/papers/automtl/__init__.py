@@ -4,8 +4,8 @@ The paper's data sets are not here. What can agree are signs: of AutoMTL's mean 
 arm's, paired over seeds, on simulated logs with two and with four tasks, against the paper's mean
 over its tasks and over its data sets with as many tasks. With `--data FOLDER` the census runs too,
 from `FOLDER/census_income`, and a data set of the paper, once it has a reader, with its own levels
-and the signs of each task. `benchmarks.automtl_arms` declares data sets, arms and sizes: `--grid
-reduced` searches a part of the paper's space, at a tenth of the cost.
+and the signs of each task. `arms` declares data sets, arms and sizes: `--grid reduced` searches a
+part of the paper's space, at a tenth of the cost.
 
 Everything is selected on validation rows, and figures are of test rows. Of the figures the paper
 draws, what they are said to show is judged: that tasks choose other experts with the auxiliary loss
@@ -29,13 +29,13 @@ from typing import Any
 from scipy import stats
 from tqdm import tqdm
 
-from benchmarks.automtl_cells import OURS, RANDOM, cells
 from benchmarks.contract import Result, Row
 from benchmarks.paper import Further, Measured, Paper, Published, compare, kept
+from benchmarks.papers.automtl.cells import OURS, RANDOM, cells
 from tfmtl.errors import SpecError
 
 # Figures of other code are not taken for these.
-CODE = ("tfmtl", "benchmarks/automtl_arms.py", "benchmarks/funnels.py", "pipeline/configs")
+CODE = ("tfmtl", "benchmarks/papers/automtl/arms.py", "benchmarks/funnels.py", "pipeline/configs")
 
 SIMULATED = "simulated_ads"
 
@@ -70,7 +70,7 @@ def measure(run: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Me
 
 def further(options: argparse.Namespace) -> Iterator[Row]:
     """The other cells, every figure and test of the data sets that were run, and the pictures."""
-    from benchmarks.automtl_arms import DATA_SETS
+    from benchmarks.papers.automtl.arms import DATA_SETS
 
     sizes = _sizes(options.quick, options.requests, options.grid)
     shown = {cell.name for cell in PAPER.cells}
@@ -94,7 +94,7 @@ def cells_of(name: str, sizes: Any) -> list[Published]:
         name: Of `automtl_arms.DATA_SETS`.
         sizes: `automtl_arms.Sizes`, which says what is run.
     """
-    from benchmarks.automtl_arms import DATA_SETS, default_count
+    from benchmarks.papers.automtl.arms import DATA_SETS, default_count
 
     data = DATA_SETS[name]
     tasks = [task.name for task in data.tasks]
@@ -116,7 +116,7 @@ def tests(
         space: What its rows are.
         found: Figures by arm, `"arms"`, a seed each.
     """
-    from benchmarks.automtl_arms import BASELINES
+    from benchmarks.papers.automtl.arms import BASELINES
 
     if len(found) < 2:
         return
@@ -220,15 +220,15 @@ def _over_seeds(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _path(name: str, options: argparse.Namespace) -> str | None:
-    from benchmarks.automtl_arms import DATA_SETS
     from benchmarks.funnels import path_of
+    from benchmarks.papers.automtl.arms import DATA_SETS
 
     return path_of(DATA_SETS[name].rows.name, options.data)
 
 
 def _sizes(quick: bool, requests: int | None, grid: str | None) -> Any:
     # Imported here: whoever lists the papers does not wait for TensorFlow.
-    from benchmarks.automtl_arms import GRIDS, QUICK
+    from benchmarks.papers.automtl.arms import GRIDS, QUICK
 
     if (grid or "full") not in GRIDS:
         raise SpecError(f"--grid {grid!r} is none of {', '.join(GRIDS)}.")
@@ -248,7 +248,7 @@ def _seed(
     keep: str | None,
 ) -> dict[str, Any]:
     """All that one seed gives: figures by arm and by count, histories and architectures."""
-    from benchmarks import automtl_arms as arms
+    from benchmarks.papers.automtl import arms as arms
     from tfmtl.automtl.architecture import Architecture
 
     sizes = _sizes(quick, requests, grid)
