@@ -26,7 +26,7 @@ class Arguments:
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         inherited = super()
-        config = dict(inherited.get_config())  # type: ignore[misc]
+        config = dict(inherited.get_config())  # type: ignore[attr-defined]
         for name in _arguments(type(self)):
             config[name] = _plain(getattr(self, name))
         return config

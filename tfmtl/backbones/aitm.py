@@ -34,7 +34,7 @@ class Transfer(keras.layers.Layer):
                 layer.build((None, width))
         super().build(input_shape)
 
-    def call(self, passed, own):
+    def call(self, passed: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
         return tf.einsum(
             "bu,bud->bd", self.weights_of(passed, own), self.value(tf.stack([passed, own], axis=1))
         )
@@ -105,7 +105,7 @@ class AITM(Backbone):
         }
         self.transfers = {t: Transfer(name=f"transfer_{t}") for t in self.tasks[1:]}
 
-    def call(self, fields, training=False):
+    def call(self, fields: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
         x = flatten(fields)
         chain = {}
         before = None
@@ -119,5 +119,5 @@ class AITM(Backbone):
             chain[t], before = z, t
         return chain
 
-    def fine_tuned(self):
+    def fine_tuned(self) -> list[keras.layers.Layer]:
         return [*self.passes.values(), *self.transfers.values()]

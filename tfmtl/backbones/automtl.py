@@ -44,7 +44,7 @@ class Expert(Arguments, keras.layers.Layer):
             *(operation("hidden", (f"block_{i}", block)) for i, block in enumerate(blocks)),
         ]
 
-    def call(self, fields, training=False):
+    def call(self, fields: tf.Tensor, training: bool = False) -> tf.Tensor:
         x = fields
         for layer in self.layers:
             x = layer(x, training=training)
@@ -118,10 +118,12 @@ class AutoMTLNetwork(Backbone):
             if len(self.chosen[t]) > 1
         }
 
-    def call(self, fields, training=False):
+    def call(self, fields: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
         return self._represent(fields, self.tasks, training)
 
-    def represent(self, fields, tasks, **row_inputs):
+    def represent(
+        self, fields: tf.Tensor, tasks: Sequence[str], **row_inputs: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         return self._represent(fields, tasks, False)
 
     def _represent(self, fields, tasks, training):
@@ -147,11 +149,11 @@ class AutoMTLNetwork(Backbone):
         """The experts that some tasks need."""
         return sorted({i for task in tasks for i in self.chosen[task]})
 
-    def served_parts(self, tasks):
+    def served_parts(self, tasks: Sequence[str]) -> list[keras.layers.Layer | tf.Variable]:
         gates = [self.gates[task] for task in tasks if task in self.gates]
         return [*(self.expert_layers[i] for i in self._of(tasks)), *gates]
 
-    def last_shared(self):
+    def last_shared(self) -> list[tf.Variable]:
         # Experts that every task reads, where they have anything to train.
         shared = set.intersection(*(set(self.chosen[task]) for task in self.tasks))
         kernels = (

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import tensorflow as tf
 import tf_keras as keras
 
 from tfmtl.backbones.base import Backbone, flatten
@@ -63,9 +64,9 @@ class DNN(Backbone):
         self.dropout, self.batch_norm = dropout, batch_norm
         self.mlp = MLP(units, dropout=dropout, batch_norm=batch_norm, name="mlp")
 
-    def call(self, fields, training=False):
+    def call(self, fields: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
         h = self.mlp(flatten(fields), training=training)
         return {t: h for t in self.tasks}
 
-    def last_shared(self):
+    def last_shared(self) -> list[tf.Variable]:
         return [self.mlp.dense[-1].kernel] if self.units else []

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import tensorflow as tf
 import tf_keras as keras
 
 from tfmtl.backbones.base import Backbone, flatten
@@ -51,6 +52,6 @@ class ESMM(Backbone):
             for t in self.tasks
         }
 
-    def call(self, fields, training=False):
+    def call(self, fields: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
         x = flatten(fields)
         return {t: self.towers[t](x, training=training) for t in self.tasks}

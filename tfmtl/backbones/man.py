@@ -114,35 +114,38 @@ class MAN(Backbone):
             TaskAttention(1, mode=self.mode, name=f"attention_{target}") for _, target in self.pairs
         ]
 
-    def call(self, fields, training=False):
+    def call(self, fields: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
         of_task = self.experts(fields, training=training)
         if not self.pairs:
             return of_task
         if self.direction == "forward":
-            for link, (source, target) in zip(self.attention, self.pairs, strict=True):
-                passed, own = (of_task[t][:, tf.newaxis] for t in (source, target))
-                of_task = {**of_task, target: link(passed, own)[:, 0]}
-            return of_task
-        passed = tf.stack([of_task[source] for source, _ in self.pairs], axis=1)
-        own = tf.stack([of_task[target] for _, target in self.pairs], axis=1)
-        mixed = tf.unstack(self.attention[0](passed, own), axis=1)
-        read = {t: [] for t in self.tasks}
-        for (_, target), of_pair in zip(self.pairs, mixed, strict=True):
-            read[target].append(of_pair)
-        return {t: tf.add_n(found) / float(len(found)) for t, found in read.items()}
+            return self._chained(of_task)
+        sources = tf.stack([of_task[source] for source, _ in self.pairs], axis=1)
+        targets = tf.stack([of_task[target] for _, target in self.pairs], axis=1)
+        of_pair = tf.unstack(self.attention[0](sources, targets), axis=1)
+        by_task: dict[str, list[tf.Tensor]] = {t: [] for t in self.tasks}
+        for (_, target), attended in zip(self.pairs, of_pair, strict=True):
+            by_task[target].append(attended)
+        return {t: tf.add_n(each) / float(len(each)) for t, each in by_task.items()}
 
-    def last_shared(self):
+    def _chained(self, of_task):
+        for link, (source, target) in zip(self.attention, self.pairs, strict=True):
+            before, own = (of_task[t][:, tf.newaxis] for t in (source, target))
+            of_task = {**of_task, target: link(before, own)[:, 0]}
+        return of_task
+
+    def last_shared(self) -> list[tf.Variable]:
         # Through attention a task also reads its neighbours' own experts; these are all tasks'.
         return self.experts.last_shared()
 
-    def own_blocks(self):
+    def own_blocks(self) -> list[tuple[tf.Variable, tuple[str, ...]]]:
         if self.direction == "forward":
             # A link's output is passed on, and the layers lie apart: the graph tells who reads.
             return []
         targets = tuple(target for _, target in self.pairs)
         return [(v, targets) for layer in self.attention for v in layer.trainable_variables]
 
-    def fine_tuned(self):
+    def fine_tuned(self) -> list[keras.layers.Layer]:
         return list(self.attention)
 
 

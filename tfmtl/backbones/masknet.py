@@ -102,7 +102,7 @@ class MaskBlocks(Arguments, keras.layers.Layer):
             layer.build(shape)
         return layer
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool = False) -> tf.Tensor:
         embedded, hidden = inputs
         mask = self.mask(tf.nn.relu(self.mask_hidden(embedded)))
         h = self.dense(mask * hidden[:, tf.newaxis])
@@ -219,7 +219,7 @@ class MaskNet(Backbone):
                 self.field_norm.build((None, fields * dim))
         super().build(input_shape)
 
-    def call(self, fields, training=False):
+    def call(self, fields: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
         x = flatten(fields)
         h = self.field_norm(x) if self.embedding_norm else x
         for blocks in self.blocks:
@@ -227,5 +227,5 @@ class MaskNet(Backbone):
         h = self.mlp(h, training=training)
         return {t: h for t in self.tasks}
 
-    def last_shared(self):
+    def last_shared(self) -> list[tf.Variable]:
         return [(self.mlp.dense or [self.blocks[-1].dense])[-1].kernel]

@@ -76,7 +76,7 @@ class PerScene(ReadsScene, Backbone):
         self.bottom_units, self.task_units = tuple(bottom_units), tuple(task_units)
         self.dropout, self.batch_norm = dropout, batch_norm
 
-        def network(units, name):
+        def network(units: Sequence[int], name: str) -> GroupedMLP:
             return GroupedMLP(num_scenes, units, dropout=dropout, batch_norm=batch_norm, name=name)
 
         self.bottoms = network(bottom_units, "bottoms")
@@ -118,13 +118,17 @@ class PerScene(ReadsScene, Backbone):
         present, _ = tf.unique(row_inputs["scene"])
         return [tf.gather(kernel, present) for kernel in kernels]
 
-    def call(self, fields, scene, training=False):
+    def call(  # type: ignore[override]
+        self, fields: tf.Tensor, scene: tf.Tensor, training: bool = False
+    ) -> dict[str, tf.Tensor]:
         return self._logits(fields, scene, self.tasks, training)
 
-    def represent(self, fields, tasks, **row_inputs):
+    def represent(
+        self, fields: tf.Tensor, tasks: Sequence[str], **row_inputs: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         return self._logits(fields, row_inputs["scene"], tasks, False)
 
-    def served_parts(self, tasks):
+    def served_parts(self, tasks: Sequence[str]) -> list[keras.layers.Layer | tf.Variable]:
         return [self.bottoms, *(of[t] for of in (self.towers, self.logits) for t in tasks)]
 
     def _logits(self, fields, scene, tasks, training):
@@ -134,5 +138,5 @@ class PerScene(ReadsScene, Backbone):
             t: self.logits[t](self.towers[t](h, tiles, training=training), tiles) for t in tasks
         }
 
-    def last_shared(self):
+    def last_shared(self) -> list[tf.Variable]:
         return [self.bottoms.dense[-1].kernel] if self.bottom_units else []

@@ -1,8 +1,9 @@
 """One network a task, with nothing shared: what every sharing architecture must beat."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import tensorflow as tf
 import tf_keras as keras
 
 from tfmtl.backbones.base import Backbone, flatten
@@ -57,5 +58,5 @@ class SingleTask(Backbone):
         """Makes one embedding per task."""
         return {t: make(f"embedding_{t}") for t in self.tasks}
 
-    def call(self, fields, training=False):
+    def call(self, fields: Mapping[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
         return {t: self.bottoms[t](flatten(fields[t]), training=training) for t in self.tasks}

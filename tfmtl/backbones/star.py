@@ -68,7 +68,7 @@ class StarNetwork(Arguments, keras.layers.Layer):
         self.drops = [keras.layers.Dropout(self.dropout) for _ in self.units]
         super().build(input_shape)
 
-    def call(self, inputs, tiles: Tiles, training=False):
+    def call(self, inputs: tf.Tensor, tiles: Tiles, training: bool = False) -> tf.Tensor:
         h = inputs
         for i, units in enumerate(self.units):
             kernels = self.kernels[i] * (1.0 + tf.gather(self.scene_kernels[i], tiles.present))
@@ -148,13 +148,17 @@ class STAR(ReadsScene, Backbone):
             t: MLP(aux_units, dropout=dropout, name=f"auxiliary_{t}") for t in self.tasks
         }
 
-    def call(self, fields, scene, training=False):
+    def call(  # type: ignore[override]
+        self, fields: tf.Tensor, scene: tf.Tensor, training: bool = False
+    ) -> dict[str, tf.Tensor]:
         return self._represented(fields, scene, self.tasks, training)
 
-    def represent(self, fields, tasks, **row_inputs):
+    def represent(
+        self, fields: tf.Tensor, tasks: Sequence[str], **row_inputs: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         return self._represented(fields, row_inputs["scene"], tasks, False)
 
-    def served_parts(self, tasks):
+    def served_parts(self, tasks: Sequence[str]) -> list[keras.layers.Layer | tf.Variable]:
         shared = [] if self.norm is None else [self.norm]
         return shared + [of_task[t] for of_task in (self.stars, self.auxiliary) for t in tasks]
 

@@ -1,6 +1,6 @@
 """Two towers of DLRM for early-stage ranking (Wang et al., AdKDD 2023, §3.1)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -82,7 +82,11 @@ class TwoTower(Backbone):
         self.dropout, self.batch_norm = dropout, batch_norm
         if interaction == "dot":
             self.tower_units = ()
-        more = {"keep_fields": keep_fields, "dropout": dropout, "batch_norm": batch_norm}
+        more: dict[str, Any] = {
+            "keep_fields": keep_fields,
+            "dropout": dropout,
+            "batch_norm": batch_norm,
+        }
         self.user = Tower(user_units, width, name="user", **more)
         self.ad = Tower(ad_units, width, name="ad", **more)
 
@@ -119,19 +123,21 @@ class TwoTower(Backbone):
             )
         super().build(input_shape)
 
-    def call(self, fields, training=False):
+    def call(self, fields: Mapping[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
         return self.join(
             self.user(fields["user"], training=training), self.ad(fields["ad"], training=training)
         )
 
-    def represent(self, fields, tasks):
+    def represent(
+        self, fields: Mapping[str, tf.Tensor], tasks: Sequence[str], **row_inputs: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         return self.join(
             self.user(fields["user"], training=False),
             self.ad(fields["ad"], training=False),
             tasks=tasks,
         )
 
-    def served_parts(self, tasks):
+    def served_parts(self, tasks: Sequence[str]) -> list[keras.layers.Layer | tf.Variable]:
         parts = [self.user, self.ad]
         if self.interaction == "dot":
             parts += [of_side[t] for of_side in (self.user_kernels, self.ad_kernels) for t in tasks]
@@ -166,10 +172,10 @@ class TwoTower(Backbone):
         crossed = tf.matmul(vectors, tf.concat([kernels[t] for t in tasks], axis=1))
         return tf.reshape(crossed, [-1, len(tasks), self.width])
 
-    def last_shared(self):
+    def last_shared(self) -> list[tf.Variable]:
         return [self.user.vector.kernel, self.ad.vector.kernel]
 
-    def own_blocks(self):
+    def own_blocks(self) -> list[tuple[tf.Variable, tuple[str, ...]]]:
         if self.interaction != "dot":
             return []
         return [(k[t], (t,)) for k in (self.user_kernels, self.ad_kernels) for t in self.tasks]
@@ -182,13 +188,22 @@ class Tower(keras.layers.Layer):
     which the embedding puts last, through dense layers. The last layer is linear.
     """
 
-    def __init__(self, units, width, *, keep_fields, dropout, batch_norm, **kwargs):
+    def __init__(
+        self,
+        units: Sequence[int],
+        width: int,
+        *,
+        keep_fields: bool,
+        dropout: float,
+        batch_norm: bool,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.keep_fields = keep_fields
         self.mlp = MLP(units, dropout=dropout, batch_norm=batch_norm, name="mlp")
         self.vector = keras.layers.Dense(width, name="vector")
 
-    def call(self, fields, training=False):
+    def call(self, fields: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Returns `[batch, width]`."""
         kept = flatten(fields) if self.keep_fields else fields[:, -1]
         h = tf.concat([kept, dot_products(fields)], axis=1)

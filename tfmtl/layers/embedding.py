@@ -1,6 +1,7 @@
 """Packed tensors to field embeddings, with one fused table a width."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -51,8 +52,8 @@ class Embedding(keras.layers.Layer):
         stddev: float = 0.01,
         sides: tuple[str, ...] = SIDES,
         copies: int = 1,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if numeric_mode not in ("joint", "fieldwise"):
             raise SpecError(f"numeric_mode={numeric_mode!r} is neither 'joint' nor 'fieldwise'.")
@@ -93,7 +94,7 @@ class Embedding(keras.layers.Layer):
         """Names of the fields, in order."""
         return self.fields.names
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         """Makes the tables, the projections and the numbers' weights."""
         self._groups = []
         for width in sorted(set(self._widths.values())):
@@ -120,7 +121,12 @@ class Embedding(keras.layers.Layer):
                 )
         super().build(input_shape)
 
-    def call(self, packed, training=False, copy=None):
+    def call(
+        self,
+        packed: Mapping[str, tf.Tensor],
+        training: bool = False,
+        copy: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """Returns `[batch, fields, dim]`."""
         return self.embed(packed, copy)[0]
 

@@ -52,7 +52,7 @@ class ParallelDense(Arguments, keras.layers.Layer):
             )
         super().build(input_shape)
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         kernel = tf.convert_to_tensor(self.kernel)
         if inputs.shape.rank == 2:
             # One wide product; a batched one would read the same rows once per layer.
@@ -129,7 +129,7 @@ class Experts(Arguments, keras.layers.Layer):
             self.drops.append(keras.layers.Dropout(share, name=f"dropout_{i}"))
         super().build(input_shape)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         h = inputs
         for i, dense in enumerate(self.dense):
             h = dense(h)

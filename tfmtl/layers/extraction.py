@@ -75,7 +75,7 @@ class Extraction(Arguments, keras.layers.Layer):
         total = num_tasks * num_specific + num_shared
         self.shared_gate = gate(total, "gate_shared") if mix_shared else None
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Sequence[tf.Tensor], training: bool = False) -> list[tf.Tensor]:
         *tasks, shared = inputs
         own = [e(t, training=training) for e, t in zip(self.specific, tasks, strict=True)]
         common = self.shared(shared, training=training)

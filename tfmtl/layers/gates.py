@@ -61,7 +61,7 @@ class Gates(Arguments, keras.layers.Layer):
             self.logits.build(shape)
         super().build(input_shape)
 
-    def call(self, x, experts, training=False):
+    def call(self, x: tf.Tensor, experts: tf.Tensor, training: bool = False) -> tf.Tensor:
         weights = self.weights_of(x, training=training)
         if self.watch is not None:
             self.watch(weights)

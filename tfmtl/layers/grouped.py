@@ -151,7 +151,7 @@ class GroupedDense(Arguments, keras.layers.Layer):
             )
         super().build(input_shape)
 
-    def call(self, inputs, tiles):
+    def call(self, inputs: tf.Tensor, tiles: Tiles) -> tf.Tensor:
         y = grouped_matmul(inputs, tf.gather(self.kernel, tiles.present), tiles)
         if self.use_bias:
             biases = tf.gather(block_rows(self.bias, tiles.present, self.units), tiles.of_row)

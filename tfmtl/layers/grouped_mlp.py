@@ -64,7 +64,7 @@ class GroupedMLP(Arguments, keras.layers.Layer):
             self.drops.append(keras.layers.Dropout(self.dropout, name=f"dropout_{i}"))
         super().build(input_shape)
 
-    def call(self, inputs, tiles: Tiles, training=False):
+    def call(self, inputs: tf.Tensor, tiles: Tiles, training: bool = False) -> tf.Tensor:
         h = inputs
         for i, dense in enumerate(self.dense):
             h = dense(h, tiles)

@@ -68,7 +68,7 @@ class MLP(Arguments, keras.layers.Layer):
         self.activate = keras.activations.get(self.activation)
         super().build(input_shape)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         h = inputs
         for i, dense in enumerate(self.dense):
             h = dense(h)

@@ -58,7 +58,7 @@ class PartitionedNorm(Arguments, keras.layers.Layer):
         self.moments = self._moments("moving", self.num_scenes, width)
         super().build(input_shape)
 
-    def call(self, inputs, tiles: Tiles, training=False):
+    def call(self, inputs: tf.Tensor, tiles: Tiles, training: bool = False) -> tf.Tensor:
         # As Keras' own: frozen, it works as at inference, and its moments stay.
         if training and self.trainable:
             mean, variance = self._of_batch(inputs, tiles)

@@ -82,7 +82,7 @@ class TaskAttention(Arguments, keras.layers.Layer):
                 getattr(self, name).build((None, self.num_pairs, wide))
         super().build(input_shape)
 
-    def call(self, passed, own):
+    def call(self, passed: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
         tokens = self._tokens(passed, own)
         values = self._projected(self.value, tokens)
         return tf.einsum("bpu,bupd->bpd", self._weights(tokens), values)

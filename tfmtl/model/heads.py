@@ -1,5 +1,8 @@
 """Towers and logits, and the links between tasks."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
@@ -51,12 +54,12 @@ class Heads(keras.layers.Layer):
         self,
         problem: ProblemSpec,
         *,
-        tower_units=(128, 64),
+        tower_units: Sequence[int] = (128, 64),
         dropout: float = 0.0,
         batch_norm: bool = False,
         conv_semantics: str = "ctcvr_direct",
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         check_semantics(problem, conv_semantics)
         self.problem, self.conv_semantics = problem, conv_semantics
@@ -77,7 +80,12 @@ class Heads(keras.layers.Layer):
             if problem.task(t).positive_weight == BALANCED_SQRT
         }
 
-    def call(self, representations, training=False, served_only: bool = False) -> Outputs:
+    def call(
+        self,
+        representations: Mapping[str, tf.Tensor],
+        training: bool = False,
+        served_only: bool = False,
+    ) -> Outputs:
         """Returns `{task: {"logit": [batch], "prediction": [batch]}}`.
 
         A product also has its `log_prob`. A regression's `logit` is in units of the training

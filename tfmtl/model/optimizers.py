@@ -227,7 +227,9 @@ def _arguments(config: dict[str, Any], own: Sequence[str]) -> dict[str, Any]:
     return {key: config[key] for key in (*shared, *own)}
 
 
-def rate_of(optimizer: keras.optimizers.Optimizer):
+def rate_of(
+    optimizer: keras.optimizers.Optimizer,
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
     """The learning rate: the schedule itself where there is one, else the value now."""
     rate = optimizer._learning_rate
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):

@@ -154,7 +154,7 @@ class Hidden(Copies, abc.ABC):
             f"all copies read the same; got {shape}."
         )
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         if self.num is None:
             return self.each(inputs[tf.newaxis], training)[0]
         return self.each(inputs, training)

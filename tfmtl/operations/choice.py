@@ -91,7 +91,7 @@ class Choice(keras.layers.Layer):
                 layer.build(input_shape)
         super().build(input_shape)
 
-    def call(self, inputs, weights, training=False):
+    def call(self, inputs: tf.Tensor, weights: tf.Tensor, training: bool = False) -> tf.Tensor:
         columns, mixed = tf.unstack(weights, axis=-1), []
         for group in self._groups:
             layers = [self.layers[i] for i in group]
@@ -140,7 +140,7 @@ class Apart(Operation):
                 layer.build(shape if self.kind == "pooling" else shape[1:])
         super().build(input_shape)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         outputs = []
         for i, layer in enumerate(self.layers):
             own = inputs

@@ -52,7 +52,7 @@ def convolve(
     on = tf.matmul(windows, kernels, transpose_a=True) > 0.0
     slopes = tf.matmul(kernels * point_kernel, tf.cast(on, x.dtype), transpose_b=True)
 
-    def gradient(upstream):
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
         flat = tf.reshape(upstream, [1, -1])
         sums = tf.matmul(windows * flat, tf.cast(on, x.dtype))
         by_window = tf.reshape(slopes[:size] * flat, [size, -1, width])
@@ -156,7 +156,7 @@ class Convolution(Hidden):
         mixed += tf.reduce_sum(biases * by_copy, axis=1, keepdims=True)
         return mixed[0] if layers[0].num is None else mixed
 
-    def each(self, x, training):
+    def each(self, x: tf.Tensor, training: bool) -> tf.Tensor:
         kernel, points = map(tf.convert_to_tensor, (self.kernel, self.point_kernel))
         out = convolve_copies(x, kernel, tf.convert_to_tensor(self.bias), points[..., 0])
         return out + self.point_bias[:, tf.newaxis]

@@ -29,7 +29,7 @@ class BitGate(Interaction):
         )
         super().build(input_shape)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         by_field = tf.matmul(tf.transpose(inputs, [1, 0, 2]), self.kernel)
         return inputs * tf.sigmoid(tf.transpose(by_field, [1, 0, 2]))
 
@@ -54,7 +54,7 @@ class VectorGate(Interaction):
         )
         super().build(input_shape)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         gates = tf.sigmoid(tf.reduce_sum(inputs * self.kernel, axis=-1, keepdims=True))
         return inputs * gates
 
@@ -80,5 +80,5 @@ class HiddenGate(Hidden):
         self.bias = self.add_vector("bias", width)
         super().build(input_shape)
 
-    def each(self, x, training):
+    def each(self, x: tf.Tensor, training: bool) -> tf.Tensor:
         return x * tf.sigmoid(tf.matmul(x, self.kernel) + self.bias[:, tf.newaxis])

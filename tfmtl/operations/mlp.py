@@ -120,7 +120,7 @@ class HiddenMLP(Hidden):
         ]
         return [out[0] for out in outputs] if layers[0].num is None else outputs
 
-    def each(self, x, training):
+    def each(self, x: tf.Tensor, training: bool) -> tf.Tensor:
         if training and self.dropout:
             if x.shape[0] != self.copies:
                 x = tf.repeat(x, self.copies, axis=0)

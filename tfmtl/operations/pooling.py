@@ -45,7 +45,7 @@ class Pooling(Copies, abc.ABC):
             self.width_bias = self.add_vector("bias_width", width)
         super().build(input_shape)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         pooled = self.each(inputs)
         if self.resized:
             pooled = tf.matmul(pooled, self.width_kernel) + self.width_bias[:, tf.newaxis]
@@ -78,7 +78,7 @@ class SumPooling(Pooling):
         [[3.0, 3.0]]
     """
 
-    def each(self, fields):
+    def each(self, fields: tf.Tensor) -> tf.Tensor:
         return tf.reduce_sum(fields, axis=1)[tf.newaxis]
 
 
@@ -94,7 +94,7 @@ class AveragePooling(Pooling):
         [[1.0, 1.0]]
     """
 
-    def each(self, fields):
+    def each(self, fields: tf.Tensor) -> tf.Tensor:
         return tf.reduce_mean(fields, axis=1)[tf.newaxis]
 
 
@@ -118,7 +118,7 @@ class AttentivePooling(Pooling):
         self.score_kernel = self.add_kernel("score_kernel", (dim, 1), (dim, 1))
         super().build(input_shape)
 
-    def each(self, fields):
+    def each(self, fields: tf.Tensor) -> tf.Tensor:
         _, count, dim = fields.shape
         # All copies read the same: one product of all kernels, whose copies come first.
         kernels = tf.reshape(tf.transpose(self.kernel, [0, 2, 1]), [-1, dim])
@@ -156,7 +156,7 @@ class LinearPooling(Pooling):
         self.bias = self.add_vector("bias", width)
         super().build(input_shape)
 
-    def each(self, fields):
+    def each(self, fields: tf.Tensor) -> tf.Tensor:
         _, count, dim = fields.shape
         # As for attention, one product.
         kernels = tf.reshape(tf.transpose(self.kernel, [1, 0, 2]), [count * dim, -1])

@@ -54,7 +54,7 @@ class SelfAttention(Interaction):
         ]
         super().build(input_shape)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         query, key, value, residual = (each_field(inputs, kernel) for kernel in self.kernels)
         _, fields, dim = inputs.shape
         width = dim // self.heads

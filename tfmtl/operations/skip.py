@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import tensorflow as tf
 import tf_keras as keras
 
 from tfmtl.operations.base import Copies
@@ -23,7 +24,7 @@ class Skip(Copies):
         [[1.0, 2.0]]
     """
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         return inputs
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
