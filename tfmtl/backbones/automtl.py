@@ -1,4 +1,4 @@
-"""The networks that AutoMTL finds: experts of different layers, of which each task has its own."""
+"""The networks that AutoMTL finds: experts of different layers, a subset of them per task."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ class Expert(Arguments, keras.layers.Layer):
 
     def __init__(self, pooling: Config, blocks: Sequence[Config] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.pooling, self.blocks = _own(pooling), _own(tuple(blocks))
+        self.pooling, self.blocks = _copied(pooling), _copied(tuple(blocks))
         # The names are the variables', where two layers of one kind would share one.
         self.layers = [
             operation("pooling", ("pooling", pooling)),
@@ -54,12 +54,13 @@ class Expert(Arguments, keras.layers.Layer):
 @register("backbone", "automtl")
 @keras.saving.register_keras_serializable(package="tfmtl")
 class AutoMTLNetwork(Backbone):
-    """Experts with layers of their own, mixed for each task by a gate over those it chose.
+    """Experts of different layers; per task, a gate mixes the experts that the task chose.
 
-    What a search finds (section 3.2 of "Automatic Multi-Task Learning Framework with Neural
-    Architecture Search for Recommender Systems"), or one that is written by hand. The interaction
-    below the experts is the model's: `Model(interaction=…)`. Gates read the fields that it
-    returns; a task of one expert has none. See `tfmtl.operations` for poolings and layers.
+    The result of a search (section 3.2 of "Automatic Multi-Task Learning Framework with Neural
+    Architecture Search for Recommender Systems"), or a network that is written by hand. The
+    interaction below the experts belongs to the model: `Model(interaction=…)`. Gates read the
+    fields that it returns; a task with one expert has no gate. See `tfmtl.operations` for poolings
+    and layers.
 
     Maps `[batch, fields, dim]` to `{task: [batch, width]}`.
 
@@ -104,9 +105,10 @@ class AutoMTLNetwork(Backbone):
     ) -> None:
         super().__init__(tasks, **kwargs)
         _check_experts(experts)
-        everything = range(len(experts))
-        self.experts, self.width, self.gate_bias = _own(tuple(experts)), width, gate_bias
-        self.chosen = _own({t: tuple(everything) for t in self.tasks} if chosen is None else chosen)
+        self.experts, self.width, self.gate_bias = _copied(tuple(experts)), width, gate_bias
+        if chosen is None:
+            chosen = {t: tuple(range(len(experts))) for t in self.tasks}
+        self.chosen = _copied(chosen)
         _check_chosen(self.chosen, self.tasks, len(experts))
         self.expert_layers = [
             Expert(_resized(e["pooling"], width), e.get("blocks", ()), name=f"expert_{i}")
@@ -133,16 +135,16 @@ class AutoMTLNetwork(Backbone):
         if len(set(widths.values())) > 1:
             raise SpecError(
                 f"{self.name}: the experts' representations have widths {widths}; gates mix those "
-                "of one width. Leave out the poolings' own, and give one to the backbone."
+                "of one width. Leave out width= of the poolings, and give width= to the backbone."
             )
         representations = {}
         for task in tasks:
-            own = [experts[i] for i in self.chosen[task]]
+            of_task = [experts[i] for i in self.chosen[task]]
             if task in self.gates:
-                mixed = self.gates[task](x, tf.stack(own, axis=1), training=training)
+                mixed = self.gates[task](x, tf.stack(of_task, axis=1), training=training)
                 representations[task] = mixed[:, 0]
             else:
-                representations[task] = own[0]
+                representations[task] = of_task[0]
         return representations
 
     def _of(self, tasks):
@@ -160,10 +162,10 @@ class AutoMTLNetwork(Backbone):
             [v for v in layer.trainable_variables if is_kernel(v)][-1:]
             for layer in (self.expert_layers[i] for i in sorted(shared))
         )
-        return [kernel for own in kernels for kernel in own]
+        return [kernel for last in kernels for kernel in last]
 
 
-def _own(plain):
+def _copied(plain):
     # As an attribute, Keras wraps the lists and dicts that are in it, in place.
     return copy.deepcopy(plain)
 
@@ -191,12 +193,13 @@ def _check_chosen(chosen, tasks, num_experts):
             f"automtl: chosen says which experts each of {list(tasks)} has; got those of "
             f"{list(chosen)}."
         )
-    for task, own in chosen.items():
-        if not own or len(set(own)) < len(own) or not set(own) <= set(range(num_experts)):
+    for task, places in chosen.items():
+        known = set(places) <= set(range(num_experts))
+        if not places or len(set(places)) < len(places) or not known:
             raise SpecError(
-                f"automtl: task {task!r} has experts {list(own)}; one or more different ones of "
+                f"automtl: task {task!r} has experts {list(places)}; one or more different ones of "
                 f"{num_experts}, counted from 0, would be right."
             )
-    unchosen = set(range(num_experts)) - {i for own in chosen.values() for i in own}
+    unchosen = set(range(num_experts)) - {i for places in chosen.values() for i in places}
     if unchosen:
         raise SpecError(f"automtl: no task has experts {sorted(unchosen)}; leave them out.")

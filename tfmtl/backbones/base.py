@@ -1,4 +1,4 @@
-"""What every backbone is: field embeddings in, one representation a task out."""
+"""What every backbone is: field embeddings in, one representation per task out."""
 
 import abc
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +17,8 @@ T = TypeVar("T")
 class Backbone(Arguments, keras.layers.Layer, abc.ABC):
     """Maps field embeddings `[batch, fields, dim]` to `{task: [batch, width]}`.
 
-    Its trainable variables are the parameters shared between tasks, or a task's own below the
-    towers; towers and logits are the heads' business. A subclass takes `tasks` first and all
+    Its trainable variables are those that tasks share, and those of single tasks below the
+    towers. Towers and logits belong to the heads. A subclass takes `tasks` first and all
     else by keyword, so that its `get_config` is its constructor.
 
     Args:
@@ -50,7 +50,7 @@ class Backbone(Arguments, keras.layers.Layer, abc.ABC):
     """Configurations of the batch-level loss terms that belong to the method."""
 
     fields: Fields | Mapping[str, Fields] | None = None
-    """What is read, as `describe` was given it; `None` where no model has described it."""
+    """What is read, as `describe` received it; `None` before."""
 
     def __init__(self, tasks: Sequence[str], **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -97,8 +97,8 @@ class Backbone(Arguments, keras.layers.Layer, abc.ABC):
     def describe(self, problem: ProblemSpec, fields: Fields | Mapping[str, Fields]) -> None:
         """Takes what the backbone will read, before it is built; keeps the fields by default.
 
-        A backbone that treats some fields in a way of their own looks them up here, by name or
-        role, and refuses a declaration without them.
+        A backbone that treats some fields differently looks them up here, by name or role, and
+        refuses a declaration without them.
 
         Args:
             problem: The declaration.
@@ -153,9 +153,9 @@ class Backbone(Arguments, keras.layers.Layer, abc.ABC):
     ) -> dict[str, tf.Tensor]:
         """Returns `{task: [batch, width]}` of some tasks, for serving.
 
-        By default all are computed: where tasks share one product, as the gates of MMoE do, a
-        part of one cannot be left out. A backbone whose tasks lie apart overrides this and
-        `served_parts`.
+        By default all tasks are computed: where tasks share one matrix product, as the gates of
+        MMoE do, a part cannot be left out. A backbone with separate layers per task overrides this
+        and `served_parts`.
 
         Args:
             fields: As in `call`.
@@ -166,31 +166,32 @@ class Backbone(Arguments, keras.layers.Layer, abc.ABC):
         return {task: representations[task] for task in tasks}
 
     def served_parts(self, tasks: Sequence[str]) -> list[keras.layers.Layer | tf.Variable]:
-        """What `represent` of these tasks is made with; the whole backbone by default."""
+        """The layers that `represent` of these tasks uses; the whole backbone by default."""
         return [self]
 
     def last_shared(self) -> list[tf.Variable]:
         """Kernels of the last layer that every task reads, once built.
 
-        None by default: what the tasks share is then the embedding. `gradnorm` compares the
-        tasks' gradients here.
+        None by default: the tasks then share the embedding. `gradnorm` compares the tasks'
+        gradients here.
         """
         return []
 
     def own_blocks(self) -> list[tuple[tf.Variable, tuple[str, ...]]]:
-        """Variables whose first axis holds one block a task, beside each other, once built.
+        """Variables whose first axis holds one block per task, once built; none by default.
 
-        With each the tasks of its blocks, in order. Only the task's representation depends on
-        its block, which a graph that multiplies all blocks at once does not tell; none by default.
-        Balancers leave a task's own variables out of its conflicts.
+        Returns each variable with the tasks of its blocks, in order. Only that task's
+        representation depends on a block. TensorFlow's graph cannot show this where all blocks
+        are multiplied at once, so it is declared here. Balancers such as PCGrad leave a block out
+        of the conflicts between tasks.
         """
         return []
 
     def fine_tuned(self) -> list[keras.layers.Layer]:
-        """Layers that stand above the shared experts and gates: the attention between tasks.
+        """Layers above the shared experts and gates, such as attention between tasks.
 
-        The second stage of meta-training goes on to train these beside the towers, with all below
-        them held; none by default.
+        The second stage of meta-training trains these and the towers, and keeps all layers below
+        them fixed; none by default.
         """
         return []
 

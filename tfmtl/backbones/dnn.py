@@ -1,4 +1,4 @@
-"""DNN: dense layers over the embeddings, click-through rate prediction's plainest baseline."""
+"""DNN: dense layers over the embeddings, the simplest baseline of click-through rate prediction."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

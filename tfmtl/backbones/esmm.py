@@ -14,11 +14,11 @@ from tfmtl.registry import register
 @register("backbone", "esmm")
 @keras.saving.register_keras_serializable(package="tfmtl")
 class ESMM(Backbone):
-    """One tower a task over shared embeddings; what makes it ESMM is the product above.
+    """One tower per task over shared embeddings, and a product of probabilities above them.
 
-    Maps `[batch, fields, dim]` to `{task: [batch, units[-1]]}`. The towers lie here and not in
-    the heads, because the embeddings are all that this method shares. Its loss is on clicks and
-    on conversions over all impressions, through pCTR·pCVR; see `Heads`.
+    Maps `[batch, fields, dim]` to `{task: [batch, units[-1]]}`. The towers are here and not in
+    the heads, because tasks share nothing but the embeddings. The loss is on clicks and on
+    conversions over all impressions, through pCTR·pCVR; see `Heads`.
 
     Args:
         tasks: Task names, in the order of `ProblemSpec.tasks`.

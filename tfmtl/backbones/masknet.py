@@ -1,4 +1,4 @@
-"""MaskNet (Wang, She and Zhang, DLP-KDD 2021): hidden layers multiplied by what each row is."""
+"""MaskNet (Wang, She and Zhang, DLP-KDD 2021): hidden layers multiplied by masks per row."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,8 +14,8 @@ from tfmtl.layers.mlp import MLP, layer_shares
 from tfmtl.registry import register
 
 FORMS = ("serial", "parallel")
-# PyTorch's, as in FuxiCTR. Keras' 1e-3 is above the variance of rows as they start, and the
-# norm would hardly be one.
+# PyTorch's, as in FuxiCTR. Keras' 1e-3 is above the variance of embeddings at the start, so that
+# its norm would hardly normalise.
 EPSILON = 1e-5
 _FUXICTR: Mapping[str, Any] = {
     "name": "masknet",
@@ -32,7 +32,7 @@ _FUXICTR: Mapping[str, Any] = {
 
 @keras.saving.register_keras_serializable(package="tfmtl")
 class MaskBlocks(Arguments, keras.layers.Layer):
-    """The paper's MaskBlock; several of one shape side by side, as one product a layer.
+    """The paper's MaskBlock; several blocks of one shape as one matrix product per layer.
 
     Maps `(embedded [batch, in], hidden [batch, width])` to `[batch, num · units]`. Of each block,
     on its own weights:
@@ -84,13 +84,13 @@ class MaskBlocks(Arguments, keras.layers.Layer):
         each = (None, self.num)
         self.mask_hidden = self._built(ParallelDense(self.num, width, name="mask_hidden"), embedded)
         self.mask = self._built(ParallelDense(self.num, hidden[-1], name="mask"), (*each, width))
-        # Without a bias, which the norm's own offset would repeat.
+        # Without a bias: the norm has an offset.
         self.dense = self._built(
             ParallelDense(self.num, self.units, use_bias=False, name="dense"), (*each, hidden[-1])
         )
         if self.norm:
             self.layer_norm = self._built(
-                # A group a block: the blocks' layer norms, each with a gain and offset of its own.
+                # One group per block: each block's layer norm, with its own gain and offset.
                 keras.layers.GroupNormalization(self.num, epsilon=EPSILON, name="layer_norm"),
                 (None, self.num * self.units),
             )
@@ -189,7 +189,7 @@ class MaskNet(Backbone):
                 f"masknet: form={form!r} is none of {list(FORMS)}.{did_you_mean(form, FORMS)}"
             )
         if form == "serial" and not units:
-            raise SpecError("masknet: a serial network has a block a width; got units=().")
+            raise SpecError("masknet: a serial network has one block per width; got units=().")
         self.form, self.units = form, tuple(units)
         self.num_blocks, self.block_units = num_blocks, block_units
         self.reduction_ratio, self.dropout = reduction_ratio, dropout

@@ -15,7 +15,7 @@ from tfmtl.registry import register
 @register("backbone", "mmoe")
 @keras.saving.register_keras_serializable(package="tfmtl")
 class MMoE(Backbone):
-    """Experts shared by all tasks, mixed by one softmax gate a task.
+    """Experts shared by all tasks, mixed by one softmax gate per task.
 
     Maps `[batch, fields, dim]` to `{task: [batch, expert_units[-1]]}`.
 

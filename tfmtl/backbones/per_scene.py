@@ -1,4 +1,4 @@
-"""One model a scene, with nothing shared: what every model of many scenes must beat."""
+"""One model per scene, with nothing shared: the baseline of every model of many scenes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -23,19 +23,19 @@ class PerScene(ReadsScene, Backbone):
     """For each scene a Shared-Bottom of its own: tables, bottom, towers and logits.
 
     Maps `[batch, fields, dim]` of the scene's own tables, and each row's scene, to `{task: [batch,
-    1]}`, the logits less the base rate. The rows of all scenes go through one product a layer,
-    in which every row meets its own scene's kernel; see `grouped_matmul`. Tables, and so memory,
-    are as many times as large as there are scenes.
+    1]}`, the logits without the base rate. All scenes are one matrix product per layer, in which
+    every row is multiplied by the kernel of its scene; see `grouped_matmul`. Tables, and so memory,
+    grow with the number of scenes.
 
-    Training on rows of one scene leaves every variable of the others bit for bit as it is:
-    gradients and weight decay are of the batch's scenes alone, and the model takes Adam row-wise,
-    since Keras' Adam would go on moving absent scenes by their momentum. (SGD with a momentum
-    does move them.) Trained jointly is still not quite trained apart: a loss is the mean over a
-    batch, of which a scene has a part, Adam's bias correction counts the steps of all, and a norm
-    clipped over gradients couples them.
+    Training on rows of one scene leaves every variable of the other scenes bit for bit as it is:
+    gradients and weight decay are those of the batch's scenes alone, and the model takes Adam
+    row-wise, since Keras' Adam would move absent scenes by their momentum. (SGD with a momentum
+    does move them.) Joint training still differs a little from separate training: a loss is the
+    mean over a batch, of which a scene has only a part, Adam's bias correction counts the steps of
+    all scenes, and clipping by a norm over all gradients couples the scenes.
 
-    A scene without training rows, so an unknown one, has logits of zero here, and so gets every
-    task's base rate over all scenes, whatever the row.
+    A scene without training rows, such as an unknown one, has logits of zero here. Its predictions
+    are each task's base rate over all scenes.
 
     Its counterparts: `star`, where scenes share a centre, and any other backbone where the scene
     is a feature like others, such as `mmoe`.
@@ -43,8 +43,8 @@ class PerScene(ReadsScene, Backbone):
     Args:
         tasks: Task names, in the order of `ProblemSpec.tasks`.
         num_scenes: How many scenes there are; a model derives it from the declaration.
-        bottom_units: Widths of each scene's bottom, which its tasks share.
-        task_units: Widths of each task's tower above it, a scene; towers of `Heads` would be
+        bottom_units: Widths of each scene's bottom, which the tasks of the scene share.
+        task_units: Widths of the tower above it, per task and scene; towers of `Heads` would be
             shared by the scenes.
         dropout: Share dropped after each layer.
         batch_norm: Whether layers are normalised, by their scene's rows.
@@ -81,7 +81,7 @@ class PerScene(ReadsScene, Backbone):
 
         self.bottoms = network(bottom_units, "bottoms")
         self.towers = {t: network(task_units, f"towers_{t}") for t in self.tasks}
-        # At zero, so that a scene never trained says nothing of its own.
+        # Zero at the start, so that a scene that is never trained predicts the base rate.
         self.logits = {
             t: GroupedDense(num_scenes, 1, zero=True, name=f"logits_{t}") for t in self.tasks
         }

@@ -1,4 +1,4 @@
-"""One network a task, with nothing shared: what every sharing architecture must beat."""
+"""One network per task, with nothing shared: the baseline of every architecture that shares."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -16,11 +16,11 @@ T = TypeVar("T")
 @register("backbone", "single_task")
 @keras.saving.register_keras_serializable(package="tfmtl")
 class SingleTask(Backbone):
-    """A bottom of its own for each task, over embedding tables of its own.
+    """Each task has its own bottom over its own embedding tables.
 
-    Maps `{task: [batch, fields, dim]}` to `{task: [batch, bottom_units[-1]]}`. Trained jointly
-    this equals separate training only where the optimizer couples no variables: with Adam, but
-    not with a norm clipped over all gradients.
+    Maps `{task: [batch, fields, dim]}` to `{task: [batch, bottom_units[-1]]}`. Joint
+    training equals separate training where the optimizer does not couple variables: with Adam, but
+    not with clipping by a norm over all gradients.
 
     Args:
         tasks: Task names, in the order of `ProblemSpec.tasks`.

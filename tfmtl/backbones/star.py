@@ -24,8 +24,8 @@ class StarNetwork(Arguments, keras.layers.Layer):
 
         W*_scene = W ⊗ (1 + Δ_scene)        b*_scene = b + b_scene
 
-    `Δ` (the paper's scene weights less 1) and `b_scene` start at zero, where the shared weights
-    alone speak, and weight decay draws a scene back there. The scene's factors of the linear
+    `Δ` (the paper's scene weights less 1) and `b_scene` start at zero, where only the shared
+    weights count, and weight decay pulls a scene back to them. The scene's factors of the linear
     layer above the network multiply its last output, which is the same product.
 
     Args:
@@ -88,7 +88,7 @@ class StarNetwork(Arguments, keras.layers.Layer):
 @register("backbone", "star")
 @keras.saving.register_keras_serializable(package="tfmtl")
 class STAR(ReadsScene, Backbone):
-    """One network in the centre, and for each scene factors of its every weight.
+    """One shared network, and per scene a factor of each of its weights.
 
     Maps `[batch, fields, dim]` and each row's scene to `{task: [batch, units[-1] +
     aux_units[-1]]}`. Every task has a star network and an auxiliary network of its own over the
@@ -102,8 +102,8 @@ class STAR(ReadsScene, Backbone):
     factors of `w_m` lie in the star network; a scene's own part of `b` is left to the auxiliary
     network (our choice: its bias would be a second one of the kind).
 
-    A scene without training rows, so an unknown one, keeps factors of 1 and offsets of 0, and is
-    answered by what all scenes share, moments included.
+    A scene without training rows, such as an unknown one, keeps factors of 1 and offsets of 0: its
+    predictions come from what all scenes share, moments included.
 
     Its baselines: `per_scene`, where scenes share nothing, and any other backbone where the scene
     is a feature like others, such as `mmoe`.

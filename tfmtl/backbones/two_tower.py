@@ -20,11 +20,11 @@ T = TypeVar("T")
 @register("backbone", "two_tower")
 @keras.saving.register_keras_serializable(package="tfmtl")
 class TwoTower(Backbone):
-    """A user's and an ad's vector, made apart, and what every task reads of both.
+    """A user's and an ad's vector from separate towers, and what every task reads of both.
 
     Maps `{"user": [batch, fields, dim], "ad": [batch, fields, dim]}` to `{task: [batch, 3·width]}`.
-    Nothing crosses from one tower to the other before their vectors meet, so a user's vector is
-    computed once a request and an ad's once a catalogue. Context features (the scene) belong to
+    The towers share nothing below their vectors, so a user's vector is computed once per request
+    and an ad's once per catalogue. Context features (the scene) belong to
     the request, and so to the user's tower.
 
     Args:
@@ -116,7 +116,7 @@ class TwoTower(Backbone):
 
     def build(self, input_shape: Any) -> None:
         if self.interaction == "dot":
-            # Apart by task: one that is not served leaves nothing in what is exported.
+            # One variable per task, so that a task that is not served is not exported.
             self.user_kernels, self.ad_kernels = (
                 {t: self._kernel(f"{side}_kernel_{t}") for t in self.tasks}
                 for side in ("user", "ad")
@@ -155,7 +155,7 @@ class TwoTower(Backbone):
         """
         tasks = self.tasks if tasks is None else tuple(tasks)
         if self.interaction == "dot":
-            # One product a side for all tasks.
+            # One matrix product per tower for all tasks.
             users = self._crossed(user, self.user_kernels, tasks)
             ads = self._crossed(ad, self.ad_kernels, tasks)
             return dict(zip(tasks, tf.unstack(users * ads, axis=1), strict=True))

@@ -1,4 +1,4 @@
-"""Packed tensors to field embeddings, with one fused table a width."""
+"""Packed tensors to field embeddings, with one fused table per width."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,11 +16,11 @@ from tfmtl.layers.tables import PAD_ROWS, Group, RowInitializer, pooled
 
 
 class Embedding(keras.layers.Layer):
-    """Maps packed tensors to `[batch, fields, dim]`, one gather a table width.
+    """Maps packed tensors to `[batch, fields, dim]`, one gather per table width.
 
     Fields are the features with ids, in the layout's order, then the numbers: one joint field
-    (`numeric_mode="joint"`, all numbers through one dense layer) or one field `xⱼ·wⱼ + bⱼ` a
-    number (`"fieldwise"`). The joint field may have hidden layers of its own, as the bottom MLP
+    (`numeric_mode="joint"`, all numbers through one dense layer) or one field `xⱼ·wⱼ + bⱼ`
+    per number (`"fieldwise"`). The joint field may have hidden layers, as the bottom MLP
     of DLRM (Naumov et al., 2019). A feature whose own width differs from `dim` is projected
     linearly.
 
@@ -35,10 +35,10 @@ class Embedding(keras.layers.Layer):
         numeric_mode: `joint` or `fieldwise`.
         numeric_units: Widths of ReLU layers below the joint field.
         stddev: Standard deviation of the initial rows.
-        sides: Sides read; all by default, one for a tower.
-        copies: How many embeddings there are in this one, of which a row reads the one that
-            `embed` is told: as many blocks of rows in each table, still one gather, and weights
-            of its own for projections and numbers.
+        sides: Sides read; all by default, those of one tower for a tower.
+        copies: How many embeddings this one holds. A row reads the copy that `embed` is given
+            for it. Each table has one block of rows per copy, still with one gather; projections
+            and numbers have weights per copy.
     """
 
     def __init__(
@@ -151,8 +151,8 @@ class Embedding(keras.layers.Layer):
             ids = tf.cast(self._concat(packed, "ids", self.layout.id_columns), tf.int32)
         if (copy is None) != (self.copies == 1):
             raise ValueError(
-                f"{self.name}: copies={self.copies} and copy={copy}; each row's copy is told where "
-                "there are several, and not where there is one."
+                f"{self.name}: copies={self.copies} and copy={copy}; give each row's copy where "
+                "there are several, and none where there is one."
             )
         tiles = None if copy is None else tiles_of(copy)
         for group in self._groups:
@@ -218,7 +218,7 @@ class Embedding(keras.layers.Layer):
                 for i, (units, width) in enumerate(pairs)
             ]
         else:
-            # Glorot's limit for one copy: Keras would count the copies as inputs.
+            # Glorot's limit of one copy: Keras would count the copies as inputs.
             limit = (6.0 / (count + self.dim)) ** 0.5
             shape = [self.copies, count * self.dim]
             self.number_kernel = self.add_weight(

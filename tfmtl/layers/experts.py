@@ -1,4 +1,4 @@
-"""Networks of one shape, side by side, as one matrix product a layer."""
+"""Several networks of one shape, as one matrix product per layer."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -38,7 +38,7 @@ class ParallelDense(Arguments, keras.layers.Layer):
             raise ValueError(
                 f"{self.name}: reads [batch, in] or [batch, {self.num}, in]; got {shape}."
             )
-        # The fans of one layer: Keras would take the stack for a convolution's kernel.
+        # The fans of one layer: Keras would treat the stack as a convolution's kernel.
         limit = (6.0 / (shape[-1] + self.units)) ** 0.5
         self.kernel = self.add_weight(
             name="kernel",
@@ -55,7 +55,7 @@ class ParallelDense(Arguments, keras.layers.Layer):
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         kernel = tf.convert_to_tensor(self.kernel)
         if inputs.shape.rank == 2:
-            # One wide product; a batched one would read the same rows once per layer.
+            # One wide product: a batched one would read the same rows once per dense layer.
             side_by_side = tf.reshape(tf.transpose(kernel, [1, 0, 2]), [-1, self.num * self.units])
             h = tf.matmul(inputs, side_by_side)
             if self.use_bias:
@@ -72,7 +72,7 @@ class ParallelDense(Arguments, keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="tfmtl")
 class Experts(Arguments, keras.layers.Layer):
-    """Experts of one shape, each an `MLP` of its own; all of them as one product a layer.
+    """Experts of one shape, each an `MLP`; all of them as one matrix product per layer.
 
     Maps `[batch, in]`, or `[batch, num, in]` where each expert reads its own input, to
     `[batch, num, units[-1]]`.
@@ -81,7 +81,7 @@ class Experts(Arguments, keras.layers.Layer):
         num: How many experts.
         units: Widths of each expert's layers, at least one.
         dropout: Share of each layer's outputs dropped in training, drawn for each expert; one
-            for all layers, or one a layer.
+            for all layers, or one per layer.
         batch_norm: Whether each layer normalises its outputs, each expert by its own moments.
 
     Raises:

@@ -15,7 +15,7 @@ from tfmtl.layers.gates import Gates
 class Extraction(Arguments, keras.layers.Layer):
     """Every branch's experts, mixed by the branch's gate.
 
-    There is one branch a task, and the shared one last. Maps their inputs, a sequence of
+    There is one branch per task, and the shared one last. Maps their inputs, a sequence of
     `[batch, in]`, to as many `[batch, units[-1]]`: a task mixes its own
     experts and the shared ones, and the shared branch mixes all experts of all branches. Each
     branch's experts and gate read the branch's own input.
@@ -25,8 +25,8 @@ class Extraction(Arguments, keras.layers.Layer):
         num_specific: Experts of each task.
         num_shared: Experts of the shared branch.
         units: Widths of each expert.
-        mix_shared: Whether the shared branch has a gate. In the last level nobody reads its
-            mixture, so that there it has none, and only the tasks' mixtures are returned.
+        mix_shared: Whether the shared branch has a gate. In the last level nothing reads its
+            mixture: there it has no gate, and only the tasks' mixtures are returned.
         dropout: Share dropped in the experts.
         batch_norm: Whether the experts' layers are normalised.
         gate_hidden: Widths of each gate's own layers below its logits.
@@ -77,13 +77,13 @@ class Extraction(Arguments, keras.layers.Layer):
 
     def call(self, inputs: Sequence[tf.Tensor], training: bool = False) -> list[tf.Tensor]:
         *tasks, shared = inputs
-        own = [e(t, training=training) for e, t in zip(self.specific, tasks, strict=True)]
+        specific = [e(t, training=training) for e, t in zip(self.specific, tasks, strict=True)]
         common = self.shared(shared, training=training)
         mixed = [
             gate(t, tf.concat([experts, common], axis=1), training=training)[:, 0]
-            for gate, t, experts in zip(self.gates, tasks, own, strict=True)
+            for gate, t, experts in zip(self.gates, tasks, specific, strict=True)
         ]
         if self.shared_gate is not None:
-            everything = tf.concat([*own, common], axis=1)
+            everything = tf.concat([*specific, common], axis=1)
             mixed.append(self.shared_gate(shared, everything, training=training)[:, 0])
         return mixed

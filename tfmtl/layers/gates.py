@@ -19,7 +19,7 @@ class Gates(Arguments, keras.layers.Layer):
     `[batch, num_gates, width]`. The logits of all gates are one product.
 
     Args:
-        num_gates: How many mixtures are made; one a task, usually.
+        num_gates: How many mixtures are made; usually one per task.
         num_experts: How many experts each mixes.
         gate_hidden: Widths of each gate's own layers below its logits; none in Ma et al.
             (KDD 2018).
@@ -34,7 +34,7 @@ class Gates(Arguments, keras.layers.Layer):
     """
 
     watch: Callable[[tf.Tensor], None] | None = None
-    """Is given the weights of every call; see `watched`."""
+    """Receives the weights of every call; see `watched`."""
 
     def __init__(
         self,
@@ -68,9 +68,9 @@ class Gates(Arguments, keras.layers.Layer):
         return tf.matmul(weights, experts)
 
     def weights_of(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """What each gate gives each expert, `[batch, num_gates, num_experts]`.
+        """The weight of each expert in each gate, `[batch, num_gates, num_experts]`.
 
-        To be looked at: a gate that gives all rows the same weights, or one expert everything,
+        For diagnosis: a gate with the same weights on all rows, or with all weight on one expert,
         has stopped choosing.
 
         Args:
@@ -85,9 +85,9 @@ class Gates(Arguments, keras.layers.Layer):
 
 @contextlib.contextmanager
 def watched(gates: Sequence[Gates]) -> Iterator[list[list[tf.Tensor]]]:
-    """Notes what gates give their experts inside a model, where their inputs come from below.
+    """Records the weights that gates inside a model give their experts.
 
-    For eager calls within the block; what a `tf.function` has traced before is not watched.
+    Within the block, and for eager calls: a `tf.function` that was traced before is not recorded.
 
     Args:
         gates: The gates to look at.

@@ -1,4 +1,4 @@
-"""Dense layers of which every row has its group's own, as one matrix product for all groups."""
+"""One dense layer per group of rows, as one matrix product for all groups."""
 
 from typing import Any, NamedTuple
 
@@ -34,7 +34,7 @@ class Tiles(NamedTuple):
 
 
 def tiles_of(group: tf.Tensor, *, height: int = TILE_ROWS) -> Tiles:
-    """Lays rows into tiles by their groups, however unequal those are.
+    """Sorts rows into tiles of one group each, however unequal the groups are.
 
     There are at most `batch / height` tiles and one more for each group that has rows, so that
     the products' cost grows with the rows and not with rows times groups.
@@ -51,7 +51,7 @@ def tiles_of(group: tf.Tensor, *, height: int = TILE_ROWS) -> Tiles:
         ([0, 1, 1], [2, 0, 3, 4])
     """
     if group.shape[0] == 1:
-        # Known to be one tile of one row, so that every shape is known as well.
+        # One tile of one row: every shape is then known to TensorFlow.
         one = tf.zeros([1], tf.int32)
         return Tiles(group, one + 1, one, one, one, tf.constant(1))
     rows = tf.size(group)
@@ -112,7 +112,7 @@ def block_rows(flat: tf.Variable, blocks: tf.Tensor, width: int) -> tf.Tensor:
 
 @keras.saving.register_keras_serializable(package="tfmtl")
 class GroupedDense(Arguments, keras.layers.Layer):
-    """A dense layer a group, without an activation; every row goes through its own group's.
+    """One dense layer per group, without an activation; a row goes through the layer of its group.
 
     Maps `[batch, ..., in]` and the `Tiles` of the rows to `[batch, ..., units]`. Each group's
     starts as a `keras.layers.Dense` would: Glorot's uniform distribution by its own fans, bias

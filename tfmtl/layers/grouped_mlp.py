@@ -1,4 +1,4 @@
-"""`MLP`, of which every row goes through its group's own."""
+"""One `MLP` per group of rows."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from tfmtl.layers.partitioned_norm import PartitionedNorm
 
 @keras.saving.register_keras_serializable(package="tfmtl")
 class GroupedMLP(Arguments, keras.layers.Layer):
-    """An `MLP` a group: `GroupedDense → PartitionedNorm → ReLU → Dropout`, once per width.
+    """One `MLP` per group: `GroupedDense → PartitionedNorm → ReLU → Dropout`, once per width.
 
     Maps `[batch, in]` and the `Tiles` of the rows to `[batch, units[-1]]`. Groups share nothing.
 

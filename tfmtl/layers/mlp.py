@@ -19,7 +19,7 @@ class MLP(Arguments, keras.layers.Layer):
     Args:
         units: Width of each layer; none gives the identity.
         dropout: Share of each layer's outputs dropped in training; one for all layers, or one
-            a layer.
+            per layer.
         batch_norm: Whether each layer normalises its outputs over the batch.
         activation: Name of a Keras activation, after every layer.
 
@@ -90,7 +90,7 @@ def layer_shares(
     Args:
         owner: What the error names.
         units: Widths of the layers.
-        dropout: Share dropped, one for all layers or one a layer.
+        dropout: Share dropped, one for all layers or one per layer.
 
     Raises:
         ValueError: A width is not positive, a share is outside `[0, 1)`, or there are not as
@@ -104,6 +104,6 @@ def layer_shares(
     if len(shares) != len(units):
         raise ValueError(
             f"{owner}: dropout={shares} has {len(shares)} shares for {len(units)} layers; give "
-            "one for all, or one a layer."
+            "one for all, or one per layer."
         )
     return shares

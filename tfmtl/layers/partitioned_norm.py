@@ -23,10 +23,10 @@ class PartitionedNorm(Arguments, keras.layers.Layer):
     a scene needs several rows, since a single one is normalised to its shift.
 
     Moving moments weigh a batch by the scene's rows in it, and count the variance between
-    batches (our choice: a scene of a row or two a batch would else have a variance near zero).
-    They change for the scenes that have rows in the batch; all others keep theirs bit for bit. A
-    scene never trained has those of all scenes together where `shared`, else mean 0 and
-    variance 1.
+    batches (our choice: a scene with one or two rows per batch would otherwise have a variance near
+    zero). They change for the scenes that have rows in the batch; all others keep theirs bit for
+    bit. A scene that was never trained has the moments of all scenes together where `shared`, else
+    mean 0 and variance 1.
 
     Args:
         num_scenes: How many scenes there are.
@@ -59,7 +59,7 @@ class PartitionedNorm(Arguments, keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor, tiles: Tiles, training: bool = False) -> tf.Tensor:
-        # As Keras' own: frozen, it works as at inference, and its moments stay.
+        # As in Keras: where it is frozen it works as at inference, and its moments stay.
         if training and self.trainable:
             mean, variance = self._of_batch(inputs, tiles)
         else:
@@ -107,7 +107,7 @@ class PartitionedNorm(Arguments, keras.layers.Layer):
         return self.add_weight(name=name, shape=(width,), initializer=initializer)
 
     def _moments(self, name, count, width):
-        """How many rows the moments are of, their mean and their variance."""
+        """Variables for the number of rows, the mean and the variance."""
         return [
             self.add_weight(
                 name=f"{name}_{what}", shape=shape, initializer=initializer, trainable=False

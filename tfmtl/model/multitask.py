@@ -131,7 +131,7 @@ class MultiTaskModel(Network):
     def task_losses(
         self, inputs: Packed, training: bool = False, *, decay: bool = True
     ) -> TaskLosses:
-        """Returns the trained tasks' losses, and apart from them those of no task.
+        """Returns the trained tasks' losses, and separately those that belong to no task.
 
         Args:
             inputs: Packed tensors with labels.
@@ -155,7 +155,8 @@ class MultiTaskModel(Network):
         of_kernels = tf.add_n([tf.nn.l2_loss(kernel) for kernel in decayed])
         return self.l2 * (of_kernels + 0.5 * squares / rows)
 
-    # There is no control flow to convert, and looking for it takes longer than the rest of tracing.
+    # Autograph's search for control flow, of which there is none, takes longer than all other
+    # tracing.
     @tf.autograph.experimental.do_not_convert
     def train_step(self, inputs: Packed) -> dict[str, tf.Tensor]:
         """One update of dense variables and of the rows that were looked up."""
@@ -178,7 +179,7 @@ class MultiTaskModel(Network):
                 optimizer.apply_gradients(reached)
 
     def step_of(self, tape: tf.GradientTape, losses: TaskLosses, total: tf.Tensor) -> Step:
-        """What a balancer needs to know of a forward pass to make gradients of it.
+        """What a balancer needs of a forward pass to make gradients.
 
         Its variables are the trained tables and then the dense ones.
         """
@@ -197,7 +198,7 @@ class MultiTaskModel(Network):
         return self.report(*self.compute_loss(inputs, training=False))
 
     def report(self, total: tf.Tensor, per_task: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Takes a batch's losses into the running means, and returns those."""
+        """Adds a batch's losses to the running means, and returns the means."""
         self._means["loss"].update_state(total)
         for name, loss in zip(self.heads.trained, tf.unstack(per_task), strict=True):
             self._means[self.problem.metric_name(name, "loss")].update_state(loss)
@@ -219,8 +220,8 @@ class MultiTaskModel(Network):
         Returns:
             `{"ctr/auc@imp": …, "mean_auc": …, "loss": …}`, on true labels: pseudo-labels are for
             training. `mean_auc`, where there are served binary tasks, is over those of them that
-            have both classes. `loss` is the mean loss of the trained tasks that have a row, a
-            regression's its own one in units of the training labels' deviation.
+            have both classes. `loss` is the mean loss of the trained tasks that have a row, for a
+            regression its declared loss, in units of the training labels' deviation.
 
         Raises:
             DataError: There are no rows, or they have no labels.
@@ -230,7 +231,7 @@ class MultiTaskModel(Network):
         return exact_metrics(self.heads, self.predict_rows(x))
 
     def predict_rows(self, batches: tf.data.Dataset) -> Predicted:
-        """Returns what the model says of packed rows, next to their labels."""
+        """Returns the model's predictions of packed rows, with their labels."""
         if self._predict_batch is None:
             self._predict_batch = tf.function(self.call, reduce_retracing=True, autograph=False)
         return predict_packed(self._predict_batch, batches)

@@ -16,9 +16,9 @@ def widened(kernel: tf.Tensor, size: int) -> tf.Tensor:
 
     It sees what it saw before; kernels of several sizes become one by it.
     """
-    own = kernel.shape[1]
-    before = (size - 1) // 2 - (own - 1) // 2
-    return tf.pad(kernel, [[0, 0], [before, size - own - before], [0, 0]])
+    width = kernel.shape[1]
+    before = (size - 1) // 2 - (width - 1) // 2
+    return tf.pad(kernel, [[0, 0], [before, size - width - before], [0, 0]])
 
 
 @tf.custom_gradient
@@ -56,7 +56,7 @@ def convolve(
         flat = tf.reshape(upstream, [1, -1])
         sums = tf.matmul(windows * flat, tf.cast(on, x.dtype))
         by_window = tf.reshape(slopes[:size] * flat, [size, -1, width])
-        # Each number of the padded vector was read at as many places as the kernel is wide.
+        # Each number of the padded vector is read at as many positions as the kernel is wide.
         spread = [tf.pad(by_window[i], [[0, 0], [i, size - 1 - i]]) for i in range(size)]
         by_kernels = sums * point_kernel
         return (
@@ -84,7 +84,7 @@ def convolve_copies(
         `[copies, batch, width]`.
     """
     rows = tf.unstack(x) * (kernel.shape[0] // x.shape[0])
-    # Not all at once: a copy's channels are small enough to still be in the cache when read.
+    # One after the other: a copy's channels then stay in the cache until they are read.
     parts = zip(rows, *map(tf.unstack, (kernel, bias, point_kernel)), strict=True)
     return tf.stack([convolve(*part) for part in parts])
 
@@ -95,11 +95,12 @@ class Convolution(Hidden):
     """A convolution along the vector to `channels`, ReLU, and one of size 1 back to a number.
 
     Maps `[batch, width]` to the same shape, or `[num, batch, width]`; see `Hidden`. Both
-    convolutions have biases, and there are zeros beyond the ends. That the numbers of a vector
-    are its places, and the number of channels, are our choice: the paper prints neither.
+    convolutions have biases, and there are zeros beyond the ends. That the convolution runs
+    along the numbers of the vector, and the number of channels, are our choice: the paper says
+    neither.
 
     Args:
-        size: Numbers that each place sees, its own in the middle.
+        size: Numbers that each position reads, itself in the middle.
         channels: Filters of the first convolution.
         num: Copies side by side; see `Copies`.
 

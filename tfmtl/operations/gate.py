@@ -1,4 +1,4 @@
-"""Gating layers (Huang et al., GateNet, 2020): inputs multiplied by what they say of themselves."""
+"""Gating layers (Huang et al., GateNet, 2020): inputs multiplied by gates made of them."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ from tfmtl.registry import register
 @register("interaction", "gate_bit")
 @keras.saving.register_keras_serializable(package="tfmtl")
 class BitGate(Interaction):
-    """Each number of a field times a gate of its own, made of the field.
+    """Each number of a field times its own gate, which is made of the field.
 
     Maps `[batch, fields, dim]` to the same shape: `out_f = e_f ⊙ σ(e_f · W_f)`, with
-    `W_f [dim, dim]` a field.
+    `W_f [dim, dim]` per field.
 
     Example:
         >>> BitGate()(tf.ones([2, 3, 8])).shape
@@ -40,7 +40,7 @@ class VectorGate(Interaction):
     """Each field times one gate, made of the field.
 
     Maps `[batch, fields, dim]` to the same shape: `out_f = e_f · σ(⟨w_f, e_f⟩)`, with `w_f [dim]`
-    a field.
+    per field.
 
     Example:
         >>> VectorGate()(tf.ones([2, 3, 8])).shape
@@ -62,7 +62,7 @@ class VectorGate(Interaction):
 @register("hidden", "gate")
 @keras.saving.register_keras_serializable(package="tfmtl")
 class HiddenGate(Hidden):
-    """Each hidden number times a gate of its own: `x ⊙ σ(x · W + b)`.
+    """Each hidden number times its own gate: `x ⊙ σ(x · W + b)`.
 
     Maps `[batch, width]` to the same shape, or `[num, batch, width]`; see `Hidden`.
 

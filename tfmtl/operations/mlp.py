@@ -33,8 +33,8 @@ def moments_after(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Mean and variance, each `[copies, 1, units]`, of `x · kernel`.
 
-    The mean is `mean · W` and the variance the diagonal of `Wᵀ · covariance · W`: as exact as by
-    the products themselves, which need not be there, and with no pass over them.
+    The mean is `mean · W` and the variance the diagonal of `Wᵀ · covariance · W`: as exact as from
+    the products themselves, without computing them.
 
     Args:
         moments: Of `x`, by `moments_of`.
@@ -42,7 +42,7 @@ def moments_after(
     """
     mean, covariance = moments
     variance = tf.reduce_sum(kernel * tf.matmul(covariance, kernel), axis=1, keepdims=True)
-    # Where the products hardly vary, rounding may leave less than nothing.
+    # Where the products hardly vary, rounding may make the variance negative.
     return tf.matmul(mean, kernel), tf.maximum(variance, 0.0)
 
 
@@ -115,8 +115,8 @@ class HiddenMLP(Hidden):
         by_batch = [layer.by_batch(training) for layer in layers]
         moments = moments_of(x) if any(by_batch) else None
         outputs = [
-            layer.transform(x, moments if own else None)
-            for layer, own in zip(layers, by_batch, strict=True)
+            layer.transform(x, moments if of_batch else None)
+            for layer, of_batch in zip(layers, by_batch, strict=True)
         ]
         return [out[0] for out in outputs] if layers[0].num is None else outputs
 
@@ -128,7 +128,7 @@ class HiddenMLP(Hidden):
         return self.transform(x, moments_of(x) if self.by_batch(training) else None)
 
     def by_batch(self, training: bool) -> bool:
-        """Whether the batch's own moments normalise: in training, but where it is frozen."""
+        """Whether the batch's moments normalise: in training, unless the layer is frozen."""
         return training and self.batch_norm and self.trainable
 
     def transform(self, x: tf.Tensor, moments: tuple[tf.Tensor, tf.Tensor] | None) -> tf.Tensor:
@@ -137,7 +137,7 @@ class HiddenMLP(Hidden):
         Args:
             x: `[copies or 1, batch, width]`.
             moments: Of `x`, by which the hidden layer is normalised, and which the moving
-                averages remember; those averages' own at inference, where there are none.
+                averages keep. At inference there are none, and the averages are used.
         """
         kernel, bias = self._hidden(moments)
         hidden = tf.nn.relu(tf.matmul(x, kernel) + bias)

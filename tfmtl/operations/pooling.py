@@ -28,7 +28,7 @@ class Pooling(Copies, abc.ABC):
     """
 
     keeps_dim = True
-    """Whether `each` keeps the fields' width, and another has to be made of it."""
+    """Whether `each` keeps the fields' width, so that another width needs a dense layer."""
 
     def __init__(self, *, width: int | None = None, num: int | None = None, **kwargs: Any) -> None:
         super().__init__(num=num, **kwargs)
@@ -60,10 +60,10 @@ class Pooling(Copies, abc.ABC):
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         batch, _, dim = tuple(input_shape)
-        own = (batch, self.width or dim)
+        shape = (batch, self.width or dim)
         if self.num is None:
-            return own
-        return (self.num if self.weights else 1, *own)
+            return shape
+        return (self.num if self.weights else 1, *shape)
 
 
 @register("pooling", "sum")

@@ -1,4 +1,4 @@
-"""The identity, by which a search leaves a layer out."""
+"""The identity, with which a search leaves a layer out."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ from tfmtl.registry import register
 @register("interaction", "skip")
 @keras.saving.register_keras_serializable(package="tfmtl")
 class Skip(Copies):
-    """Its input, as it is; there is nothing to train (the paper's skip-connection).
+    """Returns its input; there is nothing to train (the paper's skip-connection).
 
     Args:
-        num: Taken so that it is made like any other operation; changes nothing.
+        num: Accepted so that all operations are made alike; changes nothing.
 
     Example:
         >>> import tensorflow as tf
