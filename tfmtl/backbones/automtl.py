@@ -38,7 +38,7 @@ class Expert(Arguments, keras.layers.Layer):
     def __init__(self, pooling: Config, blocks: Sequence[Config] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.pooling, self.blocks = _copied(pooling), _copied(tuple(blocks))
-        # The names are the variables', where two layers of one kind would share one.
+        # Names make the variables' names distinct where two layers are of one kind.
         self.layers = [
             operation("pooling", ("pooling", pooling)),
             *(operation("hidden", (f"block_{i}", block)) for i, block in enumerate(blocks)),
@@ -156,7 +156,7 @@ class AutoMTLNetwork(Backbone):
         return [*(self.expert_layers[i] for i in self._of(tasks)), *gates]
 
     def last_shared(self) -> list[tf.Variable]:
-        # Experts that every task reads, where they have anything to train.
+        # Experts that every task reads, if they have kernels.
         shared = set.intersection(*(set(self.chosen[task]) for task in self.tasks))
         kernels = (
             [v for v in layer.trainable_variables if is_kernel(v)][-1:]
@@ -166,7 +166,7 @@ class AutoMTLNetwork(Backbone):
 
 
 def _copied(plain):
-    # As an attribute, Keras wraps the lists and dicts that are in it, in place.
+    # Keras wraps the lists and dicts inside an attribute, in place.
     return copy.deepcopy(plain)
 
 

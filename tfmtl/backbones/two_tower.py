@@ -36,8 +36,8 @@ class TwoTower(Backbone):
             own. `dot`: a task's logit is `⟨W_u h_u, W_a h_a⟩ + b`, which a nearest-neighbour
             index can serve; representations are then `[batch, width]` and towers have no layers.
         keep_fields: Whether a tower's layers read its fields beside their dot products. DLRM
-            gives them the products and the numbers' field alone; in a tower of few fields that
-            leaves a handful of numbers of an id's vector (our choice, measured: see
+            gives them only the products and the numbers' field; in a tower of few fields only a
+            few numbers of an id's vector remain (our choice, measured: see
             `benchmarks/README.md`).
         dropout: Share dropped after each tower layer.
         batch_norm: Whether tower layers are normalised.

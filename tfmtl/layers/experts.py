@@ -46,7 +46,7 @@ class ParallelDense(Arguments, keras.layers.Layer):
             initializer=keras.initializers.RandomUniform(-limit, limit),
         )
         if self.use_bias:
-            # A vector, like any bias: weight decay tells kernels from the rest by their rank.
+            # Flat: weight decay takes variables with a rank above one for kernels.
             self.bias = self.add_weight(
                 name="bias", shape=(self.num * self.units,), initializer="zeros"
             )

@@ -79,7 +79,7 @@ def grouped_matmul(x: tf.Tensor, kernels: tf.Tensor, tiles: Tiles) -> tf.Tensor:
     Args:
         x: The rows; all shapes but the batch's are known.
         kernels: Of the groups that are present, `[present, in, out]`: with `tf.gather(kernels,
-            tiles.present)` of a variable, its gradient is of those groups alone.
+            tiles.present)` of a variable, its gradient is only of those groups.
         tiles: Where the rows lie.
 
     Example:
@@ -104,8 +104,8 @@ def grouped_matmul(x: tf.Tensor, kernels: tf.Tensor, tiles: Tiles) -> tf.Tensor:
 def block_rows(flat: tf.Variable, blocks: tf.Tensor, width: int) -> tf.Tensor:
     """Some blocks `[blocks, width]` of a flat variable `[all blocks · width]`.
 
-    Biases are vectors, since weight decay knows kernels by their rank; the gradient is of the
-    blocks that were read alone.
+    Biases are vectors, since weight decay takes a higher rank for a kernel; the gradient is
+    only of the blocks that were read.
     """
     return tf.gather(flat, blocks[:, tf.newaxis] * width + tf.range(width))
 
@@ -138,7 +138,7 @@ class GroupedDense(Arguments, keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         width = tuple(input_shape)[-1]
-        # The fans of one layer: Keras would take the stack for a convolution's kernel.
+        # The fans of one layer: Keras would treat the stack as a convolution's kernel.
         limit = 0.0 if self.zero else (6.0 / (width + self.units)) ** 0.5
         self.kernel = self.add_weight(
             name="kernel",

@@ -8,7 +8,7 @@ import tf_keras as keras
 from tfmtl.arguments import Arguments
 from tfmtl.layers.grouped import Tiles, block_rows
 
-# Embeddings start with a variance of 1e-4, which Keras' 1e-3 would drown.
+# Embeddings start with a variance of 1e-4; Keras' epsilon, 1e-3, would dominate it.
 EPSILON = 1e-5
 
 

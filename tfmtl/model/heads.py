@@ -73,7 +73,7 @@ class Heads(keras.layers.Layer):
         # Label means and deviations of regressions; see `adapt`.
         self.shift = {t: self._constant(f"shift_{t}", 0.0) for t in self._regressions()}
         self.scale = {t: self._constant(f"scale_{t}", 1.0) for t in self._regressions()}
-        # Used by the loss alone, and so not among `served_parts`.
+        # Only the loss uses it, so it is not among `served_parts`.
         self.balance = {
             t: self._constant(f"balance_{t}", 1.0)
             for t in self.trained

@@ -18,7 +18,7 @@ def check_interaction(
 
     Args:
         interaction: Registered interaction and its arguments, if any.
-        backbone: What reads the fields.
+        backbone: The class that reads the fields.
         dim: Width of the fields.
 
     Raises:
@@ -33,7 +33,7 @@ def check_interaction(
             f"every row; not below {backbone.__name__}, {backbone.no_interaction}. Leave it out, "
             "or take another backbone."
         )
-    # What it says of the width does not depend on how many fields there are.
+    # Errors about the width do not depend on the number of fields.
     layer.build((None, 1, dim))
 
 

@@ -1,4 +1,4 @@
-"""Adam and Adagrad for embedding tables, updating the looked-up rows alone.
+"""Adam and Adagrad for embedding tables, updating only the looked-up rows.
 
 The gradient of a lookup is `tf.IndexedSlices`. Keras' Adam decays the moments of every row
 of the table at each step, so that the cost of a step grows with the vocabulary. The optimizers
@@ -121,7 +121,7 @@ class RowwiseAdam(_UniqueRows, keras.optimizers.Adam):
             clipnorm=clipnorm,
             clipvalue=clipvalue,
             global_clipnorm=global_clipnorm,
-            # XLA would compile anew for every number of distinct rows.
+            # XLA would compile again for every number of distinct rows.
             jit_compile=False,
             name=name,
         )
@@ -211,7 +211,7 @@ class RowwiseAdagrad(_UniqueRows, keras.optimizers.Adagrad):
             clipnorm=clipnorm,
             clipvalue=clipvalue,
             global_clipnorm=global_clipnorm,
-            # XLA would compile anew for every number of distinct rows.
+            # XLA would compile again for every number of distinct rows.
             jit_compile=False,
             name=name,
         )

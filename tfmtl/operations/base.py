@@ -78,7 +78,7 @@ class Operation(Arguments, keras.layers.Layer):
         """
         outputs = cls.together(layers, inputs, training)
         # Not `weights[..., i, None, None]`: where `weights` was stacked in a graph, TensorFlow's
-        # optimizer takes the stacked part in its place and forgets the new axes.
+        # optimizer replaces the slice by the part that was stacked, and drops the new axes.
         by_layer = [w[..., tf.newaxis, tf.newaxis] for w in tf.unstack(weights, axis=-1)]
         return tf.add_n([w * out for w, out in zip(by_layer, outputs, strict=True)])
 

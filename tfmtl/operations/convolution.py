@@ -143,7 +143,7 @@ class Convolution(Hidden):
         by_copy = tf.reshape(weights, [layers[0].copies, len(layers), 1])
         size = max(layer.size for layer in layers)
         points = [
-            # The last convolution is linear: a layer's weight is as well its kernel's.
+            # The last convolution is linear, so a layer's weight can multiply its kernel.
             layer.point_kernel * by_copy[:, i : i + 1]
             for i, layer in enumerate(layers)
         ]

@@ -120,13 +120,13 @@ class AttentivePooling(Pooling):
 
     def each(self, fields: tf.Tensor) -> tf.Tensor:
         _, count, dim = fields.shape
-        # All copies read the same: one product of all kernels, whose copies come first.
+        # All copies read the same fields: one product of all their kernels.
         kernels = tf.reshape(tf.transpose(self.kernel, [0, 2, 1]), [-1, dim])
         hidden = tf.matmul(kernels, tf.reshape(fields, [-1, dim]), transpose_b=True)
         hidden = tf.reshape(tf.tanh(hidden), [self.copies, dim, -1])
         scores = tf.matmul(self.score_kernel, hidden, transpose_a=True)
         weights = tf.nn.softmax(tf.reshape(scores, [self.copies, -1, count]))
-        # By row [copies, fields] · [fields, dim]: no copy repeats the fields.
+        # Per row [copies, fields] · [fields, dim], so that fields are not repeated per copy.
         pooled = tf.matmul(tf.transpose(weights, [1, 0, 2]), fields)
         return tf.transpose(pooled, [1, 0, 2])
 
@@ -158,7 +158,7 @@ class LinearPooling(Pooling):
 
     def each(self, fields: tf.Tensor) -> tf.Tensor:
         _, count, dim = fields.shape
-        # As for attention, one product.
+        # One product of all copies' kernels.
         kernels = tf.reshape(tf.transpose(self.kernel, [1, 0, 2]), [count * dim, -1])
         pooled = tf.matmul(tf.reshape(fields, [-1, count * dim]), kernels)
         by_copy = tf.reshape(pooled, [-1, self.copies, self.kernel.shape[-1]])
