@@ -135,7 +135,6 @@ def check(experiment: ExperimentConfig) -> None:
     from tfmtl.automtl.checks import check_space
     from tfmtl.model.heads import check_semantics, impression_tasks
     from tfmtl.model.interaction import check_interaction
-    from tfmtl.model.scenes import scene_feature
 
     tuning = experiment.tuning
     check_tuning(experiment)
@@ -155,8 +154,7 @@ def check(experiment: ExperimentConfig) -> None:
         check_interaction(model.interaction, backbone, model.dim)
         if candidate.meta is not None:
             registry.get("balancer", model.balancer["name"]).check_weighs()
-        if backbone.multi_scene:
-            scene_feature(problem, model.backbone["name"])
+        backbone.check_declaration(problem)
         semantics = model.conv_semantics or backbone.conv_semantics
         check_semantics(problem, semantics)
         for term in model.terms:

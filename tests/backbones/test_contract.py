@@ -9,12 +9,20 @@ import tensorflow as tf
 import tf_keras as keras
 
 import tfmtl.backbones  # noqa: F401  registers them
+from tests.doubles.contracts import own_block_errors
 from tests.doubles.random_weights import randomise
+from tests.doubles.registered import registered
+from tests.doubles.small_parts import SMALL as SMALL_PARTS
+from tests.doubles.small_parts import table_errors
 from tfmtl import registry
 from tfmtl.backbones import PLE, SingleTask
+from tfmtl.declare.features import SIDES, categorical
+from tfmtl.declare.problem import ProblemSpec, binary
 from tfmtl.errors import SpecError
 from tfmtl.layers.decay import is_kernel
+from tfmtl.layers.embedding import Embedding
 
+SMALL = SMALL_PARTS["backbone"]
 TASKS = ("ctr", "cvr", "ctcvr")
 FIELDS, DIM, ROWS, SCENES = 3, 4, 16, 4
 EXPERTS = {"expert_units": (8, 6), "gate_hidden": (5,)}
@@ -36,7 +44,9 @@ def searched(batch_norm=False, dropout=0.0):
     }
 
 
-SMALL = {
+# What the small configurations leave out: deeper experts, gates with layers, other widths. A
+# backbone needs no row here.
+RICHER = {
     "aitm": {"bottom_units": (8, 6)},
     "automtl": searched(),
     "cgc": {**EXPERTS, **BRANCHES},
@@ -46,27 +56,73 @@ SMALL = {
     "masknet": {"units": (8, 6)},
     "mmoe": {**EXPERTS, "num_experts": 3},
     "omoe": {**EXPERTS, "num_experts": 3},
-    "per_scene": {"num_scenes": SCENES, "bottom_units": (8,), "task_units": (5,)},
+    "per_scene": {"bottom_units": (8,), "task_units": (5,)},
     "ple": {**BRANCHES, "expert_units": ((8, 7), (6,))},
     "shared_bottom": {"bottom_units": (8, 6)},
     "single_task": {"bottom_units": (8, 6)},
-    "star": {"num_scenes": SCENES, "units": (8, 4), "aux_units": (2,)},
+    "star": {"units": (8, 4), "aux_units": (2,)},
     "two_tower": {"user_units": (8,), "ad_units": (7,), "width": 2},
 }
+PROBLEM = ProblemSpec(
+    features=(
+        categorical("user", side="user"),
+        categorical("ad", side="ad"),
+        categorical("scene"),
+    ),
+    tasks=tuple(binary(task, label=task) for task in TASKS),
+    user_id="user",
+    scene="scene",
+)
+TABLE_ROWS = {"user": 5, "ad": 5, "scene": SCENES}
 every_backbone = pytest.mark.parametrize("name", registry.names("backbone"))
-ROW_WISE = ("masknet",)  # normalise each row by itself, never over the batch
 NORM = {"star": "partitioned_norm"}
 OF_LAYERS = ("automtl",)  # normalise and drop in layers that are named one by one
-LOGITS = ("per_scene",)  # represent a task by its logit
-BY_BATCH = [name for name in registry.names("backbone") if name not in ROW_WISE]
+
+
+def parameters(part):
+    return inspect.signature(part.__init__).parameters
+
+
+def taking(argument):
+    """Names of the backbones that take an argument, or have layers of their own that do."""
+    names = registry.names("backbone")
+    return [n for n in names if n in OF_LAYERS or argument in arguments_of(n)]
+
+
+def arguments_of(name):
+    return inspect.signature(registry.get("backbone", name)).parameters
+
+
+BY_BATCH = sorted({*taking("batch_norm"), *NORM})
+DROPPING = taking("dropout")
+
+
+def config_of(name, **more):
+    """A small configuration, with what a model derives from the declaration."""
+    derived = registry.get("backbone", name).derived(PROBLEM, TABLE_ROWS)
+    small = RICHER[name] if name in RICHER else SMALL[name]
+    return {**derived, **small, **more}
 
 
 def make(name, **more):
     """A backbone with random weights."""
-    arguments = {**SMALL.get(name, {}), **more}
-    backbone = registry.build("backbone", {"name": name, **arguments}, TASKS)
+    backbone = registry.build("backbone", {"name": name, **config_of(name, **more)}, TASKS)
+    return settled(backbone)
+
+
+def settled(backbone):
+    """Describes the fields to a backbone, builds it and draws its weights."""
+    described(backbone)
     represent(backbone, inputs(backbone))
     randomise(backbone)
+    return backbone
+
+
+def described(backbone):
+    def fields_of(name, sides=SIDES, copies=1):
+        return Embedding(PROBLEM, TABLE_ROWS, dim=DIM, sides=sides).fields
+
+    backbone.describe(PROBLEM, backbone.embeddings(fields_of))
     return backbone
 
 
@@ -74,42 +130,45 @@ def make_normed(name):
     """A backbone with random weights and every kind of normalisation that it has."""
     if name in OF_LAYERS:
         return make(name, **searched(batch_norm=True))
-    return make(name, **({} if name in ROW_WISE else {NORM.get(name, "batch_norm"): True}))
+    return make(name, **({NORM.get(name, "batch_norm"): True} if name in BY_BATCH else {}))
 
 
 def inputs(backbone, seed=0):
+    """Fields, and what else the backbone takes of each row."""
     rng = np.random.default_rng(seed)
 
-    def fields():
+    def fields(name, sides=SIDES, copies=1):
         return tf.constant(rng.normal(size=(ROWS, FIELDS, DIM)), tf.float32)
 
-    if backbone.tower_sides is not None:
-        return {tower: fields() for tower in backbone.tower_sides}
-    if backbone.multi_scene:
-        return fields(), tf.constant(rng.permutation(np.arange(ROWS) % SCENES), tf.int32)
-    return {t: fields() for t in TASKS} if backbone.separate_embeddings else fields()
+    scene = rng.permutation(np.arange(ROWS) % SCENES)
+    packed = {"ids_context": tf.constant(scene[:, np.newaxis], tf.int64)}
+    return backbone.embeddings(fields), backbone.row_inputs(packed)
 
 
-def represent(backbone, fields, **more):
-    if backbone.multi_scene:
-        fields, scene = fields
-        return backbone(fields, scene=scene, **more)
-    return backbone(fields, **more)
+def represent(backbone, inputs, **more):
+    fields, row_inputs = inputs
+    return backbone(fields, **row_inputs, **more)
 
 
 def rows(fields, index):
     return tf.nest.map_structure(lambda field: tf.gather(field, index), fields)
 
 
-def parameters(part):
-    return inspect.signature(part.__init__).parameters
+def test_every_registered_backbone_has_a_small_configuration():
+    assert table_errors("backbone") == []
+
+
+def test_a_backbone_without_a_small_configuration_says_which_row_to_add_where():
+    with pytest.raises(LookupError, match=r"add the row 'mmoe2'.*_ROWS\['backbone'\].*small_parts"):
+        with registered("backbone", "mmoe2", registry.get("backbone", "mmoe")):
+            SMALL["mmoe2"]
 
 
 @every_backbone
 def test_a_backbone_is_made_again_from_its_config(name):
     backbone = make(name)
     plain = json.loads(json.dumps(backbone.get_config()))
-    again = type(backbone).from_config(plain)
+    again = described(type(backbone).from_config(plain))
     represent(again, inputs(backbone))
     again.set_weights(backbone.get_weights())
     assert json.loads(json.dumps(again.get_config())) == plain
@@ -128,6 +187,18 @@ def test_every_constructor_argument_is_an_attribute_and_in_the_config(name):
 
 
 @every_backbone
+def test_some_tasks_are_represented_alone_as_with_the_others(name):
+    backbone = make(name)
+    fields, row_inputs = inputs(backbone)
+    every = backbone(fields, **row_inputs)
+    for tasks in (TASKS[:1], TASKS[1:]):
+        some = backbone.represent(fields, tasks, **row_inputs)
+        assert tuple(some) == tasks
+        for task in tasks:
+            np.testing.assert_allclose(some[task], every[task], atol=1e-6)
+
+
+@every_backbone
 def test_a_misspelt_hyper_parameter_is_refused(name):
     with pytest.raises(SpecError, match="has no argument 'num_expert_units'"):
         registry.build("backbone", {"name": name, "num_expert_units": 3}, TASKS)
@@ -137,9 +208,10 @@ def test_a_misspelt_hyper_parameter_is_refused(name):
 def test_every_task_gets_a_representation_of_each_row_in_the_order_of_tasks(name):
     backbone = make(name)
     representations = represent(backbone, inputs(backbone))
-    width = 1 if name in LOGITS else 6
     assert tuple(representations) == TASKS
-    assert {h.shape for h in representations.values()} == {tf.TensorShape([ROWS, width])}
+    (shape,) = {tuple(h.shape) for h in representations.values()}
+    too_wide = f"{name} is {shape[1]} wide in tests/doubles/small_parts.py; make its row narrower."
+    assert shape[0] == ROWS and shape[1] < 16, too_wide
 
 
 @every_backbone
@@ -154,7 +226,7 @@ def test_a_row_is_the_same_in_any_order_and_company(name):
         np.testing.assert_allclose(alone, h[2:3], atol=1e-5)
 
 
-@every_backbone
+@pytest.mark.parametrize("name", DROPPING)
 def test_dropout_acts_in_training_alone(name):
     # Without moments of the batch, which training has on other grounds.
     plain = {NORM[name]: False} if name in NORM else {}
@@ -185,6 +257,13 @@ def test_batch_moments_are_used_and_remembered_in_training_alone(name):
         if not np.array_equal(v, old)
     }
     assert moved == {v.name for v in backbone.non_trainable_weights} != set()
+
+
+@every_backbone
+def test_what_lies_side_by_side_by_task_is_declared_as_the_tasks_own(name):
+    backbone = make_normed(name)
+    fields = inputs(backbone)
+    assert own_block_errors(backbone, lambda: represent(backbone, fields)) == []
 
 
 @every_backbone
@@ -354,16 +433,18 @@ OTHER = {
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    [*SMALL.items(), *OTHER.items()],
-    ids=[*SMALL, *(f"{name} otherwise" for name in OTHER)],
+    [*((name, RICHER[name]) for name in COUNTS), *OTHER.items()],
+    ids=[*COUNTS, *(f"{name} otherwise" for name in OTHER)],
 )
 def test_the_number_of_parameters_is_the_closed_form(name, arguments):
     counted = sum(int(np.prod(v.shape)) for v in make(name, **arguments).trainable_weights)
-    gated = name in OTHER and "expert_units" in SMALL[name]
+    gated = name in OTHER and "expert_units" in RICHER[name]
     defaults = {"gate_hidden": (), "gate_bias": True} if gated else {}
     if name in OTHER and arguments is OTHER[name]:
-        arguments = {**SMALL[name], **arguments}
-    assert counted == COUNTS[name](FIELDS * DIM, len(TASKS), **{**defaults, **arguments})
+        arguments = {**RICHER[name], **arguments}
+    derived = registry.get("backbone", name).derived(PROBLEM, TABLE_ROWS)
+    arguments = {**derived, **defaults, **arguments}
+    assert counted == COUNTS[name](FIELDS * DIM, len(TASKS), **arguments)
 
 
 def test_ple_grows_with_each_level():
@@ -378,8 +459,8 @@ def test_ple_grows_with_each_level():
 
 def test_single_task_shares_nothing():
     backbone = make("single_task")
-    assert SingleTask.separate_embeddings
-    fields = inputs(backbone)
+    assert not SingleTask.shares
+    fields, _ = inputs(backbone)
     for task in TASKS:
         with tf.GradientTape() as tape:
             tape.watch(fields)

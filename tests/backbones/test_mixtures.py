@@ -88,7 +88,7 @@ def test_mmoe_with_equal_gates_is_omoe():
     omoe = built(OMoE(TASKS, num_experts=3, expert_units=(5, 4)), seed=1)
     assert np.abs(mmoe(FIELDS)["a"] - omoe(FIELDS)["a"]).max() > 0.1
     omoe.experts.set_weights(mmoe.experts.get_weights())
-    kernel, bias = omoe.gate.logits.get_weights()
+    kernel, bias = omoe.gates.logits.get_weights()
     mmoe.gates.logits.set_weights([np.concatenate([kernel] * 2), np.concatenate([bias] * 2)])
     for task in TASKS:
         np.testing.assert_allclose(mmoe(FIELDS)[task], omoe(FIELDS)[task], atol=1e-6)

@@ -117,7 +117,7 @@ def test_a_side_reaches_its_tower_and_a_context_the_users(name, tower):
 def test_every_task_reads_the_product_and_both_vectors():
     model = model_of()
     user, ad = vector(model, "user"), vector(model, "ad")
-    fields, _ = model._fields(PACKED)
+    fields, _ = model.backbone.embed(model.embedding, PACKED)
     for h in model.backbone(fields).values():
         np.testing.assert_allclose(h, np.hstack([user * ad, user, ad]), rtol=1e-6)
 

@@ -35,7 +35,7 @@ ADS = ProblemSpec(
 
 def model_of(backbone="mmoe", balancer="fixed", **changes):
     keras.utils.set_random_seed(3)
-    of_backbone = {"name": backbone, **SMALL.get(backbone, {}), **changes.pop("more", {})}
+    of_backbone = {"name": backbone, **SMALL[backbone], **changes.pop("more", {})}
     balancer = {"name": balancer} if isinstance(balancer, str) else balancer
     settings = experiment(backbone=of_backbone, balancer=balancer, **changes)
     model = MultiTaskModel.build_from(PROBLEM, DATA.table_rows, settings.model)

@@ -25,7 +25,7 @@ SHARING = [name for name in registry.names("backbone") if name != "single_task"]
 
 def settings(backbone="shared_bottom", balancer="fixed", **changes):
     balancer = {"name": balancer} if isinstance(balancer, str) else balancer
-    named = {"name": backbone, **SMALL.get(backbone, {})}
+    named = {"name": backbone, **SMALL[backbone]}
     return experiment(backbone=named, balancer=balancer, **changes)
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+from tests.doubles import small_parts
 from tfmtl.declare.experiment import ExperimentConfig, Model, Training
 from tfmtl.declare.problem import (
     ProblemSpec,
@@ -102,26 +103,4 @@ def packed(train: int = 640, validation: int = 256) -> tuple[Preprocessor, Packe
     return preprocessor, PackedData(first, second, preprocessor.table_rows())
 
 
-SMALL = {
-    "single_task": {"bottom_units": (8,)},
-    "shared_bottom": {"bottom_units": (8,)},
-    "omoe": {"num_experts": 3, "expert_units": (8,)},
-    "mmoe": {"num_experts": 3, "expert_units": (8,)},
-    "cgc": {"expert_units": (8,)},
-    "ple": {"expert_units": ((8,), (8,))},
-    "esmm": {"units": (8,)},
-    "man": {"expert_units": ((8,),)},
-    "aitm": {"bottom_units": (8,)},
-    "automtl": {
-        "experts": (
-            {"pooling": {"name": "linear"}, "blocks": ({"name": "gate"}, {"name": "skip"})},
-            {"pooling": {"name": "sum"}, "blocks": ({"name": "mlp", "units": 8},)},
-            {"pooling": {"name": "attentive"}, "blocks": ({"name": "convolution"},)},
-        )
-    },
-    "dnn": {"units": (8,)},
-    "masknet": {"units": (8, 8)},
-    "star": {"units": (8,), "aux_units": (4,)},
-    "per_scene": {"bottom_units": (8,), "task_units": (4,)},
-    "two_tower": {"user_units": (8,), "ad_units": (8,), "width": 4},
-}
+SMALL = small_parts.SMALL["backbone"]

@@ -7,6 +7,8 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from tests.doubles.small_parts import SMALL
+
 from .library import LABELS, WEIGHTS, Preprocessor, registry, tfmtl
 from .library import per_example as losses
 from .record import Record
@@ -18,8 +20,8 @@ BRANCHES = {"num_specific": 2, "num_shared": 1, "expert_units": ((6, 5), (4,)), 
 BOTTOM = {"bottom_units": (6, 5), "batch_norm": True}
 MLP = {"name": "mlp", "units": 5, "batch_norm": True}
 
-# A part may have several goldens, `name` and `name-variant`; one without a row here is recorded
-# as it is by default.
+# A part may have several goldens, `name` and `name-variant`. A backbone without a row here is
+# recorded at its small configuration, another part as it is by default.
 CONFIGS: dict[str, dict[str, dict[str, Any]]] = {
     "backbone": {
         "aitm": BOTTOM,
@@ -102,23 +104,27 @@ CONFIGS: dict[str, dict[str, dict[str, Any]]] = {
 
 def configured(kind: str, name: str) -> dict[str, Any]:
     """The configuration of a golden, `{"name": part, **arguments}`."""
-    return {"name": name.partition("-")[0], **CONFIGS[kind].get(name, {})}
+    if name in CONFIGS[kind]:
+        arguments = CONFIGS[kind][name]
+    else:
+        arguments = SMALL[kind][name] if kind == "backbone" else {}
+    return {"name": name.partition("-")[0], **arguments}
 
 
 def backbone(record: Record, config: dict[str, Any]) -> None:
     part = registry.build("backbone", config, TASKS)
     scene = {}
-    if part.multi_scene:
+    if "num_scenes" in config:
         scene["scene"] = tf.constant(
             record.given("scene", lambda rng: rng.permutation(np.arange(ROWS) % SCENES))
         )
         scene["scene"] = tf.cast(scene["scene"], tf.int32)
-    if part.tower_sides is not None:
-        inputs: Any = {t: record.normal(f"fields/{t}", ROWS, FIELDS, DIM) for t in part.tower_sides}
-    elif part.separate_embeddings:
-        inputs = {t: record.normal(f"fields/{t}", ROWS, FIELDS, DIM) for t in TASKS}
-    else:
-        inputs = record.normal("fields", ROWS, FIELDS, DIM)
+
+    def fields(name: str, **_: Any) -> tf.Tensor:
+        of_what = name.removeprefix("embedding").replace("_", "/", 1)
+        return record.normal(f"fields{of_what}", ROWS, FIELDS, DIM)
+
+    inputs = part.embeddings(fields)
     record.layer(part, inputs, lambda x, training: part(x, training=training, **scene))
 
 

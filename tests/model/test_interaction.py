@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from pipeline.config import check
 from tests.doubles.mtms_rows import experiment as mtms_experiment
+from tests.doubles.worlds import SMALL
 from tfmtl.declare.experiment import ExperimentConfig, Model, Training
 from tfmtl.declare.problem import ProblemSpec, binary, categorical, numerical
 from tfmtl.declare.split import by_row_number
@@ -20,13 +21,6 @@ from tfmtl.serving.export import export
 from tfmtl.training.epochs import compile_model
 
 CROSS = {"name": "cross", "layers": 2}
-SMALL = {
-    "shared_bottom": {"bottom_units": (8,)},
-    "single_task": {"bottom_units": (8,)},
-    "two_tower": {"user_units": (8,), "ad_units": (8,), "width": 4},
-    "per_scene": {"bottom_units": (8,), "task_units": (4,)},
-    "mmoe": {"num_experts": 2, "expert_units": (8,)},
-}
 PROBLEM = ProblemSpec(
     features=(
         categorical("user", side="user"),

@@ -19,7 +19,7 @@ BATCH = next(iter(DATA.train.batches(64)))
 
 
 def model_of(backbone="shared_bottom", **changes):
-    settings = experiment(backbone={"name": backbone, **SMALL.get(backbone, {})}, **changes)
+    settings = experiment(backbone={"name": backbone, **SMALL[backbone]}, **changes)
     model = MultiTaskModel.build_from(PROBLEM, DATA.table_rows, settings.model)
     compile_model(model, settings.training)
     model(BATCH)

@@ -51,7 +51,7 @@ def as_examples(raw):
 
 
 def build(name):
-    config = experiment(backbone={"name": name, **SMALL.get(name, {})}).model
+    config = experiment(backbone={"name": name, **SMALL[name]}).model
     model = MultiTaskModel.build_from(PROBLEM, DATA.table_rows, config)
     model(next(iter(DATA.train.batches(2))))
     for variable in model.trainable_variables:

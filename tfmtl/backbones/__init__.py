@@ -4,6 +4,7 @@ In go fields `[batch, fields, dim]`; out comes `{task: [batch, width]}`. Importi
 registers them all. Towers, logits and losses belong to `model` and `losses`.
 """
 
+from tfmtl.backbones.adatt import AdaTT
 from tfmtl.backbones.aitm import AITM
 from tfmtl.backbones.automtl import AutoMTLNetwork
 from tfmtl.backbones.base import Backbone, flatten
@@ -29,6 +30,7 @@ __all__ = [
     "MAN",
     "PLE",
     "STAR",
+    "AdaTT",
     "AutoMTLNetwork",
     "Backbone",
     "MMoE",

@@ -13,10 +13,11 @@ from tfmtl.registry import register
 
 @keras.saving.register_keras_serializable(package="tfmtl")
 class Transfer(keras.layers.Layer):
-    """Weighs what the task before passes on against the task's own representation.
+    """Mixes a task's representation with what it receives from the task before it.
 
-    Maps both, `[batch, d]`, to `[batch, d]`. A token's score is the product of its own query
-    and its own key, over `√d`; no token attends to the other. The projections have no bias.
+    Maps two tensors `[batch, d]` to `[batch, d]`: the mean of their values, weighted by a softmax
+    of their scores. A score is the product of the tensor's query and key, divided by `√d`. The
+    projections have no bias.
 
     Example:
         >>> Transfer()(tf.ones([2, 8]), tf.ones([2, 8])).shape
@@ -34,14 +35,16 @@ class Transfer(keras.layers.Layer):
                 layer.build((None, width))
         super().build(input_shape)
 
-    def call(self, passed, own):
+    def call(self, received: tf.Tensor, representation: tf.Tensor) -> tf.Tensor:
         return tf.einsum(
-            "bu,bud->bd", self.weights_of(passed, own), self.value(tf.stack([passed, own], axis=1))
+            "bu,bud->bd",
+            self.weights_of(received, representation),
+            self.value(tf.stack([received, representation], axis=1)),
         )
 
-    def weights_of(self, passed: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
-        """The weights of what is passed on and of the task's own part, `[batch, 2]`."""
-        tokens = tf.stack([passed, own], axis=1)
+    def weights_of(self, received: tf.Tensor, representation: tf.Tensor) -> tf.Tensor:
+        """The weights of what is received and of the representation, `[batch, 2]`."""
+        tokens = tf.stack([received, representation], axis=1)
         scores = tf.reduce_sum(self.query(tokens) * self.key(tokens), axis=-1)
         return tf.nn.softmax(scores / float(tokens.shape[-1]) ** 0.5, axis=-1)
 
@@ -49,26 +52,26 @@ class Transfer(keras.layers.Layer):
 @register("backbone", "aitm")
 @keras.saving.register_keras_serializable(package="tfmtl")
 class AITM(Backbone):
-    """A chain of tasks, each taking from the one before what it needs.
+    """A chain of tasks, in which each task receives information from the task before it.
 
     Every task has a bottom over shared embeddings. The first task's representation is its
-    bottom's output; each later one mixes its own with what the task before passes on, which is
-    one dense layer of that task's representation. The order of `tasks` is the chain's: click,
+    bottom's output. A later task mixes its bottom's output with what it receives: one dense
+    layer of the representation of the task before. The order of `tasks` is the chain's: click,
     then conversion. Each link has weights of its own (our choice where a chain is longer than
     the two tasks of the paper's experiments).
 
     Maps `[batch, fields, dim]` to `{task: [batch, bottom_units[-1]]}`. The defaults are the
     authors' for Ali-CCP, where dropout is `(0.1, 0.3, 0.3)`. `order_calibration` belongs to the
-    method: it punishes a later task's probability above an earlier one's.
+    method: it penalises a later task's probability that is above an earlier one's.
 
     Args:
         tasks: Task names, in the order of the chain.
         bottom_units: Widths of each task's bottom.
-        dropout: Share dropped after each bottom layer, one for all or one a layer; the last is
-            also that of what is passed on.
+        dropout: Share dropped after each bottom layer, one for all or one per layer; the last is
+            also that of the layer between two tasks.
         batch_norm: Whether bottom layers are normalised.
-        stop_gradient: Whether a later task's loss leaves the earlier tasks' weights alone. The
-            paper's does not.
+        stop_gradient: Whether a later task's loss does not train the earlier tasks' weights. In the
+            paper it does.
 
     Example:
         >>> aitm = AITM(["ctr", "ctcvr"], bottom_units=(16,))
@@ -105,7 +108,7 @@ class AITM(Backbone):
         }
         self.transfers = {t: Transfer(name=f"transfer_{t}") for t in self.tasks[1:]}
 
-    def call(self, fields, training=False):
+    def call(self, fields: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
         x = flatten(fields)
         chain = {}
         before = None
@@ -119,15 +122,5 @@ class AITM(Backbone):
             chain[t], before = z, t
         return chain
 
-    def fine_tuned(self):
+    def fine_tuned(self) -> list[keras.layers.Layer]:
         return [*self.passes.values(), *self.transfers.values()]
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "bottom_units": list(self.bottom_units),
-            "dropout": self.dropout,
-            "batch_norm": self.batch_norm,
-            "stop_gradient": self.stop_gradient,
-        }

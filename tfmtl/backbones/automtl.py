@@ -1,4 +1,4 @@
-"""The networks that AutoMTL finds: experts of different layers, of which each task has its own."""
+"""The networks that AutoMTL finds: experts of different layers, a subset of them per task."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.arguments import Arguments
 from tfmtl.backbones.base import Backbone, flatten
 from tfmtl.errors import SpecError
 from tfmtl.layers.decay import is_kernel
@@ -19,7 +20,7 @@ Config = Mapping[str, Any]
 
 
 @keras.saving.register_keras_serializable(package="tfmtl")
-class Expert(keras.layers.Layer):
+class Expert(Arguments, keras.layers.Layer):
     """A pooling of the fields, and layers that keep its width.
 
     Maps `[batch, fields, dim]` to `[batch, width]`.
@@ -36,34 +37,30 @@ class Expert(keras.layers.Layer):
 
     def __init__(self, pooling: Config, blocks: Sequence[Config] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.pooling, self.blocks = _own(pooling), _own(tuple(blocks))
-        # The names are the variables', where two layers of one kind would share one.
+        self.pooling, self.blocks = _copied(pooling), _copied(tuple(blocks))
+        # Names make the variables' names distinct where two layers are of one kind.
         self.layers = [
             operation("pooling", ("pooling", pooling)),
             *(operation("hidden", (f"block_{i}", block)) for i, block in enumerate(blocks)),
         ]
 
-    def call(self, fields, training=False):
+    def call(self, fields: tf.Tensor, training: bool = False) -> tf.Tensor:
         x = fields
         for layer in self.layers:
             x = layer(x, training=training)
         return x
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        own = {"pooling": dict(self.pooling), "blocks": [dict(block) for block in self.blocks]}
-        return {**super().get_config(), **own}
-
 
 @register("backbone", "automtl")
 @keras.saving.register_keras_serializable(package="tfmtl")
 class AutoMTLNetwork(Backbone):
-    """Experts with layers of their own, mixed for each task by a gate over those it chose.
+    """Experts of different layers; per task, a gate mixes the experts that the task chose.
 
-    What a search finds (section 3.2 of "Automatic Multi-Task Learning Framework with Neural
-    Architecture Search for Recommender Systems"), or one that is written by hand. The interaction
-    below the experts is the model's: `Model(interaction=…)`. Gates read the fields that it
-    returns; a task of one expert has none. See `tfmtl.operations` for poolings and layers.
+    The result of a search (section 3.2 of "Automatic Multi-Task Learning Framework with Neural
+    Architecture Search for Recommender Systems"), or a network that is written by hand. The
+    interaction below the experts belongs to the model: `Model(interaction=…)`. Gates read the
+    fields that it returns; a task with one expert has no gate. See `tfmtl.operations` for poolings
+    and layers.
 
     Maps `[batch, fields, dim]` to `{task: [batch, width]}`.
 
@@ -108,9 +105,10 @@ class AutoMTLNetwork(Backbone):
     ) -> None:
         super().__init__(tasks, **kwargs)
         _check_experts(experts)
-        everything = range(len(experts))
-        self.experts, self.width, self.gate_bias = _own(tuple(experts)), width, gate_bias
-        self.chosen = _own({t: tuple(everything) for t in self.tasks} if chosen is None else chosen)
+        self.experts, self.width, self.gate_bias = _copied(tuple(experts)), width, gate_bias
+        if chosen is None:
+            chosen = {t: tuple(range(len(experts))) for t in self.tasks}
+        self.chosen = _copied(chosen)
         _check_chosen(self.chosen, self.tasks, len(experts))
         self.expert_layers = [
             Expert(_resized(e["pooling"], width), e.get("blocks", ()), name=f"expert_{i}")
@@ -122,10 +120,12 @@ class AutoMTLNetwork(Backbone):
             if len(self.chosen[t]) > 1
         }
 
-    def call(self, fields, training=False):
+    def call(self, fields: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
         return self._represent(fields, self.tasks, training)
 
-    def represent(self, fields, tasks, **scene):
+    def represent(
+        self, fields: tf.Tensor, tasks: Sequence[str], **row_inputs: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         return self._represent(fields, tasks, False)
 
     def _represent(self, fields, tasks, training):
@@ -135,54 +135,38 @@ class AutoMTLNetwork(Backbone):
         if len(set(widths.values())) > 1:
             raise SpecError(
                 f"{self.name}: the experts' representations have widths {widths}; gates mix those "
-                "of one width. Leave out the poolings' own, and give one to the backbone."
+                "of one width. Leave out width= of the poolings, and give width= to the backbone."
             )
         representations = {}
         for task in tasks:
-            own = [experts[i] for i in self.chosen[task]]
+            of_task = [experts[i] for i in self.chosen[task]]
             if task in self.gates:
-                mixed = self.gates[task](x, tf.stack(own, axis=1), training=training)
+                mixed = self.gates[task](x, tf.stack(of_task, axis=1), training=training)
                 representations[task] = mixed[:, 0]
             else:
-                representations[task] = own[0]
+                representations[task] = of_task[0]
         return representations
 
     def _of(self, tasks):
         """The experts that some tasks need."""
         return sorted({i for task in tasks for i in self.chosen[task]})
 
-    def served_parts(self, tasks):
+    def served_parts(self, tasks: Sequence[str]) -> list[keras.layers.Layer | tf.Variable]:
         gates = [self.gates[task] for task in tasks if task in self.gates]
         return [*(self.expert_layers[i] for i in self._of(tasks)), *gates]
 
-    def last_shared(self):
-        # Experts that every task reads, where they have anything to train.
+    def last_shared(self) -> list[tf.Variable]:
+        # Experts that every task reads, if they have kernels.
         shared = set.intersection(*(set(self.chosen[task]) for task in self.tasks))
         kernels = (
             [v for v in layer.trainable_variables if is_kernel(v)][-1:]
             for layer in (self.expert_layers[i] for i in sorted(shared))
         )
-        return [kernel for own in kernels for kernel in own]
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "experts": [
-                {
-                    "pooling": dict(expert["pooling"]),
-                    "blocks": [dict(block) for block in expert.get("blocks", ())],
-                }
-                for expert in self.experts
-            ],
-            "chosen": {task: list(self.chosen[task]) for task in self.tasks},
-            "width": self.width,
-            "gate_bias": self.gate_bias,
-        }
+        return [kernel for last in kernels for kernel in last]
 
 
-def _own(plain):
-    # As an attribute, Keras wraps the lists and dicts that are in it, in place.
+def _copied(plain):
+    # Keras wraps the lists and dicts inside an attribute, in place.
     return copy.deepcopy(plain)
 
 
@@ -209,12 +193,13 @@ def _check_chosen(chosen, tasks, num_experts):
             f"automtl: chosen says which experts each of {list(tasks)} has; got those of "
             f"{list(chosen)}."
         )
-    for task, own in chosen.items():
-        if not own or len(set(own)) < len(own) or not set(own) <= set(range(num_experts)):
+    for task, places in chosen.items():
+        known = set(places) <= set(range(num_experts))
+        if not places or len(set(places)) < len(places) or not known:
             raise SpecError(
-                f"automtl: task {task!r} has experts {list(own)}; one or more different ones of "
+                f"automtl: task {task!r} has experts {list(places)}; one or more different ones of "
                 f"{num_experts}, counted from 0, would be right."
             )
-    unchosen = set(range(num_experts)) - {i for own in chosen.values() for i in own}
+    unchosen = set(range(num_experts)) - {i for places in chosen.values() for i in places}
     if unchosen:
         raise SpecError(f"automtl: no task has experts {sorted(unchosen)}; leave them out.")

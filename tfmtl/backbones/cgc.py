@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import tensorflow as tf
 import tf_keras as keras
 
 from tfmtl.backbones.base import Backbone, flatten
@@ -63,23 +64,10 @@ class CGC(Backbone):
             name="level",
         )
 
-    def call(self, fields, training=False):
+    def call(self, fields: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
         x = flatten(fields)
         mixed = self.level([x] * (len(self.tasks) + 1), training=training)
         return dict(zip(self.tasks, mixed, strict=True))
 
-    def last_shared(self):
+    def last_shared(self) -> list[tf.Variable]:
         return [self.level.shared.dense[-1].kernel]
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "num_specific": self.num_specific,
-            "num_shared": self.num_shared,
-            "expert_units": list(self.expert_units),
-            "dropout": self.dropout,
-            "batch_norm": self.batch_norm,
-            "gate_hidden": list(self.gate_hidden),
-            "gate_bias": self.gate_bias,
-        }

@@ -1,8 +1,9 @@
-"""DNN: dense layers over the embeddings, click-through rate prediction's plainest baseline."""
+"""DNN: dense layers over the embeddings, the simplest baseline of click-through rate prediction."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import tensorflow as tf
 import tf_keras as keras
 
 from tfmtl.backbones.base import Backbone, flatten
@@ -63,18 +64,9 @@ class DNN(Backbone):
         self.dropout, self.batch_norm = dropout, batch_norm
         self.mlp = MLP(units, dropout=dropout, batch_norm=batch_norm, name="mlp")
 
-    def call(self, fields, training=False):
+    def call(self, fields: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
         h = self.mlp(flatten(fields), training=training)
         return {t: h for t in self.tasks}
 
-    def last_shared(self):
+    def last_shared(self) -> list[tf.Variable]:
         return [self.mlp.dense[-1].kernel] if self.units else []
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "units": list(self.units),
-            "dropout": self.dropout,
-            "batch_norm": self.batch_norm,
-        }

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import tensorflow as tf
 import tf_keras as keras
 
 from tfmtl.backbones.base import Backbone, flatten
@@ -13,11 +14,11 @@ from tfmtl.registry import register
 @register("backbone", "esmm")
 @keras.saving.register_keras_serializable(package="tfmtl")
 class ESMM(Backbone):
-    """One tower a task over shared embeddings; what makes it ESMM is the product above.
+    """One tower per task over shared embeddings, and a product of probabilities above them.
 
-    Maps `[batch, fields, dim]` to `{task: [batch, units[-1]]}`. The towers lie here and not in
-    the heads, because the embeddings are all that this method shares. Its loss is on clicks and
-    on conversions over all impressions, through pCTR·pCVR; see `Heads`.
+    Maps `[batch, fields, dim]` to `{task: [batch, units[-1]]}`. The towers are here and not in
+    the heads, because tasks share nothing but the embeddings. The loss is on clicks and on
+    conversions over all impressions, through pCTR·pCVR; see `Heads`.
 
     Args:
         tasks: Task names, in the order of `ProblemSpec.tasks`.
@@ -51,15 +52,6 @@ class ESMM(Backbone):
             for t in self.tasks
         }
 
-    def call(self, fields, training=False):
+    def call(self, fields: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
         x = flatten(fields)
         return {t: self.towers[t](x, training=training) for t in self.tasks}
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "units": list(self.units),
-            "dropout": self.dropout,
-            "batch_norm": self.batch_norm,
-        }

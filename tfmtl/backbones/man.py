@@ -28,13 +28,13 @@ class MAN(Backbone):
     | `both` | attention over `c_i` of the neighbours before and after, and `c_j` |
     | `forward` | `c_1` of the first task; attention over `u_{j-1}` and `c_j` of the others |
 
-    The paper does not say which tasks are adjacent to which. `both` is the default because its
-    first task gains as well. Every task then reads what its neighbours are before any attention,
-    so that no order of computation is preferred. A task between two has attention over each of
-    them and takes the mean (our choice: the paper's attention is over two tasks, and the mean is
-    as large as one of them whatever the number of neighbours). `forward` is a chain as in AITM:
-    what a task passes on holds what it was passed itself. Each ordered pair has weights of its
-    own. A single task has no attention.
+    The paper does not say which tasks are adjacent. `both` is the default because the first task
+    gains as well. Every task then reads its neighbours as they are before any attention, so that
+    the order of computation does not matter. A task between two has attention over each of
+    them and takes the mean (our choice: the paper's attention is over two tasks, and a mean keeps
+    the size whatever the number of neighbours). `forward` is a chain as in AITM: a task reads what
+    the task before it has read from earlier tasks. Each ordered pair has its own weights. A single
+    task has no attention.
 
     Without the attention this is `cgc`, or `ple` for several levels. The paper trains it with the
     balancer `uncertainty` in its form `paper_eq3`, and in two stages.
@@ -108,57 +108,45 @@ class MAN(Backbone):
 
     def _attention(self) -> list[TaskAttention]:
         if self.pairs and self.direction == "both":
-            # What is read lies below all attention, so one layer does for all pairs.
+            # All pairs read what is below the attention, so one layer computes all of them.
             return [TaskAttention(len(self.pairs), mode=self.mode, name="attention")]
         return [
             TaskAttention(1, mode=self.mode, name=f"attention_{target}") for _, target in self.pairs
         ]
 
-    def call(self, fields, training=False):
+    def call(self, fields: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
         of_task = self.experts(fields, training=training)
         if not self.pairs:
             return of_task
         if self.direction == "forward":
-            for link, (source, target) in zip(self.attention, self.pairs, strict=True):
-                passed, own = (of_task[t][:, tf.newaxis] for t in (source, target))
-                of_task = {**of_task, target: link(passed, own)[:, 0]}
-            return of_task
-        passed = tf.stack([of_task[source] for source, _ in self.pairs], axis=1)
-        own = tf.stack([of_task[target] for _, target in self.pairs], axis=1)
-        mixed = tf.unstack(self.attention[0](passed, own), axis=1)
-        read = {t: [] for t in self.tasks}
-        for (_, target), of_pair in zip(self.pairs, mixed, strict=True):
-            read[target].append(of_pair)
-        return {t: tf.add_n(found) / float(len(found)) for t, found in read.items()}
+            return self._chained(of_task)
+        sources = tf.stack([of_task[source] for source, _ in self.pairs], axis=1)
+        targets = tf.stack([of_task[target] for _, target in self.pairs], axis=1)
+        of_pair = tf.unstack(self.attention[0](sources, targets), axis=1)
+        by_task: dict[str, list[tf.Tensor]] = {t: [] for t in self.tasks}
+        for (_, target), attended in zip(self.pairs, of_pair, strict=True):
+            by_task[target].append(attended)
+        return {t: tf.add_n(each) / float(len(each)) for t, each in by_task.items()}
 
-    def last_shared(self):
-        # Through attention a task also reads its neighbours' own experts; these are all tasks'.
+    def _chained(self, of_task):
+        for link, (source, target) in zip(self.attention, self.pairs, strict=True):
+            before, own = (of_task[t][:, tf.newaxis] for t in (source, target))
+            of_task = {**of_task, target: link(before, own)[:, 0]}
+        return of_task
+
+    def last_shared(self) -> list[tf.Variable]:
+        # Through attention a task also reads its neighbours' experts; these are read by all tasks.
         return self.experts.last_shared()
 
-    def own_blocks(self):
+    def own_blocks(self) -> list[tuple[tf.Variable, tuple[str, ...]]]:
         if self.direction == "forward":
-            # A link's output is passed on, and the layers lie apart: the graph tells who reads.
+            # Each link is a separate layer, and later tasks read its output: the graph shows which.
             return []
         targets = tuple(target for _, target in self.pairs)
         return [(v, targets) for layer in self.attention for v in layer.trainable_variables]
 
-    def fine_tuned(self):
+    def fine_tuned(self) -> list[keras.layers.Layer]:
         return list(self.attention)
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "num_specific": self.num_specific,
-            "num_shared": self.num_shared,
-            "expert_units": [list(units) for units in self.expert_units],
-            "mode": self.mode,
-            "direction": self.direction,
-            "dropout": self.dropout,
-            "batch_norm": self.batch_norm,
-            "gate_hidden": list(self.gate_hidden),
-            "gate_bias": self.gate_bias,
-        }
 
 
 def _pairs(tasks: Sequence[str], direction: str) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""MaskNet (Wang, She and Zhang, DLP-KDD 2021): hidden layers multiplied by what each row is."""
+"""MaskNet (Wang, She and Zhang, DLP-KDD 2021): hidden layers multiplied by masks per row."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.arguments import Arguments
 from tfmtl.backbones.base import Backbone, flatten
 from tfmtl.errors import SpecError, did_you_mean
 from tfmtl.layers.experts import ParallelDense
@@ -13,8 +14,8 @@ from tfmtl.layers.mlp import MLP, layer_shares
 from tfmtl.registry import register
 
 FORMS = ("serial", "parallel")
-# PyTorch's, as in FuxiCTR. Keras' 1e-3 is above the variance of rows as they start, and the
-# norm would hardly be one.
+# PyTorch's, as in FuxiCTR. Keras' 1e-3 is above the variance of embeddings at the start, so that
+# its norm would hardly normalise.
 EPSILON = 1e-5
 _FUXICTR: Mapping[str, Any] = {
     "name": "masknet",
@@ -30,8 +31,8 @@ _FUXICTR: Mapping[str, Any] = {
 
 
 @keras.saving.register_keras_serializable(package="tfmtl")
-class MaskBlocks(keras.layers.Layer):
-    """The paper's MaskBlock; several of one shape side by side, as one product a layer.
+class MaskBlocks(Arguments, keras.layers.Layer):
+    """The paper's MaskBlock; several blocks of one shape as one matrix product per layer.
 
     Maps `(embedded [batch, in], hidden [batch, width])` to `[batch, num · units]`. Of each block,
     on its own weights:
@@ -83,13 +84,13 @@ class MaskBlocks(keras.layers.Layer):
         each = (None, self.num)
         self.mask_hidden = self._built(ParallelDense(self.num, width, name="mask_hidden"), embedded)
         self.mask = self._built(ParallelDense(self.num, hidden[-1], name="mask"), (*each, width))
-        # Without a bias, which the norm's own offset would repeat.
+        # Without a bias: the norm has an offset.
         self.dense = self._built(
             ParallelDense(self.num, self.units, use_bias=False, name="dense"), (*each, hidden[-1])
         )
         if self.norm:
             self.layer_norm = self._built(
-                # A group a block: the blocks' layer norms, each with a gain and offset of its own.
+                # One group per block: each block's layer norm, with its own gain and offset.
                 keras.layers.GroupNormalization(self.num, epsilon=EPSILON, name="layer_norm"),
                 (None, self.num * self.units),
             )
@@ -101,7 +102,7 @@ class MaskBlocks(keras.layers.Layer):
             layer.build(shape)
         return layer
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tuple[tf.Tensor, tf.Tensor], training: bool = False) -> tf.Tensor:
         embedded, hidden = inputs
         mask = self.mask(tf.nn.relu(self.mask_hidden(embedded)))
         h = self.dense(mask * hidden[:, tf.newaxis])
@@ -112,17 +113,6 @@ class MaskBlocks(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         return (tuple(input_shape[0])[0], self.num * self.units)
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "num": self.num,
-            "units": self.units,
-            "reduction_ratio": self.reduction_ratio,
-            "norm": self.norm,
-            "dropout": self.dropout,
-        }
 
 
 @register("backbone", "masknet")
@@ -199,7 +189,7 @@ class MaskNet(Backbone):
                 f"masknet: form={form!r} is none of {list(FORMS)}.{did_you_mean(form, FORMS)}"
             )
         if form == "serial" and not units:
-            raise SpecError("masknet: a serial network has a block a width; got units=().")
+            raise SpecError("masknet: a serial network has one block per width; got units=().")
         self.form, self.units = form, tuple(units)
         self.num_blocks, self.block_units = num_blocks, block_units
         self.reduction_ratio, self.dropout = reduction_ratio, dropout
@@ -229,7 +219,7 @@ class MaskNet(Backbone):
                 self.field_norm.build((None, fields * dim))
         super().build(input_shape)
 
-    def call(self, fields, training=False):
+    def call(self, fields: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
         x = flatten(fields)
         h = self.field_norm(x) if self.embedding_norm else x
         for blocks in self.blocks:
@@ -237,19 +227,5 @@ class MaskNet(Backbone):
         h = self.mlp(h, training=training)
         return {t: h for t in self.tasks}
 
-    def last_shared(self):
+    def last_shared(self) -> list[tf.Variable]:
         return [(self.mlp.dense or [self.blocks[-1].dense])[-1].kernel]
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "form": self.form,
-            "units": list(self.units),
-            "num_blocks": self.num_blocks,
-            "block_units": self.block_units,
-            "reduction_ratio": self.reduction_ratio,
-            "embedding_norm": self.embedding_norm,
-            "block_norm": self.block_norm,
-            "dropout": self.dropout,
-        }

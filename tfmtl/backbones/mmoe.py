@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import tensorflow as tf
 import tf_keras as keras
 
 from tfmtl.backbones.base import Backbone, flatten
@@ -14,7 +15,7 @@ from tfmtl.registry import register
 @register("backbone", "mmoe")
 @keras.saving.register_keras_serializable(package="tfmtl")
 class MMoE(Backbone):
-    """Experts shared by all tasks, mixed by one softmax gate a task.
+    """Experts shared by all tasks, mixed by one softmax gate per task.
 
     Maps `[batch, fields, dim]` to `{task: [batch, expert_units[-1]]}`.
 
@@ -53,33 +54,29 @@ class MMoE(Backbone):
             num_experts, expert_units, dropout=dropout, batch_norm=batch_norm, name="experts"
         )
         self.gates = Gates(
-            len(self.tasks),
+            self.num_gates,
             num_experts,
             gate_hidden=gate_hidden,
             gate_bias=gate_bias,
             name="gates",
         )
 
-    def call(self, fields, training=False):
-        x = flatten(fields)
-        experts = self.experts(x, training=training)
-        mixed = self.gates(x, experts, training=training)
+    @property
+    def num_gates(self) -> int:
+        """One gate per task."""
+        return len(self.tasks)
+
+    def call(self, fields: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
+        mixed = self.mixtures(fields, training)
         return {t: mixed[:, k] for k, t in enumerate(self.tasks)}
 
-    def last_shared(self):
+    def mixtures(self, fields: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Returns each gate's mixture of the experts, `[batch, num_gates, expert_units[-1]]`."""
+        x = flatten(fields)
+        return self.gates(x, self.experts(x, training=training), training=training)
+
+    def last_shared(self) -> list[tf.Variable]:
         return [self.experts.dense[-1].kernel]
 
-    def own_blocks(self):
+    def own_blocks(self) -> list[tuple[tf.Variable, tuple[str, ...]]]:
         return [(v, self.tasks) for v in self.gates.trainable_variables]
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "num_experts": self.num_experts,
-            "expert_units": list(self.expert_units),
-            "dropout": self.dropout,
-            "batch_norm": self.batch_norm,
-            "gate_hidden": list(self.gate_hidden),
-            "gate_bias": self.gate_bias,
-        }

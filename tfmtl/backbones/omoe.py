@@ -1,20 +1,16 @@
 """One-gate Mixture-of-Experts (Ma et al., KDD 2018, section 4.1)."""
 
-from collections.abc import Sequence
-from typing import Any
-
+import tensorflow as tf
 import tf_keras as keras
 
-from tfmtl.backbones.base import Backbone, flatten
-from tfmtl.layers.experts import Experts
-from tfmtl.layers.gates import Gates
+from tfmtl.backbones.mmoe import MMoE
 from tfmtl.registry import register
 
 
 @register("backbone", "omoe")
 @keras.saving.register_keras_serializable(package="tfmtl")
-class OMoE(Backbone):
-    """Experts mixed by one softmax gate, whose mixture is every task's representation.
+class OMoE(MMoE):
+    """MMoE with one softmax gate, whose mixture of the experts is every task's representation.
 
     Maps `[batch, fields, dim]` to `{task: [batch, expert_units[-1]]}`.
 
@@ -33,44 +29,14 @@ class OMoE(Backbone):
         {'ctr': (2, 16), 'cvr': (2, 16)}
     """
 
-    def __init__(
-        self,
-        tasks: Sequence[str],
-        *,
-        num_experts: int = 8,
-        expert_units: Sequence[int] = (512, 256),
-        dropout: float = 0.0,
-        batch_norm: bool = False,
-        gate_hidden: Sequence[int] = (),
-        gate_bias: bool = True,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(tasks, **kwargs)
-        self.num_experts, self.expert_units = num_experts, tuple(expert_units)
-        self.dropout, self.batch_norm = dropout, batch_norm
-        self.gate_hidden, self.gate_bias = tuple(gate_hidden), gate_bias
-        self.experts = Experts(
-            num_experts, expert_units, dropout=dropout, batch_norm=batch_norm, name="experts"
-        )
-        self.gate = Gates(1, num_experts, gate_hidden=gate_hidden, gate_bias=gate_bias, name="gate")
+    @property
+    def num_gates(self) -> int:
+        """One gate for all tasks."""
+        return 1
 
-    def call(self, fields, training=False):
-        x = flatten(fields)
-        experts = self.experts(x, training=training)
-        h = self.gate(x, experts, training=training)[:, 0]
+    def call(self, fields: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
+        h = self.mixtures(fields, training)[:, 0]
         return {t: h for t in self.tasks}
 
-    def last_shared(self):
-        return [self.experts.dense[-1].kernel]
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "num_experts": self.num_experts,
-            "expert_units": list(self.expert_units),
-            "dropout": self.dropout,
-            "batch_norm": self.batch_norm,
-            "gate_hidden": list(self.gate_hidden),
-            "gate_bias": self.gate_bias,
-        }
+    def own_blocks(self) -> list[tuple[tf.Variable, tuple[str, ...]]]:
+        return []

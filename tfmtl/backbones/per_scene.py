@@ -1,37 +1,41 @@
-"""One model a scene, with nothing shared: what every model of many scenes must beat."""
+"""One model per scene, with nothing shared: the baseline of every model of many scenes."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
+import tensorflow as tf
 import tf_keras as keras
 
 from tfmtl.backbones.base import Backbone, flatten
+from tfmtl.backbones.scenes import ReadsScene
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import SpecError
 from tfmtl.layers.grouped import GroupedDense, tiles_of
 from tfmtl.layers.grouped_mlp import GroupedMLP
 from tfmtl.registry import register
 
+T = TypeVar("T")
+
 
 @register("backbone", "per_scene")
 @keras.saving.register_keras_serializable(package="tfmtl")
-class PerScene(Backbone):
+class PerScene(ReadsScene, Backbone):
     """For each scene a Shared-Bottom of its own: tables, bottom, towers and logits.
 
     Maps `[batch, fields, dim]` of the scene's own tables, and each row's scene, to `{task: [batch,
-    1]}`, the logits less the base rate. The rows of all scenes go through one product a layer,
-    in which every row meets its own scene's kernel; see `grouped_matmul`. Tables, and so memory,
-    are as many times as large as there are scenes.
+    1]}`, the logits without the base rate. All scenes are one matrix product per layer, in which
+    every row is multiplied by the kernel of its scene; see `grouped_matmul`. Tables, and so memory,
+    grow with the number of scenes.
 
-    Training on rows of one scene leaves every variable of the others bit for bit as it is:
-    gradients and weight decay are of the batch's scenes alone, and the model takes Adam row-wise,
-    since Keras' Adam would go on moving absent scenes by their momentum. (SGD with a momentum
-    does move them.) Trained jointly is still not quite trained apart: a loss is the mean over a
-    batch, of which a scene has a part, Adam's bias correction counts the steps of all, and a norm
-    clipped over gradients couples them.
+    Training on rows of one scene leaves every variable of the other scenes bit for bit as it is:
+    gradients and weight decay are those of the batch's scenes alone, and the model takes Adam
+    row-wise, since Keras' Adam would move absent scenes by their momentum. (SGD with a momentum
+    does move them.) Joint training still differs a little from separate training: a loss is the
+    mean over a batch, of which a scene has only a part, Adam's bias correction counts the steps of
+    all scenes, and clipping by a norm over all gradients couples the scenes.
 
-    A scene without training rows, so an unknown one, has logits of zero here, and so gets every
-    task's base rate over all scenes, whatever the row.
+    A scene without training rows, such as an unknown one, has logits of zero here. Its predictions
+    are each task's base rate over all scenes.
 
     Its counterparts: `star`, where scenes share a centre, and any other backbone where the scene
     is a feature like others, such as `mmoe`.
@@ -39,8 +43,8 @@ class PerScene(Backbone):
     Args:
         tasks: Task names, in the order of `ProblemSpec.tasks`.
         num_scenes: How many scenes there are; a model derives it from the declaration.
-        bottom_units: Widths of each scene's bottom, which its tasks share.
-        task_units: Widths of each task's tower above it, a scene; towers of `Heads` would be
+        bottom_units: Widths of each scene's bottom, which the tasks of the scene share.
+        task_units: Widths of the tower above it, per task and scene; towers of `Heads` would be
             shared by the scenes.
         dropout: Share dropped after each layer.
         batch_norm: Whether layers are normalised, by their scene's rows.
@@ -52,8 +56,8 @@ class PerScene(Backbone):
         {'ctr': (2, 1), 'cvr': (2, 1)}
     """
 
-    multi_scene = True
-    separate_scenes = True
+    rowwise_updates = True
+    no_interaction = "whose scenes share nothing, and an interaction's weights would be all scenes'"
     tower_units = ()
 
     def __init__(
@@ -72,12 +76,12 @@ class PerScene(Backbone):
         self.bottom_units, self.task_units = tuple(bottom_units), tuple(task_units)
         self.dropout, self.batch_norm = dropout, batch_norm
 
-        def network(units, name):
+        def network(units: Sequence[int], name: str) -> GroupedMLP:
             return GroupedMLP(num_scenes, units, dropout=dropout, batch_norm=batch_norm, name=name)
 
         self.bottoms = network(bottom_units, "bottoms")
         self.towers = {t: network(task_units, f"towers_{t}") for t in self.tasks}
-        # At zero, so that a scene never trained says nothing of its own.
+        # Zero at the start, so that a scene that is never trained predicts the base rate.
         self.logits = {
             t: GroupedDense(num_scenes, 1, zero=True, name=f"logits_{t}") for t in self.tasks
         }
@@ -95,13 +99,36 @@ class PerScene(Backbone):
                 "{'name': 'per_scene', 'bottom_units': (512, 256), 'task_units': (128, 64)}."
             )
 
-    def call(self, fields, scene, training=False):
+    def embeddings(self, make: Callable[..., T]) -> T:
+        """Makes one embedding with a copy per scene."""
+        return make("embedding", copies=self.num_scenes)
+
+    def embed(self, embedding: Any, packed: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the fields that each row's scene has, and `Σ‖e‖²` over the looked-up rows."""
+        return embedding.embed(packed, self.row_inputs(packed)["scene"])
+
+    def prepare_heads(self, heads: Any) -> None:
+        """Makes the heads add the base rate and nothing else: scenes have logits of their own."""
+        heads.freeze_to_identity()
+
+    def decayed(
+        self, kernels: Sequence[tf.Variable], row_inputs: Mapping[str, tf.Tensor]
+    ) -> list[tf.Tensor]:
+        """The kernels of the scenes that have rows in the batch."""
+        present, _ = tf.unique(row_inputs["scene"])
+        return [tf.gather(kernel, present) for kernel in kernels]
+
+    def call(  # type: ignore[override]
+        self, fields: tf.Tensor, scene: tf.Tensor, training: bool = False
+    ) -> dict[str, tf.Tensor]:
         return self._logits(fields, scene, self.tasks, training)
 
-    def represent(self, fields, tasks, **scene):
-        return self._logits(fields, scene["scene"], tasks, False)
+    def represent(
+        self, fields: tf.Tensor, tasks: Sequence[str], **row_inputs: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        return self._logits(fields, row_inputs["scene"], tasks, False)
 
-    def served_parts(self, tasks):
+    def served_parts(self, tasks: Sequence[str]) -> list[keras.layers.Layer | tf.Variable]:
         return [self.bottoms, *(of[t] for of in (self.towers, self.logits) for t in tasks)]
 
     def _logits(self, fields, scene, tasks, training):
@@ -111,16 +138,5 @@ class PerScene(Backbone):
             t: self.logits[t](self.towers[t](h, tiles, training=training), tiles) for t in tasks
         }
 
-    def last_shared(self):
+    def last_shared(self) -> list[tf.Variable]:
         return [self.bottoms.dense[-1].kernel] if self.bottom_units else []
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "num_scenes": self.num_scenes,
-            "bottom_units": list(self.bottom_units),
-            "task_units": list(self.task_units),
-            "dropout": self.dropout,
-            "batch_norm": self.batch_norm,
-        }

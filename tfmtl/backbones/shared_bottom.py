@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import tensorflow as tf
 import tf_keras as keras
 
 from tfmtl.backbones.base import Backbone, flatten
@@ -43,18 +44,9 @@ class SharedBottom(Backbone):
         self.dropout, self.batch_norm = dropout, batch_norm
         self.bottom = MLP(bottom_units, dropout=dropout, batch_norm=batch_norm, name="bottom")
 
-    def call(self, fields, training=False):
+    def call(self, fields: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
         h = self.bottom(flatten(fields), training=training)
         return {t: h for t in self.tasks}
 
-    def last_shared(self):
+    def last_shared(self) -> list[tf.Variable]:
         return [self.bottom.dense[-1].kernel] if self.bottom_units else []
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "bottom_units": list(self.bottom_units),
-            "dropout": self.dropout,
-            "batch_norm": self.batch_norm,
-        }

@@ -1,23 +1,26 @@
-"""One network a task, with nothing shared: what every sharing architecture must beat."""
+"""One network per task, with nothing shared: the baseline of every architecture that shares."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
+import tensorflow as tf
 import tf_keras as keras
 
 from tfmtl.backbones.base import Backbone, flatten
 from tfmtl.layers.mlp import MLP
 from tfmtl.registry import register
 
+T = TypeVar("T")
+
 
 @register("backbone", "single_task")
 @keras.saving.register_keras_serializable(package="tfmtl")
 class SingleTask(Backbone):
-    """A bottom of its own for each task, over embedding tables of its own.
+    """Each task has its own bottom over its own embedding tables.
 
-    Maps `{task: [batch, fields, dim]}` to `{task: [batch, bottom_units[-1]]}`. Trained jointly
-    this equals separate training only where the optimizer couples no variables: with Adam, but
-    not with a norm clipped over all gradients.
+    Maps `{task: [batch, fields, dim]}` to `{task: [batch, bottom_units[-1]]}`. Joint
+    training equals separate training where the optimizer does not couple variables: with Adam, but
+    not with clipping by a norm over all gradients.
 
     Args:
         tasks: Task names, in the order of `ProblemSpec.tasks`.
@@ -32,7 +35,7 @@ class SingleTask(Backbone):
         {'ctr': (2, 16), 'cvr': (2, 16)}
     """
 
-    separate_embeddings = True
+    shares = False
 
     def __init__(
         self,
@@ -51,14 +54,9 @@ class SingleTask(Backbone):
             for t in self.tasks
         }
 
-    def call(self, fields, training=False):
-        return {t: self.bottoms[t](flatten(fields[t]), training=training) for t in self.tasks}
+    def embeddings(self, make: Callable[..., T]) -> dict[str, T]:
+        """Makes one embedding per task."""
+        return {t: make(f"embedding_{t}") for t in self.tasks}
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "bottom_units": list(self.bottom_units),
-            "dropout": self.dropout,
-            "batch_norm": self.batch_norm,
-        }
+    def call(self, fields: Mapping[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
+        return {t: self.bottoms[t](flatten(fields[t]), training=training) for t in self.tasks}

@@ -6,7 +6,9 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.arguments import Arguments
 from tfmtl.backbones.base import Backbone, flatten
+from tfmtl.backbones.scenes import ReadsScene
 from tfmtl.layers.grouped import Tiles, block_rows, grouped_matmul, tiles_of
 from tfmtl.layers.mlp import MLP, layer_shares
 from tfmtl.layers.partitioned_norm import PartitionedNorm
@@ -14,7 +16,7 @@ from tfmtl.registry import register
 
 
 @keras.saving.register_keras_serializable(package="tfmtl")
-class StarNetwork(keras.layers.Layer):
+class StarNetwork(Arguments, keras.layers.Layer):
     """The star topology fully connected network (section 3.3), ReLU after each layer.
 
     Maps `[batch, in]` and the `Tiles` of the rows' scenes to `[batch, units[-1]]`. A layer's
@@ -22,8 +24,8 @@ class StarNetwork(keras.layers.Layer):
 
         W*_scene = W ⊗ (1 + Δ_scene)        b*_scene = b + b_scene
 
-    `Δ` (the paper's scene weights less 1) and `b_scene` start at zero, where the shared weights
-    alone speak, and weight decay draws a scene back there. The scene's factors of the linear
+    `Δ` (the paper's scene weights less 1) and `b_scene` start at zero, where only the shared
+    weights count, and weight decay pulls a scene back to them. The scene's factors of the linear
     layer above the network multiply its last output, which is the same product.
 
     Args:
@@ -66,7 +68,7 @@ class StarNetwork(keras.layers.Layer):
         self.drops = [keras.layers.Dropout(self.dropout) for _ in self.units]
         super().build(input_shape)
 
-    def call(self, inputs, tiles: Tiles, training=False):
+    def call(self, inputs: tf.Tensor, tiles: Tiles, training: bool = False) -> tf.Tensor:
         h = inputs
         for i, units in enumerate(self.units):
             kernels = self.kernels[i] * (1.0 + tf.gather(self.scene_kernels[i], tiles.present))
@@ -82,16 +84,11 @@ class StarNetwork(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         return (*tuple(input_shape)[:-1], self.units[-1])
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        own = {"num_scenes": self.num_scenes, "units": list(self.units), "dropout": self.dropout}
-        return {**super().get_config(), **own}
-
 
 @register("backbone", "star")
 @keras.saving.register_keras_serializable(package="tfmtl")
-class STAR(Backbone):
-    """One network in the centre, and for each scene factors of its every weight.
+class STAR(ReadsScene, Backbone):
+    """One shared network, and per scene a factor of each of its weights.
 
     Maps `[batch, fields, dim]` and each row's scene to `{task: [batch, units[-1] +
     aux_units[-1]]}`. Every task has a star network and an auxiliary network of its own over the
@@ -105,8 +102,8 @@ class STAR(Backbone):
     factors of `w_m` lie in the star network; a scene's own part of `b` is left to the auxiliary
     network (our choice: its bias would be a second one of the kind).
 
-    A scene without training rows, so an unknown one, keeps factors of 1 and offsets of 0, and is
-    answered by what all scenes share, moments included.
+    A scene without training rows, such as an unknown one, keeps factors of 1 and offsets of 0: its
+    predictions come from what all scenes share, moments included.
 
     Its baselines: `per_scene`, where scenes share nothing, and any other backbone where the scene
     is a feature like others, such as `mmoe`.
@@ -127,7 +124,6 @@ class STAR(Backbone):
         {'ctr': (2, 20), 'cvr': (2, 20)}
     """
 
-    multi_scene = True
     tower_units = ()
 
     def __init__(
@@ -152,13 +148,17 @@ class STAR(Backbone):
             t: MLP(aux_units, dropout=dropout, name=f"auxiliary_{t}") for t in self.tasks
         }
 
-    def call(self, fields, scene, training=False):
+    def call(  # type: ignore[override]
+        self, fields: tf.Tensor, scene: tf.Tensor, training: bool = False
+    ) -> dict[str, tf.Tensor]:
         return self._represented(fields, scene, self.tasks, training)
 
-    def represent(self, fields, tasks, **scene):
-        return self._represented(fields, scene["scene"], tasks, False)
+    def represent(
+        self, fields: tf.Tensor, tasks: Sequence[str], **row_inputs: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        return self._represented(fields, row_inputs["scene"], tasks, False)
 
-    def served_parts(self, tasks):
+    def served_parts(self, tasks: Sequence[str]) -> list[keras.layers.Layer | tf.Variable]:
         shared = [] if self.norm is None else [self.norm]
         return shared + [of_task[t] for of_task in (self.stars, self.auxiliary) for t in tasks]
 
@@ -174,15 +174,4 @@ class STAR(Backbone):
                 axis=1,
             )
             for t in tasks
-        }
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "num_scenes": self.num_scenes,
-            "units": list(self.units),
-            "aux_units": list(self.aux_units),
-            "partitioned_norm": self.partitioned_norm,
-            "dropout": self.dropout,
         }

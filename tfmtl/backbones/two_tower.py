@@ -1,7 +1,7 @@
 """Two towers of DLRM for early-stage ranking (Wang et al., AdKDD 2023, §3.1)."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -14,16 +14,17 @@ from tfmtl.layers.mlp import MLP
 from tfmtl.registry import register
 
 INTERACTIONS = ("joint", "dot")
+T = TypeVar("T")
 
 
 @register("backbone", "two_tower")
 @keras.saving.register_keras_serializable(package="tfmtl")
 class TwoTower(Backbone):
-    """A user's and an ad's vector, made apart, and what every task reads of both.
+    """A user's and an ad's vector from separate towers, and what every task reads of both.
 
     Maps `{"user": [batch, fields, dim], "ad": [batch, fields, dim]}` to `{task: [batch, 3·width]}`.
-    Nothing crosses from one tower to the other before their vectors meet, so a user's vector is
-    computed once a request and an ad's once a catalogue. Context features (the scene) belong to
+    The towers share nothing below their vectors, so a user's vector is computed once per request
+    and an ad's once per catalogue. Context features (the scene) belong to
     the request, and so to the user's tower.
 
     Args:
@@ -35,8 +36,8 @@ class TwoTower(Backbone):
             own. `dot`: a task's logit is `⟨W_u h_u, W_a h_a⟩ + b`, which a nearest-neighbour
             index can serve; representations are then `[batch, width]` and towers have no layers.
         keep_fields: Whether a tower's layers read its fields beside their dot products. DLRM
-            gives them the products and the numbers' field alone; in a tower of few fields that
-            leaves a handful of numbers of an id's vector (our choice, measured: see
+            gives them only the products and the numbers' field; in a tower of few fields only a
+            few numbers of an id's vector remain (our choice, measured: see
             `benchmarks/README.md`).
         dropout: Share dropped after each tower layer.
         batch_norm: Whether tower layers are normalised.
@@ -53,6 +54,7 @@ class TwoTower(Backbone):
 
     tower_sides = {"user": ("user", "context"), "ad": ("ad",)}
     tower_units: tuple[int, ...] = (32,)
+    no_interaction = "whose towers have interactions of their own"
 
     def __init__(
         self,
@@ -80,7 +82,11 @@ class TwoTower(Backbone):
         self.dropout, self.batch_norm = dropout, batch_norm
         if interaction == "dot":
             self.tower_units = ()
-        more = {"keep_fields": keep_fields, "dropout": dropout, "batch_norm": batch_norm}
+        more: dict[str, Any] = {
+            "keep_fields": keep_fields,
+            "dropout": dropout,
+            "batch_norm": batch_norm,
+        }
         self.user = Tower(user_units, width, name="user", **more)
         self.ad = Tower(ad_units, width, name="ad", **more)
 
@@ -104,28 +110,34 @@ class TwoTower(Backbone):
                     "categorical('ad_id', side='ad')."
                 )
 
+    def embeddings(self, make: Callable[..., T]) -> dict[str, T]:
+        """Makes one embedding per tower, of the tower's sides."""
+        return {t: make(f"embedding_{t}", sides=sides) for t, sides in self.tower_sides.items()}
+
     def build(self, input_shape: Any) -> None:
         if self.interaction == "dot":
-            # Apart by task: one that is not served leaves nothing in what is exported.
+            # One variable per task, so that a task that is not served is not exported.
             self.user_kernels, self.ad_kernels = (
                 {t: self._kernel(f"{side}_kernel_{t}") for t in self.tasks}
                 for side in ("user", "ad")
             )
         super().build(input_shape)
 
-    def call(self, fields, training=False):
+    def call(self, fields: Mapping[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
         return self.join(
             self.user(fields["user"], training=training), self.ad(fields["ad"], training=training)
         )
 
-    def represent(self, fields, tasks):
+    def represent(
+        self, fields: Mapping[str, tf.Tensor], tasks: Sequence[str], **row_inputs: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         return self.join(
             self.user(fields["user"], training=False),
             self.ad(fields["ad"], training=False),
             tasks=tasks,
         )
 
-    def served_parts(self, tasks):
+    def served_parts(self, tasks: Sequence[str]) -> list[keras.layers.Layer | tf.Variable]:
         parts = [self.user, self.ad]
         if self.interaction == "dot":
             parts += [of_side[t] for of_side in (self.user_kernels, self.ad_kernels) for t in tasks]
@@ -143,7 +155,7 @@ class TwoTower(Backbone):
         """
         tasks = self.tasks if tasks is None else tuple(tasks)
         if self.interaction == "dot":
-            # One product a side for all tasks.
+            # One matrix product per tower for all tasks.
             users = self._crossed(user, self.user_kernels, tasks)
             ads = self._crossed(ad, self.ad_kernels, tasks)
             return dict(zip(tasks, tf.unstack(users * ads, axis=1), strict=True))
@@ -160,26 +172,13 @@ class TwoTower(Backbone):
         crossed = tf.matmul(vectors, tf.concat([kernels[t] for t in tasks], axis=1))
         return tf.reshape(crossed, [-1, len(tasks), self.width])
 
-    def last_shared(self):
+    def last_shared(self) -> list[tf.Variable]:
         return [self.user.vector.kernel, self.ad.vector.kernel]
 
-    def own_blocks(self):
+    def own_blocks(self) -> list[tuple[tf.Variable, tuple[str, ...]]]:
         if self.interaction != "dot":
             return []
         return [(k[t], (t,)) for k in (self.user_kernels, self.ad_kernels) for t in self.tasks]
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "user_units": list(self.user_units),
-            "ad_units": list(self.ad_units),
-            "width": self.width,
-            "interaction": self.interaction,
-            "keep_fields": self.keep_fields,
-            "dropout": self.dropout,
-            "batch_norm": self.batch_norm,
-        }
 
 
 class Tower(keras.layers.Layer):
@@ -189,13 +188,22 @@ class Tower(keras.layers.Layer):
     which the embedding puts last, through dense layers. The last layer is linear.
     """
 
-    def __init__(self, units, width, *, keep_fields, dropout, batch_norm, **kwargs):
+    def __init__(
+        self,
+        units: Sequence[int],
+        width: int,
+        *,
+        keep_fields: bool,
+        dropout: float,
+        batch_norm: bool,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.keep_fields = keep_fields
         self.mlp = MLP(units, dropout=dropout, batch_norm=batch_norm, name="mlp")
         self.vector = keras.layers.Dense(width, name="vector")
 
-    def call(self, fields, training=False):
+    def call(self, fields: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Returns `[batch, width]`."""
         kept = flatten(fields) if self.keep_fields else fields[:, -1]
         h = tf.concat([kept, dot_products(fields)], axis=1)

@@ -114,7 +114,7 @@ class Balancer(Arguments, keras.layers.Layer, abc.ABC):
         Raises:
             SpecError: The method works on shared variables and the tasks share none.
         """
-        if self.needs_shared and backbone.separate_embeddings and len(self.tasks) > 1:
+        if self.needs_shared and not backbone.shares and len(self.tasks) > 1:
             raise SpecError(
                 f"balancer {self.name!r} settles conflicts on what tasks share, and backbone "
                 f"{backbone.name!r} shares nothing: each task has tables and layers of its own. "

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.arguments import Arguments
 from tfmtl.balancing.base import Balancer, Gradient, Reduced, Step, check_reduction
 from tfmtl.errors import SpecError, did_you_mean
 from tfmtl.registry import register
@@ -71,7 +72,7 @@ class FixedWeights(Balancer):
         return tf.constant(weights, self.compute_dtype)
 
 
-class _Within(keras.constraints.Constraint):
+class _Within(Arguments, keras.constraints.Constraint):
     """Clips a variable to `[low, high]` after each step.
 
     With clipping inside the loss instead, a value outside would have no gradient and would stay.
@@ -82,9 +83,6 @@ class _Within(keras.constraints.Constraint):
 
     def __call__(self, w: tf.Tensor) -> tf.Tensor:
         return tf.clip_by_value(w, self.low, self.high)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"low": self.low, "high": self.high}
 
 
 @register("balancer", "uncertainty")

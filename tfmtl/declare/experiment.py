@@ -6,7 +6,7 @@ Its JSON is all that crosses from the pipeline's definition into its components.
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from tfmtl.declare.meta import Meta
 from tfmtl.declare.mtms import MTMS
@@ -16,11 +16,19 @@ from tfmtl.declare.split import Sampling, Split
 from tfmtl.declare.total_value import TotalValue
 from tfmtl.errors import SpecError, did_you_mean
 from tfmtl.plain import check_plain_name, freeze
+from tfmtl.registry import config_of
+
+Part: TypeAlias = Any
+"""A name, a class or a mapping with a `name`; kept as the latter, which its readers rely on."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Model:
     """The network.
+
+    A part is given as a registered name, `"mmoe"`; as a class of your own at the top of a module;
+    or as a mapping of either's `name` and its arguments, `{"name": "mmoe", "num_experts": 4}` or
+    `{"name": "my_shop.parts:Tower"}`. It is kept as such a mapping.
 
     Args:
         backbone: Registered backbone and its arguments, `{"name": "mmoe", "num_experts": 4}`.
@@ -40,8 +48,8 @@ class Model:
             batch size.
     """
 
-    backbone: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"name": "mmoe"})
-    interaction: Mapping[str, Any] | None = None
+    backbone: Part = dataclasses.field(default_factory=lambda: {"name": "mmoe"})
+    interaction: Part | None = None
     dim: int = 16
     numeric_mode: str = "joint"
     numeric_units: Sequence[int] = ()
@@ -49,11 +57,20 @@ class Model:
     tower_dropout: float = 0.0
     tower_batch_norm: bool = False
     conv_semantics: str | None = None
-    balancer: Mapping[str, Any] = dataclasses.field(default_factory=lambda: {"name": "fixed"})
-    terms: Sequence[Mapping[str, Any]] = ()
+    balancer: Part = dataclasses.field(default_factory=lambda: {"name": "fixed"})
+    terms: Sequence[Part] = ()
     l2: float = 1e-6
 
     def __post_init__(self) -> None:
+        parts = {
+            "backbone": config_of("backbone", self.backbone),
+            "balancer": config_of("balancer", self.balancer),
+            "terms": tuple(config_of("term", term) for term in self.terms),
+        }
+        if self.interaction is not None:
+            parts["interaction"] = config_of("interaction", self.interaction)
+        for field, part in parts.items():
+            object.__setattr__(self, field, part)
         freeze(self)
 
 

@@ -6,8 +6,9 @@ In go tensors, out come tensors; each layer is a plain Keras layer. A whole arch
 
 from tfmtl.layers.experts import Experts, ParallelDense
 from tfmtl.layers.extraction import Extraction
+from tfmtl.layers.fields import Fields
 from tfmtl.layers.gates import Gates
 from tfmtl.layers.mlp import MLP
 from tfmtl.layers.task_attention import TaskAttention
 
-__all__ = ["MLP", "Experts", "Extraction", "Gates", "ParallelDense", "TaskAttention"]
+__all__ = ["MLP", "Experts", "Extraction", "Fields", "Gates", "ParallelDense", "TaskAttention"]

@@ -1,4 +1,4 @@
-"""Which variables weight decay is on."""
+"""Which variables have weight decay."""
 
 import tensorflow as tf
 
@@ -6,10 +6,10 @@ UNDECAYED = ("bias", "gamma", "beta")
 
 
 def is_kernel(variable: tf.Variable) -> bool:
-    """Whether a variable is a kernel, which weight decay is on.
+    """Whether a variable is a kernel, and so has weight decay.
 
-    Vectors are none; nor are biases and a norm's gain and offset, `bias…`, `gamma…` and `beta…`
-    by their own name, where several layers' are the rows of one matrix.
+    Vectors are not. Nor are biases and a norm's gain and offset where several layers keep theirs
+    as rows of one matrix: they are known by their name, `bias…`, `gamma…` or `beta…`.
 
     Args:
         variable: A trainable variable that is no table.

@@ -1,6 +1,7 @@
-"""Packed tensors to field embeddings, with one fused table a width."""
+"""Packed tensors to field embeddings, with one fused table per width."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -9,18 +10,17 @@ from tfmtl.declare.features import SIDES
 from tfmtl.declare.layout import Slots, is_list, layout_of
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import SpecError
+from tfmtl.layers.fields import Field, Fields
 from tfmtl.layers.grouped import GroupedDense, tiles_of
-
-PAD_ROWS = 1
-"""Row 0 of every table pads short lists; it is zero, and a zero gradient keeps it so."""
+from tfmtl.layers.tables import PAD_ROWS, Group, RowInitializer, pooled
 
 
 class Embedding(keras.layers.Layer):
-    """Maps packed tensors to `[batch, fields, dim]`, one gather a table width.
+    """Maps packed tensors to `[batch, fields, dim]`, one gather per table width.
 
     Fields are the features with ids, in the layout's order, then the numbers: one joint field
-    (`numeric_mode="joint"`, all numbers through one dense layer) or one field `xⱼ·wⱼ + bⱼ` a
-    number (`"fieldwise"`). The joint field may have hidden layers of its own, as the bottom MLP
+    (`numeric_mode="joint"`, all numbers through one dense layer) or one field `xⱼ·wⱼ + bⱼ`
+    per number (`"fieldwise"`). The joint field may have hidden layers, as the bottom MLP
     of DLRM (Naumov et al., 2019). A feature whose own width differs from `dim` is projected
     linearly.
 
@@ -35,10 +35,10 @@ class Embedding(keras.layers.Layer):
         numeric_mode: `joint` or `fieldwise`.
         numeric_units: Widths of ReLU layers below the joint field.
         stddev: Standard deviation of the initial rows.
-        sides: Sides read; all by default, one for a tower.
-        copies: How many embeddings there are in this one, of which a row reads the one that
-            `embed` is told: as many blocks of rows in each table, still one gather, and weights
-            of its own for projections and numbers.
+        sides: Sides read; all by default, those of one tower for a tower.
+        copies: How many embeddings this one holds. A row reads the copy that `embed` is given
+            for it. Each table has one block of rows per copy, still with one gather; projections
+            and numbers have weights per copy.
     """
 
     def __init__(
@@ -52,8 +52,8 @@ class Embedding(keras.layers.Layer):
         stddev: float = 0.01,
         sides: tuple[str, ...] = SIDES,
         copies: int = 1,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if numeric_mode not in ("joint", "fieldwise"):
             raise SpecError(f"numeric_mode={numeric_mode!r} is neither 'joint' nor 'fieldwise'.")
@@ -74,21 +74,27 @@ class Embedding(keras.layers.Layer):
         self.projections: dict[str, GroupedDense] = {}
 
     @property
+    def fields(self) -> Fields:
+        """What the fields are, in order."""
+        slots = self._by_width()
+        each = [_field(s.feature.name, [s]) for s in slots]
+        numbers = self.layout.numbers
+        if numbers and self.numeric_mode == "joint":
+            each.append(_field("numbers", numbers))
+        else:
+            each += [
+                _field(s.feature.name if s.width == 1 else f"{s.feature.name}_{i}", [s])
+                for s in numbers
+                for i in range(s.width)
+            ]
+        return Fields(tuple(each), self.problem.user_id, self.problem.scene)
+
+    @property
     def field_names(self) -> tuple[str, ...]:
         """Names of the fields, in order."""
-        ids = tuple(slots.feature.name for slots in self._by_width())
-        numbers = self.layout.numbers
-        if not numbers:
-            return ids
-        if self.numeric_mode == "joint":
-            return (*ids, "numbers")
-        return ids + tuple(
-            s.feature.name if s.width == 1 else f"{s.feature.name}_{i}"
-            for s in numbers
-            for i in range(s.width)
-        )
+        return self.fields.names
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         """Makes the tables, the projections and the numbers' weights."""
         self._groups = []
         for width in sorted(set(self._widths.values())):
@@ -115,7 +121,12 @@ class Embedding(keras.layers.Layer):
                 )
         super().build(input_shape)
 
-    def call(self, packed, training=False, copy=None):
+    def call(
+        self,
+        packed: Mapping[str, tf.Tensor],
+        training: bool = False,
+        copy: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """Returns `[batch, fields, dim]`."""
         return self.embed(packed, copy)[0]
 
@@ -140,8 +151,8 @@ class Embedding(keras.layers.Layer):
             ids = tf.cast(self._concat(packed, "ids", self.layout.id_columns), tf.int32)
         if (copy is None) != (self.copies == 1):
             raise ValueError(
-                f"{self.name}: copies={self.copies} and copy={copy}; each row's copy is told where "
-                "there are several, and not where there is one."
+                f"{self.name}: copies={self.copies} and copy={copy}; give each row's copy where "
+                "there are several, and none where there is one."
             )
         tiles = None if copy is None else tiles_of(copy)
         for group in self._groups:
@@ -172,7 +183,7 @@ class Embedding(keras.layers.Layer):
     def _by_width(self) -> list[Slots]:
         return sorted(self.layout.ids, key=lambda s: self._widths[s.feature.name])
 
-    def _build_table(self, width: int) -> "_Group":
+    def _build_table(self, width: int) -> Group:
         slots = [s for s in self.layout.ids if self._widths[s.feature.name] == width]
         first, offsets, row = [], [], PAD_ROWS
         for s in slots:
@@ -184,7 +195,7 @@ class Embedding(keras.layers.Layer):
         self.tables[name] = self.add_weight(
             name=name,
             shape=[PAD_ROWS + self.copies * block, width],
-            initializer=_RowInitializer(starts, self.stddev),
+            initializer=RowInitializer(starts, self.stddev),
         )
         projection: tf.Variable | GroupedDense | None = None
         if width != self.dim and self.copies > 1:
@@ -196,7 +207,7 @@ class Embedding(keras.layers.Layer):
             )
         columns = _columns(slots)
         everything = columns == list(range(self.layout.id_width))
-        return _Group(name, slots, None if everything else columns, offsets, projection, block)
+        return Group(name, slots, None if everything else columns, offsets, projection, block)
 
     def _build_numbers_of_copies(self, count):
         if self.numeric_mode == "joint":
@@ -207,7 +218,7 @@ class Embedding(keras.layers.Layer):
                 for i, (units, width) in enumerate(pairs)
             ]
         else:
-            # Glorot's limit for one copy: Keras would count the copies as inputs.
+            # Glorot's limit of one copy: Keras would count the copies as inputs.
             limit = (6.0 / (count + self.dim)) ** 0.5
             shape = [self.copies, count * self.dim]
             self.number_kernel = self.add_weight(
@@ -260,46 +271,15 @@ class Embedding(keras.layers.Layer):
         return parts[0] if len(parts) == 1 else tf.concat(parts, axis=1)
 
 
-class _Group:
-    """One table and the slots it serves."""
-
-    def __init__(self, name, slots, columns, offsets, projection, rows):
-        self.name, self.slots, self.columns = name, slots, columns
-        self.offsets, self.projection, self.rows = offsets, projection, rows
-
-
-class _RowInitializer(keras.initializers.Initializer):
-    """Normal rows, but zeros in the padding row and in each feature's `unknown` row."""
-
-    def __init__(self, starts, stddev):
-        self.starts, self.stddev = starts, stddev
-
-    def __call__(self, shape, dtype=None, **kwargs):
-        rows = keras.initializers.RandomNormal(stddev=self.stddev)(shape, dtype)
-        zero = tf.constant([0, *self.starts])
-        return tf.tensor_scatter_nd_update(
-            rows, zero[:, tf.newaxis], tf.zeros([len(zero.numpy()), shape[1]], rows.dtype)
-        )
-
-
 def _columns(slots) -> list[int]:
     return [column for s in slots for column in range(s.start, s.start + s.width)]
 
 
-def pooled(vectors: tf.Tensor, weights: tf.Tensor, pooling: str) -> tf.Tensor:
-    """A list's vectors as one, `[batch, 1, dim]`.
-
-    Args:
-        vectors: `[batch, values, dim]`.
-        weights: `[batch, values]`; 0 where a list is shorter.
-        pooling: `mean`, `sum` or `max`.
-    """
-    weights = weights[:, :, tf.newaxis]
-    if pooling == "max":
-        lowest = tf.where(weights > 0, vectors, vectors.dtype.min)
-        found = tf.reduce_max(lowest, axis=1, keepdims=True)
-        return tf.where(tf.reduce_max(weights, axis=1, keepdims=True) > 0, found, 0.0)
-    total = tf.reduce_sum(weights * vectors, axis=1, keepdims=True)
-    if pooling == "sum":
-        return total
-    return tf.math.divide_no_nan(total, tf.reduce_sum(weights, axis=1, keepdims=True))
+def _field(name: str, slots: Sequence[Slots]) -> Field:
+    features = [s.feature for s in slots]
+    columns = (column.name for feature in features for column in feature.columns())
+    return Field(
+        name,
+        tuple(dict.fromkeys(feature.side for feature in features)),
+        tuple(dict.fromkeys(columns)),
+    )

@@ -1,4 +1,4 @@
-"""Networks of one shape, side by side, as one matrix product a layer."""
+"""Several networks of one shape, as one matrix product per layer."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,11 +6,12 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.arguments import Arguments
 from tfmtl.layers.mlp import layer_shares
 
 
 @keras.saving.register_keras_serializable(package="tfmtl")
-class ParallelDense(keras.layers.Layer):
+class ParallelDense(Arguments, keras.layers.Layer):
     """Independent dense layers of one shape as a single product, without an activation.
 
     Maps `[batch, in]`, which every one of them reads, or `[batch, num, in]`, where each reads
@@ -37,7 +38,7 @@ class ParallelDense(keras.layers.Layer):
             raise ValueError(
                 f"{self.name}: reads [batch, in] or [batch, {self.num}, in]; got {shape}."
             )
-        # The fans of one layer: Keras would take the stack for a convolution's kernel.
+        # The fans of one layer: Keras would treat the stack as a convolution's kernel.
         limit = (6.0 / (shape[-1] + self.units)) ** 0.5
         self.kernel = self.add_weight(
             name="kernel",
@@ -45,16 +46,16 @@ class ParallelDense(keras.layers.Layer):
             initializer=keras.initializers.RandomUniform(-limit, limit),
         )
         if self.use_bias:
-            # A vector, like any bias: weight decay tells kernels from the rest by their rank.
+            # Flat: weight decay takes variables with a rank above one for kernels.
             self.bias = self.add_weight(
                 name="bias", shape=(self.num * self.units,), initializer="zeros"
             )
         super().build(input_shape)
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         kernel = tf.convert_to_tensor(self.kernel)
         if inputs.shape.rank == 2:
-            # One wide product; a batched one would read the same rows once per layer.
+            # One wide product: a batched one would read the same rows once per dense layer.
             side_by_side = tf.reshape(tf.transpose(kernel, [1, 0, 2]), [-1, self.num * self.units])
             h = tf.matmul(inputs, side_by_side)
             if self.use_bias:
@@ -68,15 +69,10 @@ class ParallelDense(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         return (tuple(input_shape)[0], self.num, self.units)
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        own = {"num": self.num, "units": self.units, "use_bias": self.use_bias}
-        return {**super().get_config(), **own}
-
 
 @keras.saving.register_keras_serializable(package="tfmtl")
-class Experts(keras.layers.Layer):
-    """Experts of one shape, each an `MLP` of its own; all of them as one product a layer.
+class Experts(Arguments, keras.layers.Layer):
+    """Experts of one shape, each an `MLP`; all of them as one matrix product per layer.
 
     Maps `[batch, in]`, or `[batch, num, in]` where each expert reads its own input, to
     `[batch, num, units[-1]]`.
@@ -85,7 +81,7 @@ class Experts(keras.layers.Layer):
         num: How many experts.
         units: Widths of each expert's layers, at least one.
         dropout: Share of each layer's outputs dropped in training, drawn for each expert; one
-            for all layers, or one a layer.
+            for all layers, or one per layer.
         batch_norm: Whether each layer normalises its outputs, each expert by its own moments.
 
     Raises:
@@ -133,7 +129,7 @@ class Experts(keras.layers.Layer):
             self.drops.append(keras.layers.Dropout(share, name=f"dropout_{i}"))
         super().build(input_shape)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         h = inputs
         for i, dense in enumerate(self.dense):
             h = dense(h)
@@ -146,13 +142,3 @@ class Experts(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         return (tuple(input_shape)[0], self.num, self.units[-1])
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "num": self.num,
-            "units": list(self.units),
-            "dropout": self.dropout,
-            "batch_norm": self.batch_norm,
-        }

@@ -6,15 +6,16 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.arguments import Arguments
 from tfmtl.layers.experts import Experts
 from tfmtl.layers.gates import Gates
 
 
 @keras.saving.register_keras_serializable(package="tfmtl")
-class Extraction(keras.layers.Layer):
+class Extraction(Arguments, keras.layers.Layer):
     """Every branch's experts, mixed by the branch's gate.
 
-    There is one branch a task, and the shared one last. Maps their inputs, a sequence of
+    There is one branch per task, and the shared one last. Maps their inputs, a sequence of
     `[batch, in]`, to as many `[batch, units[-1]]`: a task mixes its own
     experts and the shared ones, and the shared branch mixes all experts of all branches. Each
     branch's experts and gate read the branch's own input.
@@ -24,8 +25,8 @@ class Extraction(keras.layers.Layer):
         num_specific: Experts of each task.
         num_shared: Experts of the shared branch.
         units: Widths of each expert.
-        mix_shared: Whether the shared branch has a gate. In the last level nobody reads its
-            mixture, so that there it has none, and only the tasks' mixtures are returned.
+        mix_shared: Whether the shared branch has a gate. In the last level nothing reads its
+            mixture: there it has no gate, and only the tasks' mixtures are returned.
         dropout: Share dropped in the experts.
         batch_norm: Whether the experts' layers are normalised.
         gate_hidden: Widths of each gate's own layers below its logits.
@@ -74,30 +75,15 @@ class Extraction(keras.layers.Layer):
         total = num_tasks * num_specific + num_shared
         self.shared_gate = gate(total, "gate_shared") if mix_shared else None
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Sequence[tf.Tensor], training: bool = False) -> list[tf.Tensor]:
         *tasks, shared = inputs
-        own = [e(t, training=training) for e, t in zip(self.specific, tasks, strict=True)]
+        specific = [e(t, training=training) for e, t in zip(self.specific, tasks, strict=True)]
         common = self.shared(shared, training=training)
         mixed = [
             gate(t, tf.concat([experts, common], axis=1), training=training)[:, 0]
-            for gate, t, experts in zip(self.gates, tasks, own, strict=True)
+            for gate, t, experts in zip(self.gates, tasks, specific, strict=True)
         ]
         if self.shared_gate is not None:
-            everything = tf.concat([*own, common], axis=1)
+            everything = tf.concat([*specific, common], axis=1)
             mixed.append(self.shared_gate(shared, everything, training=training)[:, 0])
         return mixed
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "num_tasks": self.num_tasks,
-            "num_specific": self.num_specific,
-            "num_shared": self.num_shared,
-            "units": list(self.units),
-            "mix_shared": self.mix_shared,
-            "dropout": self.dropout,
-            "batch_norm": self.batch_norm,
-            "gate_hidden": list(self.gate_hidden),
-            "gate_bias": self.gate_bias,
-        }

@@ -7,18 +7,19 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.arguments import Arguments
 from tfmtl.layers.experts import Experts, ParallelDense
 
 
 @keras.saving.register_keras_serializable(package="tfmtl")
-class Gates(keras.layers.Layer):
+class Gates(Arguments, keras.layers.Layer):
     """Gates that read one input, each mixing the same experts by weights that sum to 1.
 
     Maps `x` `[batch, in]` and `experts` `[batch, num_experts, width]` to
     `[batch, num_gates, width]`. The logits of all gates are one product.
 
     Args:
-        num_gates: How many mixtures are made; one a task, usually.
+        num_gates: How many mixtures are made; usually one per task.
         num_experts: How many experts each mixes.
         gate_hidden: Widths of each gate's own layers below its logits; none in Ma et al.
             (KDD 2018).
@@ -33,7 +34,7 @@ class Gates(keras.layers.Layer):
     """
 
     watch: Callable[[tf.Tensor], None] | None = None
-    """Is given the weights of every call; see `watched`."""
+    """Receives the weights of every call; see `watched`."""
 
     def __init__(
         self,
@@ -60,16 +61,16 @@ class Gates(keras.layers.Layer):
             self.logits.build(shape)
         super().build(input_shape)
 
-    def call(self, x, experts, training=False):
+    def call(self, x: tf.Tensor, experts: tf.Tensor, training: bool = False) -> tf.Tensor:
         weights = self.weights_of(x, training=training)
         if self.watch is not None:
             self.watch(weights)
         return tf.matmul(weights, experts)
 
     def weights_of(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """What each gate gives each expert, `[batch, num_gates, num_experts]`.
+        """The weight of each expert in each gate, `[batch, num_gates, num_experts]`.
 
-        To be looked at: a gate that gives all rows the same weights, or one expert everything,
+        For diagnosis: a gate with the same weights on all rows, or with all weight on one expert,
         has stopped choosing.
 
         Args:
@@ -81,22 +82,12 @@ class Gates(keras.layers.Layer):
         h = x if self.hidden is None else self.hidden(x, training=training)
         return tf.nn.softmax(self.logits(h), axis=-1)
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "num_gates": self.num_gates,
-            "num_experts": self.num_experts,
-            "gate_hidden": list(self.gate_hidden),
-            "gate_bias": self.gate_bias,
-        }
-
 
 @contextlib.contextmanager
 def watched(gates: Sequence[Gates]) -> Iterator[list[list[tf.Tensor]]]:
-    """Notes what gates give their experts inside a model, where their inputs come from below.
+    """Records the weights that gates inside a model give their experts.
 
-    For eager calls within the block; what a `tf.function` has traced before is not watched.
+    Within the block, and for eager calls: a `tf.function` that was traced before is not recorded.
 
     Args:
         gates: The gates to look at.

@@ -1,9 +1,11 @@
-"""Dense layers of which every row has its group's own, as one matrix product for all groups."""
+"""One dense layer per group of rows, as one matrix product for all groups."""
 
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 import tf_keras as keras
+
+from tfmtl.arguments import Arguments
 
 TILE_ROWS = 64
 """Rows of a tile, at most (our choice): lower tiles copy more kernels, higher have more gaps."""
@@ -32,7 +34,7 @@ class Tiles(NamedTuple):
 
 
 def tiles_of(group: tf.Tensor, *, height: int = TILE_ROWS) -> Tiles:
-    """Lays rows into tiles by their groups, however unequal those are.
+    """Sorts rows into tiles of one group each, however unequal the groups are.
 
     There are at most `batch / height` tiles and one more for each group that has rows, so that
     the products' cost grows with the rows and not with rows times groups.
@@ -49,7 +51,7 @@ def tiles_of(group: tf.Tensor, *, height: int = TILE_ROWS) -> Tiles:
         ([0, 1, 1], [2, 0, 3, 4])
     """
     if group.shape[0] == 1:
-        # Known to be one tile of one row, so that every shape is known as well.
+        # One tile of one row: every shape is then known to TensorFlow.
         one = tf.zeros([1], tf.int32)
         return Tiles(group, one + 1, one, one, one, tf.constant(1))
     rows = tf.size(group)
@@ -77,7 +79,7 @@ def grouped_matmul(x: tf.Tensor, kernels: tf.Tensor, tiles: Tiles) -> tf.Tensor:
     Args:
         x: The rows; all shapes but the batch's are known.
         kernels: Of the groups that are present, `[present, in, out]`: with `tf.gather(kernels,
-            tiles.present)` of a variable, its gradient is of those groups alone.
+            tiles.present)` of a variable, its gradient is only of those groups.
         tiles: Where the rows lie.
 
     Example:
@@ -102,15 +104,15 @@ def grouped_matmul(x: tf.Tensor, kernels: tf.Tensor, tiles: Tiles) -> tf.Tensor:
 def block_rows(flat: tf.Variable, blocks: tf.Tensor, width: int) -> tf.Tensor:
     """Some blocks `[blocks, width]` of a flat variable `[all blocks · width]`.
 
-    Biases are vectors, since weight decay knows kernels by their rank; the gradient is of the
-    blocks that were read alone.
+    Biases are vectors, since weight decay takes a higher rank for a kernel; the gradient is
+    only of the blocks that were read.
     """
     return tf.gather(flat, blocks[:, tf.newaxis] * width + tf.range(width))
 
 
 @keras.saving.register_keras_serializable(package="tfmtl")
-class GroupedDense(keras.layers.Layer):
-    """A dense layer a group, without an activation; every row goes through its own group's.
+class GroupedDense(Arguments, keras.layers.Layer):
+    """One dense layer per group, without an activation; a row goes through the layer of its group.
 
     Maps `[batch, ..., in]` and the `Tiles` of the rows to `[batch, ..., units]`. Each group's
     starts as a `keras.layers.Dense` would: Glorot's uniform distribution by its own fans, bias
@@ -136,7 +138,7 @@ class GroupedDense(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         width = tuple(input_shape)[-1]
-        # The fans of one layer: Keras would take the stack for a convolution's kernel.
+        # The fans of one layer: Keras would treat the stack as a convolution's kernel.
         limit = 0.0 if self.zero else (6.0 / (width + self.units)) ** 0.5
         self.kernel = self.add_weight(
             name="kernel",
@@ -149,7 +151,7 @@ class GroupedDense(keras.layers.Layer):
             )
         super().build(input_shape)
 
-    def call(self, inputs, tiles):
+    def call(self, inputs: tf.Tensor, tiles: Tiles) -> tf.Tensor:
         y = grouped_matmul(inputs, tf.gather(self.kernel, tiles.present), tiles)
         if self.use_bias:
             biases = tf.gather(block_rows(self.bias, tiles.present, self.units), tiles.of_row)
@@ -159,13 +161,3 @@ class GroupedDense(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         return (*tuple(input_shape)[:-1], self.units)
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "groups": self.groups,
-            "units": self.units,
-            "use_bias": self.use_bias,
-            "zero": self.zero,
-        }

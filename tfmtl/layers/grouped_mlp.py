@@ -1,4 +1,4 @@
-"""`MLP`, of which every row goes through its group's own."""
+"""One `MLP` per group of rows."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,14 +6,15 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.arguments import Arguments
 from tfmtl.layers.grouped import GroupedDense, Tiles
 from tfmtl.layers.mlp import layer_shares
 from tfmtl.layers.partitioned_norm import PartitionedNorm
 
 
 @keras.saving.register_keras_serializable(package="tfmtl")
-class GroupedMLP(keras.layers.Layer):
-    """An `MLP` a group: `GroupedDense → PartitionedNorm → ReLU → Dropout`, once per width.
+class GroupedMLP(Arguments, keras.layers.Layer):
+    """One `MLP` per group: `GroupedDense → PartitionedNorm → ReLU → Dropout`, once per width.
 
     Maps `[batch, in]` and the `Tiles` of the rows to `[batch, units[-1]]`. Groups share nothing.
 
@@ -63,7 +64,7 @@ class GroupedMLP(keras.layers.Layer):
             self.drops.append(keras.layers.Dropout(self.dropout, name=f"dropout_{i}"))
         super().build(input_shape)
 
-    def call(self, inputs, tiles: Tiles, training=False):
+    def call(self, inputs: tf.Tensor, tiles: Tiles, training: bool = False) -> tf.Tensor:
         h = inputs
         for i, dense in enumerate(self.dense):
             h = dense(h, tiles)
@@ -75,13 +76,3 @@ class GroupedMLP(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         shape = tuple(input_shape)
         return (*shape[:-1], self.units[-1]) if self.units else shape
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "groups": self.groups,
-            "units": list(self.units),
-            "dropout": self.dropout,
-            "batch_norm": self.batch_norm,
-        }

@@ -6,9 +6,11 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.arguments import Arguments
+
 
 @keras.saving.register_keras_serializable(package="tfmtl")
-class MLP(keras.layers.Layer):
+class MLP(Arguments, keras.layers.Layer):
     """`Dense → BatchNormalization → activation → Dropout`, once per width.
 
     Maps `[..., in]` to `[..., units[-1]]`; the last layer is activated, normalised and dropped
@@ -17,7 +19,7 @@ class MLP(keras.layers.Layer):
     Args:
         units: Width of each layer; none gives the identity.
         dropout: Share of each layer's outputs dropped in training; one for all layers, or one
-            a layer.
+            per layer.
         batch_norm: Whether each layer normalises its outputs over the batch.
         activation: Name of a Keras activation, after every layer.
 
@@ -66,7 +68,7 @@ class MLP(keras.layers.Layer):
         self.activate = keras.activations.get(self.activation)
         super().build(input_shape)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         h = inputs
         for i, dense in enumerate(self.dense):
             h = dense(h)
@@ -79,16 +81,6 @@ class MLP(keras.layers.Layer):
         shape = tuple(input_shape)
         return (*shape[:-1], self.units[-1]) if self.units else shape
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "units": list(self.units),
-            "dropout": self.dropout,
-            "batch_norm": self.batch_norm,
-            "activation": self.activation,
-        }
-
 
 def layer_shares(
     owner: str, units: Sequence[int], dropout: float | Sequence[float]
@@ -98,7 +90,7 @@ def layer_shares(
     Args:
         owner: What the error names.
         units: Widths of the layers.
-        dropout: Share dropped, one for all layers or one a layer.
+        dropout: Share dropped, one for all layers or one per layer.
 
     Raises:
         ValueError: A width is not positive, a share is outside `[0, 1)`, or there are not as
@@ -112,6 +104,6 @@ def layer_shares(
     if len(shares) != len(units):
         raise ValueError(
             f"{owner}: dropout={shares} has {len(shares)} shares for {len(units)} layers; give "
-            "one for all, or one a layer."
+            "one for all, or one per layer."
         )
     return shares

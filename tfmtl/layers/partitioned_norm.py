@@ -5,14 +5,15 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.arguments import Arguments
 from tfmtl.layers.grouped import Tiles, block_rows
 
-# Embeddings start with a variance of 1e-4, which Keras' 1e-3 would drown.
+# Embeddings start with a variance of 1e-4; Keras' epsilon, 1e-3, would dominate it.
 EPSILON = 1e-5
 
 
 @keras.saving.register_keras_serializable(package="tfmtl")
-class PartitionedNorm(keras.layers.Layer):
+class PartitionedNorm(Arguments, keras.layers.Layer):
     """Batch normalisation with the moments, the scale and the shift of each row's own scene.
 
     Maps `[batch, width]` and the `Tiles` of the rows' scenes to the same shape. In training the
@@ -22,10 +23,10 @@ class PartitionedNorm(keras.layers.Layer):
     a scene needs several rows, since a single one is normalised to its shift.
 
     Moving moments weigh a batch by the scene's rows in it, and count the variance between
-    batches (our choice: a scene of a row or two a batch would else have a variance near zero).
-    They change for the scenes that have rows in the batch; all others keep theirs bit for bit. A
-    scene never trained has those of all scenes together where `shared`, else mean 0 and
-    variance 1.
+    batches (our choice: a scene with one or two rows per batch would otherwise have a variance near
+    zero). They change for the scenes that have rows in the batch; all others keep theirs bit for
+    bit. A scene that was never trained has the moments of all scenes together where `shared`, else
+    mean 0 and variance 1.
 
     Args:
         num_scenes: How many scenes there are.
@@ -57,8 +58,8 @@ class PartitionedNorm(keras.layers.Layer):
         self.moments = self._moments("moving", self.num_scenes, width)
         super().build(input_shape)
 
-    def call(self, inputs, tiles: Tiles, training=False):
-        # As Keras' own: frozen, it works as at inference, and its moments stay.
+    def call(self, inputs: tf.Tensor, tiles: Tiles, training: bool = False) -> tf.Tensor:
+        # As in Keras: where it is frozen it works as at inference, and its moments stay.
         if training and self.trainable:
             mean, variance = self._of_batch(inputs, tiles)
         else:
@@ -106,7 +107,7 @@ class PartitionedNorm(keras.layers.Layer):
         return self.add_weight(name=name, shape=(width,), initializer=initializer)
 
     def _moments(self, name, count, width):
-        """How many rows the moments are of, their mean and their variance."""
+        """Variables for the number of rows, the mean and the variance."""
         return [
             self.add_weight(
                 name=f"{name}_{what}", shape=shape, initializer=initializer, trainable=False
@@ -120,11 +121,6 @@ class PartitionedNorm(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         return tuple(input_shape)
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        own = {"num_scenes": self.num_scenes, "shared": self.shared, "momentum": self.momentum}
-        return {**super().get_config(), **own}
 
 
 def _sums(values: tf.Tensor, tiles: Tiles) -> tf.Tensor:

@@ -5,6 +5,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.arguments import Arguments
 from tfmtl.errors import did_you_mean
 from tfmtl.layers.experts import Experts, ParallelDense
 
@@ -12,11 +13,11 @@ MODES = ("aitm", "sdpa", "concat")
 
 
 @keras.saving.register_keras_serializable(package="tfmtl")
-class TaskAttention(keras.layers.Layer):
-    """Weighs what an adjacent task passes on against a task's own representation.
+class TaskAttention(Arguments, keras.layers.Layer):
+    """Mixes a task's representation with that of an adjacent task, by attention over the two.
 
     For several ordered pairs of tasks (from the adjacent one, to the task itself) at once; each
-    pair has weights of its own, and all pairs are one product a layer. The paper prints
+    pair has its own weights, and all pairs are one matrix product per layer. The paper prints
     `C_ij = a_t(x_i ‖ x_j)` with query, key and value from feed-forward networks, and leaves open
     which score it takes and of what the weights are. Here there are two tokens, a dense layer with
     ReLU of the adjacent task's representation, and the task's own; the result is the sum of their
@@ -31,7 +32,7 @@ class TaskAttention(keras.layers.Layer):
     `aitm` is the default: the attention networks the paper cites are by that method's authors.
     `sdpa` is the task's own row of scaled dot-product attention (Vaswani et al., NeurIPS 2017).
 
-    Maps `passed` and `own`, both `[batch, num_pairs, d]`, to `[batch, num_pairs, d]`.
+    Maps `adjacent` and `own`, both `[batch, num_pairs, d]`, to `[batch, num_pairs, d]`.
 
     Args:
         num_pairs: How many ordered pairs.
@@ -81,27 +82,27 @@ class TaskAttention(keras.layers.Layer):
                 getattr(self, name).build((None, self.num_pairs, wide))
         super().build(input_shape)
 
-    def call(self, passed, own):
-        tokens = self._tokens(passed, own)
+    def call(self, adjacent: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
+        tokens = self._tokens(adjacent, own)
         values = self._projected(self.value, tokens)
         return tf.einsum("bpu,bupd->bpd", self._weights(tokens), values)
 
-    def weights_of(self, passed: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
-        """The weights of what is passed on and of the task's own part, `[batch, num_pairs, 2]`.
+    def weights_of(self, adjacent: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
+        """The weights of the adjacent task and of the task itself, `[batch, num_pairs, 2]`.
 
         Args:
-            passed: The adjacent tasks' representations, `[batch, num_pairs, d]`.
-            own: The tasks' own, likewise.
+            adjacent: The adjacent tasks' representations, `[batch, num_pairs, d]`.
+            own: The tasks' representations, likewise.
         """
         if not self.built:
-            self.build(passed.shape)
-        return self._weights(self._tokens(passed, own))
+            self.build(adjacent.shape)
+        return self._weights(self._tokens(adjacent, own))
 
-    def _tokens(self, passed, own):
-        return tf.stack([self.passing(passed), own], axis=1)
+    def _tokens(self, adjacent, own):
+        return tf.stack([self.passing(adjacent), own], axis=1)
 
     def _projected(self, dense, tokens):
-        """`[batch, 2, pairs, units]`: tokens are rows to a pair's layer, so one product does."""
+        """`[batch, 2, pairs, units]`: tokens become rows, so that one product does for both."""
         width = tokens.shape[-1]
         rows = dense(tf.reshape(tokens, [-1, self.num_pairs, width]))
         return tf.reshape(rows, [-1, 2, self.num_pairs, dense.units])
@@ -117,11 +118,6 @@ class TaskAttention(keras.layers.Layer):
             queries = self._projected(self.query, tokens)
         scores = tf.reduce_sum(queries * keys, axis=-1) / float(tokens.shape[-1]) ** 0.5
         return tf.nn.softmax(tf.transpose(scores, [0, 2, 1]), axis=-1)
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        own = {"num_pairs": self.num_pairs, "mode": self.mode, "use_bias": self.use_bias}
-        return {**super().get_config(), **own}
 
 
 def check_mode(name: str, mode: str) -> None:

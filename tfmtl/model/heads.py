@@ -1,5 +1,8 @@
 """Towers and logits, and the links between tasks."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
@@ -18,8 +21,8 @@ Outputs = dict[str, dict[str, tf.Tensor]]
 class Heads(keras.layers.Layer):
     """Maps `{task: [batch, width]}` to each task's logit and prediction `[batch]`.
 
-    What the conversion heads of a funnel (ctr, cvr, ctcvr) mean is `conv_semantics`, the field's
-    largest hidden ambiguity:
+    `conv_semantics` says what the conversion heads of a funnel (ctr, cvr, ctcvr) mean; papers
+    differ in this and often do not say it:
 
     | `conv_semantics` | ctcvr is | trained |
     |---|---|---|
@@ -29,12 +32,12 @@ class Heads(keras.layers.Layer):
     | `mtms` | pCTR·pCVR (Tan et al., MTMS, eq. 2) | every task on its own space |
     | `mtms_literal` | the same | the same, but cvr on all rows |
 
-    MTMS prints the loss of its second term over all impressions, which would teach the conversion
-    head the rate of clicks with a conversion and make the product too small by a click-through
-    rate; its text gives click-to-conversion data to that head. `mtms` is the text,
-    `mtms_literal` the print.
+    The equation of MTMS has its second loss over all impressions. This would train the conversion
+    head on conversions per impression, and the product would be too small by the click-through
+    rate. The text of the paper trains that head on clicks. `mtms` is the text, `mtms_literal` the
+    equation.
 
-    Products are taken in log space, where small probabilities keep their gradients.
+    Products are computed in log space, where small probabilities keep their gradients.
 
     Args:
         problem: The declaration.
@@ -51,12 +54,12 @@ class Heads(keras.layers.Layer):
         self,
         problem: ProblemSpec,
         *,
-        tower_units=(128, 64),
+        tower_units: Sequence[int] = (128, 64),
         dropout: float = 0.0,
         batch_norm: bool = False,
         conv_semantics: str = "ctcvr_direct",
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         check_semantics(problem, conv_semantics)
         self.problem, self.conv_semantics = problem, conv_semantics
@@ -70,14 +73,19 @@ class Heads(keras.layers.Layer):
         # Label means and deviations of regressions; see `adapt`.
         self.shift = {t: self._constant(f"shift_{t}", 0.0) for t in self._regressions()}
         self.scale = {t: self._constant(f"scale_{t}", 1.0) for t in self._regressions()}
-        # Of no use without a loss, and so not among `served_parts`.
+        # Only the loss uses it, so it is not among `served_parts`.
         self.balance = {
             t: self._constant(f"balance_{t}", 1.0)
             for t in self.trained
             if problem.task(t).positive_weight == BALANCED_SQRT
         }
 
-    def call(self, representations, training=False, served_only: bool = False) -> Outputs:
+    def call(
+        self,
+        representations: Mapping[str, tf.Tensor],
+        training: bool = False,
+        served_only: bool = False,
+    ) -> Outputs:
         """Returns `{task: {"logit": [batch], "prediction": [batch]}}`.
 
         A product also has its `log_prob`. A regression's `logit` is in units of the training
@@ -86,7 +94,7 @@ class Heads(keras.layers.Layer):
         Args:
             representations: `{task: [batch, width]}`.
             training: Whether dropout and normalisation train.
-            served_only: Leaves out the tasks that are not served, and computes nothing for them.
+            served_only: Leaves out tasks that are not served, and does not compute them.
         """
         outputs: Outputs = {}
         for task in self.served_tasks() if served_only else self.tasks:
@@ -114,7 +122,10 @@ class Heads(keras.layers.Layer):
         return (self.problem.task(task).head or task) not in self.tasks
 
     def labels_of(self, task: str) -> str:
-        """The task whose labels and sample space train a task's logit: its own, but for one."""
+        """The task whose labels and sample space train a task's logit.
+
+        That is the task itself, but for the conversion head of `mtms_literal`.
+        """
         funnel = self.problem.funnel()
         if self.conv_semantics == "mtms_literal" and funnel is not None and task == funnel[1]:
             return funnel[2]
@@ -129,7 +140,7 @@ class Heads(keras.layers.Layer):
         return tuple(task for task in self.tasks if task in needed)
 
     def served_parts(self) -> list[keras.layers.Layer | tf.Variable]:
-        """What the served tasks' predictions are made with, and nothing of the others'."""
+        """The layers that the served tasks' predictions need, without those of other tasks."""
         kept = self.served_tasks()
         parts: list[keras.layers.Layer | tf.Variable] = []
         for of_task in (self.towers, self.logits, self.shift, self.scale):
@@ -141,11 +152,11 @@ class Heads(keras.layers.Layer):
         return (labels - self.shift[task]) / self.scale[task]
 
     def class_weights(self, task: str, labels: tf.Tensor) -> tf.Tensor | None:
-        """What a binary task's class weights multiply the rows' losses by; `None` for nothing.
+        """The factor of each row's loss by a binary task's class weights; `None` where all are 1.
 
         Args:
             task: A trained binary task.
-            labels: `[batch]`, each in `[0, 1]`; a soft label has parts of both weights.
+            labels: `[batch]`, each in `[0, 1]`; a soft label mixes both weights.
         """
         declared = self.problem.task(task)
         positive: float | tf.Variable = self.balance.get(task, declared.positive_weight)
@@ -157,13 +168,13 @@ class Heads(keras.layers.Layer):
     def adapt(self, mean: np.ndarray, std: np.ndarray) -> None:
         """Starts every head at the training rows' mean prediction.
 
-        A logit that starts at the base rate spares the first epoch from learning it (our
-        choice). Where classes are weighted the rate is that of weighted rows, which is where a
-        constant's loss is least; `focal` starts there too. Weights that are `balanced_sqrt` are
-        set, and stay at 1 where a class is missing. Call on a built layer.
+        The first epoch then need not learn the base rate (our choice). Where classes are weighted
+        the rate is that of weighted rows, at which a constant prediction has the least loss;
+        `focal` starts there too. `balanced_sqrt` weights are set here, and stay at 1 where a
+        class is missing. Call on a built layer.
 
         Args:
-            mean: Mean label of each task on its own space, `[tasks]`; NaN is passed over.
+            mean: Mean label of each task on its own space, `[tasks]`; NaN is skipped.
             std: Standard deviation likewise.
         """
         for task, weight in self.balance.items():
@@ -183,8 +194,8 @@ class Heads(keras.layers.Layer):
     def freeze_to_identity(self) -> None:
         """Makes each logit the representation `[batch, 1]` plus the base rate, and trains nothing.
 
-        For a backbone that ends in logits of its own. Call before the layer is built, on heads
-        without towers.
+        For a backbone that returns logits. Call before the layer is built, on heads without
+        towers.
         """
         for logit in self.logits.values():
             logit.kernel_initializer = keras.initializers.Ones()

@@ -18,7 +18,7 @@ def check_interaction(
 
     Args:
         interaction: Registered interaction and its arguments, if any.
-        backbone: What reads the fields.
+        backbone: The class that reads the fields.
         dim: Width of the fields.
 
     Raises:
@@ -27,35 +27,45 @@ def check_interaction(
     if interaction is None:
         return
     layer = _layer(interaction, "interaction")
-    if backbone.separate_scenes or backbone.tower_sides is not None:
-        why = (
-            "whose scenes share nothing, and an interaction's weights would be all scenes'"
-            if backbone.separate_scenes
-            else "whose towers have interactions of their own"
-        )
+    if backbone.no_interaction:
         raise SpecError(
             f"interaction={dict(interaction)} stands below a backbone that reads the fields of "
-            f"every row; not below {backbone.__name__}, {why}. Leave it out, or take another "
-            "backbone."
+            f"every row; not below {backbone.__name__}, {backbone.no_interaction}. Leave it out, "
+            "or take another backbone."
         )
-    # What it says of the width does not depend on how many fields there are.
+    # Errors about the width do not depend on the number of fields.
     layer.build((None, 1, dim))
 
 
 def interactions_of(
     interaction: Mapping[str, Any] | None, embedding: Any
 ) -> keras.layers.Layer | dict[str, keras.layers.Layer] | None:
-    """The interaction's layer, or one a task where the tasks bring their own tables.
+    """The interaction's layer, or one per embedding where there are several.
 
     Args:
         interaction: Registered interaction and its arguments, if any.
-        embedding: The model's embedding, or one a task.
+        embedding: The model's embedding, or several by name.
     """
     if interaction is None:
         return None
     if isinstance(embedding, Mapping):
-        return {task: _layer(interaction, f"interaction_{task}") for task in embedding}
+        return {name: _layer(interaction, f"interaction_{name}") for name in embedding}
     return _layer(interaction, "interaction")
+
+
+def interact(interaction: Any, fields: Any, training: bool = False) -> Any:
+    """What the backbone reads of an embedding's fields.
+
+    Args:
+        interaction: The layer, one per embedding by name, or `None`.
+        fields: `[batch, fields, dim]`, or that by name.
+        training: Whether this is a step of training.
+    """
+    if interaction is None:
+        return fields
+    if isinstance(interaction, Mapping):
+        return {name: layer(fields[name], training=training) for name, layer in interaction.items()}
+    return interaction(fields, training=training)
 
 
 def _layer(interaction, name):

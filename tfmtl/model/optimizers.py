@@ -1,10 +1,10 @@
-"""Adam and Adagrad for embedding tables, updating the looked-up rows alone.
+"""Adam and Adagrad for embedding tables, updating only the looked-up rows.
 
 The gradient of a lookup is `tf.IndexedSlices`. Keras' Adam decays the moments of every row
-of the table at each step, so a step costs as much as the vocabulary is long. The optimizers
-here read, change and write the rows of the batch and nothing else. They are Keras' own in
-all other respects: a dense gradient takes the inherited path, and the slots have the same
-names, shapes and checkpoint layout.
+of the table at each step, so that the cost of a step grows with the vocabulary. The optimizers
+here read and write only the rows of the batch. In all other respects they are those of Keras: a
+dense gradient takes the inherited path, and slots have the same names, shapes and checkpoint
+layout.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def unique_rows(slices: tf.IndexedSlices) -> tf.IndexedSlices:
 
     Returns:
         `values` of `[u, ...]` for `u <= n` distinct `indices`, in the order of their first
-        occurrence; `dense_shape` is passed on. Both stand for the same dense tensor.
+        occurrence; `dense_shape` is that of `slices`. Both are the same dense tensor.
 
     Raises:
         TypeError: `slices` is a dense tensor.
@@ -43,9 +43,9 @@ def unique_rows(slices: tf.IndexedSlices) -> tf.IndexedSlices:
 class _UniqueRows:
     """Makes a Keras optimizer sum duplicate rows before it clips, instead of afterwards.
 
-    Keras clips the raw slices, whose norm is not that of the gradient where an id occurs
-    twice in a batch. Summing first gives the norm of the dense gradient, still without
-    building it, and leaves nothing to de-duplicate later.
+    Keras clips the raw slices. Where an id occurs twice in a batch their norm is not that of the
+    gradient. Summing first gives the norm of the dense gradient without building it, and leaves
+    no duplicates for later.
     """
 
     def _clip_gradients(self, grads: Sequence[Any]) -> Sequence[Any]:
@@ -61,12 +61,12 @@ class _UniqueRows:
 class RowwiseAdam(_UniqueRows, keras.optimizers.Adam):
     """Adam (Kingma and Ba, ICLR 2015) on the rows that a batch looked up.
 
-    On a row of every batch this is Adam. A row that a batch did not look up keeps its value
-    and both moments bit for bit, and finds the moments again, un-decayed, when it returns;
-    Adam would have decayed them and moved the row by its momentum meanwhile.
+    For a row that is in every batch this is Adam. A row that a batch did not look up keeps its
+    value and both moments bit for bit until it is looked up again; Adam would decay the moments
+    and move the row by its momentum in between.
 
-    The bias correction counts the steps of the optimizer, not those of the row (as
-    "lazy Adam" does, our choice): a counter for each row would be one more slot. A row first
+    The bias correction counts the steps of the optimizer, not those of the row (as "lazy
+    Adam" does; our choice): a counter per row would be one more slot. A row first
     seen after many steps therefore moves by up to `(1 - beta_1) / sqrt(1 - beta_2)` learning
     rates, 3.2 with the defaults, instead of one.
 
@@ -121,7 +121,7 @@ class RowwiseAdam(_UniqueRows, keras.optimizers.Adam):
             clipnorm=clipnorm,
             clipvalue=clipvalue,
             global_clipnorm=global_clipnorm,
-            # XLA would compile anew for every number of distinct rows.
+            # XLA would compile again for every number of distinct rows.
             jit_compile=False,
             name=name,
         )
@@ -158,8 +158,8 @@ class RowwiseAdagrad(_UniqueRows, keras.optimizers.Adagrad):
 
     A row without a gradient does not move under Adagrad, so this is Adagrad on every row,
     whichever rows a batch looks up. One accumulator per value is kept, not one per row.
-    Keras' own update already visits those rows alone and is inherited; here duplicates are
-    summed before clipping, and the arguments that would visit every row are not taken.
+    Keras' update already visits only those rows and is inherited; here duplicates are summed
+    before clipping, and arguments that would visit every row are not accepted.
 
     Weight decay and averaged weights are therefore missing; a `constraint` on the variable,
     which Keras applies after each step, would visit every row as well.
@@ -211,7 +211,7 @@ class RowwiseAdagrad(_UniqueRows, keras.optimizers.Adagrad):
             clipnorm=clipnorm,
             clipvalue=clipvalue,
             global_clipnorm=global_clipnorm,
-            # XLA would compile anew for every number of distinct rows.
+            # XLA would compile again for every number of distinct rows.
             jit_compile=False,
             name=name,
         )
@@ -221,13 +221,15 @@ class RowwiseAdagrad(_UniqueRows, keras.optimizers.Adagrad):
         return _arguments(super().get_config(), ("initial_accumulator_value", "epsilon"))
 
 
-def _arguments(config: dict[str, Any], own: Sequence[str]) -> dict[str, Any]:
-    """Leaves out of Keras' config what the constructors here do not take."""
+def _arguments(config: dict[str, Any], particular: Sequence[str]) -> dict[str, Any]:
+    """Keras' configuration without what the constructors here do not accept."""
     shared = ("name", "learning_rate", "clipnorm", "clipvalue", "global_clipnorm")
-    return {key: config[key] for key in (*shared, *own)}
+    return {key: config[key] for key in (*shared, *particular)}
 
 
-def rate_of(optimizer: keras.optimizers.Optimizer):
+def rate_of(
+    optimizer: keras.optimizers.Optimizer,
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
     """The learning rate: the schedule itself where there is one, else the value now."""
     rate = optimizer._learning_rate
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
@@ -236,13 +238,14 @@ def rate_of(optimizer: keras.optimizers.Optimizer):
 
 
 def rowwise(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """Adam as `RowwiseAdam`, which leaves scenes without a gradient as they are; others as given.
+    """Replaces Adam by `RowwiseAdam`, which does not move scenes without a gradient.
 
     Args:
-        optimizer: Any; Adam must not have been used yet, since its moments are left behind.
+        optimizer: Any; one that is not Adam is returned as it is. Adam must not have been used yet:
+            its moments are lost.
 
     Raises:
-        ValueError: It is an Adam with what a row-wise one does not have.
+        ValueError: It is an Adam with a setting that a row-wise one does not have.
     """
     if type(optimizer) is not keras.optimizers.Adam:
         return optimizer

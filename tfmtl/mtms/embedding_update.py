@@ -14,7 +14,7 @@ from tfmtl.declare.mtms import MTMS, meaning
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import SpecError
 from tfmtl.features.rows import ArrayRows
-from tfmtl.layers.embedding import PAD_ROWS
+from tfmtl.layers.tables import PAD_ROWS
 from tfmtl.model.multitask import MultiTaskModel
 from tfmtl.mtms.passes import seed_of, settle, train_passes
 from tfmtl.mtms.store import (

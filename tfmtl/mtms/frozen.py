@@ -15,7 +15,7 @@ from tfmtl.backbones.base import Backbone
 from tfmtl.declare.features import Categorical
 from tfmtl.declare.layout import Slots, layout_of
 from tfmtl.declare.problem import ProblemSpec
-from tfmtl.layers.embedding import pooled
+from tfmtl.layers.tables import pooled
 from tfmtl.mtms.store import Component
 from tfmtl.mtms.units import columns_of
 

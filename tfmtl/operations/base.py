@@ -1,4 +1,4 @@
-"""What operations are: layers that several of can read one input, and copies side by side."""
+"""Base classes of operations: the layers among which a search, or a user, chooses."""
 
 import abc
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.arguments import Arguments
 from tfmtl.errors import SpecError
 
 
@@ -27,8 +28,8 @@ def fields_and_dim(layer: keras.layers.Layer, shape: Any) -> tuple[int, int]:
 def each_field(fields: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """Returns `[batch, fields, out]`: every field `[batch, fields, in]` times one `[in, out]`.
 
-    As one product of all rows' fields. TensorFlow would make one a row, and as many gradients of
-    the kernel to add up, in three times the time.
+    One matrix product for all rows. TensorFlow's own would be one per row, with as many gradients
+    of the kernel to add, and take three times as long.
     """
     _, count, width = fields.shape
     flat = tf.matmul(tf.reshape(fields, [-1, width]), kernel)
@@ -36,24 +37,25 @@ def each_field(fields: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
 
 def glorot(width_in: int, width_out: int) -> keras.initializers.Initializer:
-    """Glorot's uniform distribution by one layer's fans, whatever else its variable holds.
+    """Glorot's uniform distribution with the fans of one layer, where a variable holds several.
 
-    Keras would take several kernels in one variable for a convolution's.
+    Keras would treat several kernels in one variable as a convolution's kernel.
     """
     limit = (6.0 / (width_in + width_out)) ** 0.5
     return keras.initializers.RandomUniform(-limit, limit)
 
 
-class Operation(keras.layers.Layer):
+class Operation(Arguments, keras.layers.Layer):
     """A layer that a model's layers are chosen from."""
 
     @classmethod
     def together(
         cls, layers: Sequence[Any], inputs: tf.Tensor, training: bool = False
     ) -> list[tf.Tensor]:
-        """Several layers' outputs of one input; what they compute alike is computed once.
+        """Several layers' outputs of one input.
 
-        As calling one after the other, which a class overrides where it knows better.
+        By default each layer is called. A class overrides this to compute once what its layers
+        have in common.
 
         Args:
             layers: Built layers of this class; those with `num` have the same.
@@ -71,12 +73,12 @@ class Operation(keras.layers.Layer):
         Args:
             layers: As in `together`.
             inputs: As in `together`.
-            weights: `[len(layers)]`; of layers with `num`, one row a copy, `[num, len(layers)]`.
+            weights: `[len(layers)]`; of layers with `num`, one row per copy, `[num, len(layers)]`.
             training: As in `call`.
         """
         outputs = cls.together(layers, inputs, training)
         # Not `weights[..., i, None, None]`: where `weights` was stacked in a graph, TensorFlow's
-        # optimizer takes the stacked part in its place and forgets the new axes.
+        # optimizer replaces the slice by the part that was stacked, and drops the new axes.
         by_layer = [w[..., tf.newaxis, tf.newaxis] for w in tf.unstack(weights, axis=-1)]
         return tf.add_n([w * out for w, out in zip(by_layer, outputs, strict=True)])
 
@@ -89,13 +91,13 @@ class Interaction(Operation):
 
 
 class Copies(Operation):
-    """`num` operations of one shape, each on weights of its own, as one product a layer.
+    """`num` operations of one shape, each with its own weights, as one product per layer.
 
-    The first axis of every variable counts the copies, that of biases too: `variable[e]` is copy
-    `e`'s, a kernel `[in, out]`, a bias `[width]`. Without `num` there is one copy, the variables
-    have a first axis of 1, and inputs and outputs have no axis of copies. So a copy becomes an
-    operation of its own by `own.assign(several[e : e + 1])`, variable by variable. Weight decay
-    knows biases by their names, see `tfmtl.layers.decay`.
+    The first axis of every variable counts the copies, also of biases: `variable[e]` belongs to
+    copy `e`, a kernel `[in, out]`, a bias `[width]`. Without `num` there is one copy, the variables
+    have a first axis of 1, and inputs and outputs have no axis of copies. A copy is taken out by
+    `one.assign(several[e : e + 1])`, variable by variable. Weight decay knows biases by their
+    names, see `tfmtl.layers.decay`.
 
     Args:
         num: Copies side by side; one, without an axis of copies, if not given.
@@ -122,14 +124,10 @@ class Copies(Operation):
     def add_vector(
         self, name: str, width: int, *, initializer: str = "zeros", trainable: bool = True
     ) -> tf.Variable:
-        """A vector a copy, `[copies, width]`."""
+        """One vector per copy, `[copies, width]`."""
         return self.add_weight(
             name=name, shape=(self.copies, width), initializer=initializer, trainable=trainable
         )
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "num": self.num}
 
 
 class Hidden(Copies, abc.ABC):
@@ -157,7 +155,7 @@ class Hidden(Copies, abc.ABC):
             f"all copies read the same; got {shape}."
         )
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         if self.num is None:
             return self.each(inputs[tf.newaxis], training)[0]
         return self.each(inputs, training)

@@ -34,7 +34,7 @@ POOLINGS: tuple[Candidate, ...] = (
     ("attentive", {"name": "attentive"}),
     ("linear", {"name": "linear"}),
 )
-"""4 maps of fields to a vector `[batch, width]`; it is another shape, and there is no skip."""
+"""4 maps of fields to a vector `[batch, width]`; it is another shape, and so there is no skip."""
 
 HIDDEN: tuple[Candidate, ...] = (
     ("skip", {"name": "skip"}),

@@ -86,18 +86,18 @@ class Choice(keras.layers.Layer):
 
     def build(self, input_shape: Any) -> None:
         for layer in self.layers:
-            # As calling would: the paths of the variables tell the block and the candidate.
+            # The name scope that a call would use: the variables' paths name block and candidate.
             with tf.name_scope(layer.name):
                 layer.build(input_shape)
         super().build(input_shape)
 
-    def call(self, inputs, weights, training=False):
+    def call(self, inputs: tf.Tensor, weights: tf.Tensor, training: bool = False) -> tf.Tensor:
         columns, mixed = tf.unstack(weights, axis=-1), []
         for group in self._groups:
             layers = [self.layers[i] for i in group]
             mixture = getattr(type(layers[0]), "mixture", Operation.mixture)
-            own = tf.stack([columns[i] for i in group], axis=-1)
-            mixed.append(mixture(layers, inputs, own, training))
+            of_group = tf.stack([columns[i] for i in group], axis=-1)
+            mixed.append(mixture(layers, inputs, of_group, training))
         return tf.add_n(mixed)
 
     def weights_by_candidate(self, block: str) -> list[Weights]:
@@ -106,27 +106,27 @@ class Choice(keras.layers.Layer):
         Args:
             block: The block's name, as it stands in the result.
         """
-        found: list[Weights] = []
+        weights: list[Weights] = []
         for label, layer in zip(self.labels, self.layers, strict=True):
             if isinstance(layer, Apart):
-                found += [
-                    Weights(block, label, None, list(own.trainable_variables), expert)
-                    for expert, own in enumerate(layer.layers)
+                weights += [
+                    Weights(block, label, None, list(copy.trainable_variables), expert)
+                    for expert, copy in enumerate(layer.layers)
                 ]
             else:
-                found.append(Weights(block, label, self.num, list(layer.trainable_variables)))
-        return [weights for weights in found if weights.variables]
+                weights.append(Weights(block, label, self.num, list(layer.trainable_variables)))
+        return [each for each in weights if each.variables]
 
 
 class Apart(Operation):
-    """Layers that know nothing of copies, one a copy, side by side.
+    """Layers without an argument `num`, one per copy.
 
     Maps what a pooling or a hidden operation with `num` maps, one copy after the other: fields
     that all read, or `[copies or 1, batch, width]`, to `[copies, batch, width]`.
 
     Args:
         kind: `pooling` or `hidden`.
-        layers: One a copy.
+        layers: One per copy.
     """
 
     def __init__(self, kind: str, layers: Sequence[keras.layers.Layer], **kwargs: Any) -> None:
@@ -140,13 +140,13 @@ class Apart(Operation):
                 layer.build(shape if self.kind == "pooling" else shape[1:])
         super().build(input_shape)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         outputs = []
         for i, layer in enumerate(self.layers):
-            own = inputs
+            of_copy = inputs
             if self.kind == "hidden":
-                own = inputs[i if inputs.shape[0] > 1 else 0]
-            outputs.append(layer(own, training=training))
+                of_copy = inputs[i if inputs.shape[0] > 1 else 0]
+            outputs.append(layer(of_copy, training=training))
         return tf.stack(outputs)
 
 
@@ -169,12 +169,12 @@ def check_candidates(kind: str, candidates: Sequence[Candidate]) -> None:
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
         raise SpecError(
-            f"candidates of kind {kind!r} have the labels {twice} more than once; in a found "
-            "architecture a label says which one it is, so give each its own."
+            f"candidates of kind {kind!r} have the labels {twice} more than once; in the "
+            "architecture that a search finds, a label names its candidate. Give each another."
         )
     parted = [label for label in labels if "/" in label]
     if parted:
         raise SpecError(
-            f"candidates of kind {kind!r} have a '/' in {parted}; what is kept of a search names "
+            f"candidates of kind {kind!r} have a '/' in {parted}; the files of a search name "
             "an operation as block/label/expert, so leave it out of labels."
         )

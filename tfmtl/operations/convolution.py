@@ -16,9 +16,9 @@ def widened(kernel: tf.Tensor, size: int) -> tf.Tensor:
 
     It sees what it saw before; kernels of several sizes become one by it.
     """
-    own = kernel.shape[1]
-    before = (size - 1) // 2 - (own - 1) // 2
-    return tf.pad(kernel, [[0, 0], [before, size - own - before], [0, 0]])
+    width = kernel.shape[1]
+    before = (size - 1) // 2 - (width - 1) // 2
+    return tf.pad(kernel, [[0, 0], [before, size - width - before], [0, 0]])
 
 
 @tf.custom_gradient
@@ -52,11 +52,11 @@ def convolve(
     on = tf.matmul(windows, kernels, transpose_a=True) > 0.0
     slopes = tf.matmul(kernels * point_kernel, tf.cast(on, x.dtype), transpose_b=True)
 
-    def gradient(upstream):
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
         flat = tf.reshape(upstream, [1, -1])
         sums = tf.matmul(windows * flat, tf.cast(on, x.dtype))
         by_window = tf.reshape(slopes[:size] * flat, [size, -1, width])
-        # Each number of the padded vector was read at as many places as the kernel is wide.
+        # Each number of the padded vector is read at as many positions as the kernel is wide.
         spread = [tf.pad(by_window[i], [[0, 0], [i, size - 1 - i]]) for i in range(size)]
         by_kernels = sums * point_kernel
         return (
@@ -84,7 +84,7 @@ def convolve_copies(
         `[copies, batch, width]`.
     """
     rows = tf.unstack(x) * (kernel.shape[0] // x.shape[0])
-    # Not all at once: a copy's channels are small enough to still be in the cache when read.
+    # One after the other: a copy's channels then stay in the cache until they are read.
     parts = zip(rows, *map(tf.unstack, (kernel, bias, point_kernel)), strict=True)
     return tf.stack([convolve(*part) for part in parts])
 
@@ -95,11 +95,12 @@ class Convolution(Hidden):
     """A convolution along the vector to `channels`, ReLU, and one of size 1 back to a number.
 
     Maps `[batch, width]` to the same shape, or `[num, batch, width]`; see `Hidden`. Both
-    convolutions have biases, and there are zeros beyond the ends. That the numbers of a vector
-    are its places, and the number of channels, are our choice: the paper prints neither.
+    convolutions have biases, and there are zeros beyond the ends. That the convolution runs
+    along the numbers of the vector, and the number of channels, are our choice: the paper says
+    neither.
 
     Args:
-        size: Numbers that each place sees, its own in the middle.
+        size: Numbers that each position reads, itself in the middle.
         channels: Filters of the first convolution.
         num: Copies side by side; see `Copies`.
 
@@ -142,7 +143,7 @@ class Convolution(Hidden):
         by_copy = tf.reshape(weights, [layers[0].copies, len(layers), 1])
         size = max(layer.size for layer in layers)
         points = [
-            # The last convolution is linear: a layer's weight is as well its kernel's.
+            # The last convolution is linear, so a layer's weight can multiply its kernel.
             layer.point_kernel * by_copy[:, i : i + 1]
             for i, layer in enumerate(layers)
         ]
@@ -156,11 +157,7 @@ class Convolution(Hidden):
         mixed += tf.reduce_sum(biases * by_copy, axis=1, keepdims=True)
         return mixed[0] if layers[0].num is None else mixed
 
-    def each(self, x, training):
+    def each(self, x: tf.Tensor, training: bool) -> tf.Tensor:
         kernel, points = map(tf.convert_to_tensor, (self.kernel, self.point_kernel))
         out = convolve_copies(x, kernel, tf.convert_to_tensor(self.bias), points[..., 0])
         return out + self.point_bias[:, tf.newaxis]
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "size": self.size, "channels": self.channels}

@@ -71,7 +71,7 @@ class CrossNetwork(Interaction):
         shape = (width_in, width_out)
         return self.add_weight(name=name, shape=shape, initializer=glorot(*shape))
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         _, fields, dim = inputs.shape
         first = x = tf.reshape(inputs, [-1, fields * dim])
         for i, (down, bias) in enumerate(zip(self.down, self.biases, strict=True)):
@@ -81,8 +81,3 @@ class CrossNetwork(Interaction):
             else:
                 x = tf.nn.bias_add(first * h + x, bias)
         return tf.reshape(x, [-1, fields, dim])
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        own = {"layers": self.layers, "version": self.version, "rank": self.rank}
-        return {**super().get_config(), **own}

@@ -1,4 +1,4 @@
-"""Gating layers (Huang et al., GateNet, 2020): inputs multiplied by what they say of themselves."""
+"""Gating layers (Huang et al., GateNet, 2020): inputs multiplied by gates made of them."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ from tfmtl.registry import register
 @register("interaction", "gate_bit")
 @keras.saving.register_keras_serializable(package="tfmtl")
 class BitGate(Interaction):
-    """Each number of a field times a gate of its own, made of the field.
+    """Each number of a field times its own gate, which is made of the field.
 
     Maps `[batch, fields, dim]` to the same shape: `out_f = e_f ⊙ σ(e_f · W_f)`, with
-    `W_f [dim, dim]` a field.
+    `W_f [dim, dim]` per field.
 
     Example:
         >>> BitGate()(tf.ones([2, 3, 8])).shape
@@ -29,7 +29,7 @@ class BitGate(Interaction):
         )
         super().build(input_shape)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         by_field = tf.matmul(tf.transpose(inputs, [1, 0, 2]), self.kernel)
         return inputs * tf.sigmoid(tf.transpose(by_field, [1, 0, 2]))
 
@@ -40,7 +40,7 @@ class VectorGate(Interaction):
     """Each field times one gate, made of the field.
 
     Maps `[batch, fields, dim]` to the same shape: `out_f = e_f · σ(⟨w_f, e_f⟩)`, with `w_f [dim]`
-    a field.
+    per field.
 
     Example:
         >>> VectorGate()(tf.ones([2, 3, 8])).shape
@@ -54,7 +54,7 @@ class VectorGate(Interaction):
         )
         super().build(input_shape)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         gates = tf.sigmoid(tf.reduce_sum(inputs * self.kernel, axis=-1, keepdims=True))
         return inputs * gates
 
@@ -62,7 +62,7 @@ class VectorGate(Interaction):
 @register("hidden", "gate")
 @keras.saving.register_keras_serializable(package="tfmtl")
 class HiddenGate(Hidden):
-    """Each hidden number times a gate of its own: `x ⊙ σ(x · W + b)`.
+    """Each hidden number times its own gate: `x ⊙ σ(x · W + b)`.
 
     Maps `[batch, width]` to the same shape, or `[num, batch, width]`; see `Hidden`.
 
@@ -80,5 +80,5 @@ class HiddenGate(Hidden):
         self.bias = self.add_vector("bias", width)
         super().build(input_shape)
 
-    def each(self, x, training):
+    def each(self, x: tf.Tensor, training: bool) -> tf.Tensor:
         return x * tf.sigmoid(tf.matmul(x, self.kernel) + self.bias[:, tf.newaxis])

@@ -28,7 +28,7 @@ class Pooling(Copies, abc.ABC):
     """
 
     keeps_dim = True
-    """Whether `each` keeps the fields' width, and another has to be made of it."""
+    """Whether `each` keeps the fields' width, so that another width needs a dense layer."""
 
     def __init__(self, *, width: int | None = None, num: int | None = None, **kwargs: Any) -> None:
         super().__init__(num=num, **kwargs)
@@ -45,7 +45,7 @@ class Pooling(Copies, abc.ABC):
             self.width_bias = self.add_vector("bias_width", width)
         super().build(input_shape)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         pooled = self.each(inputs)
         if self.resized:
             pooled = tf.matmul(pooled, self.width_kernel) + self.width_bias[:, tf.newaxis]
@@ -60,14 +60,10 @@ class Pooling(Copies, abc.ABC):
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         batch, _, dim = tuple(input_shape)
-        own = (batch, self.width or dim)
+        shape = (batch, self.width or dim)
         if self.num is None:
-            return own
-        return (self.num if self.weights else 1, *own)
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "width": self.width}
+            return shape
+        return (self.num if self.weights else 1, *shape)
 
 
 @register("pooling", "sum")
@@ -82,7 +78,7 @@ class SumPooling(Pooling):
         [[3.0, 3.0]]
     """
 
-    def each(self, fields):
+    def each(self, fields: tf.Tensor) -> tf.Tensor:
         return tf.reduce_sum(fields, axis=1)[tf.newaxis]
 
 
@@ -98,7 +94,7 @@ class AveragePooling(Pooling):
         [[1.0, 1.0]]
     """
 
-    def each(self, fields):
+    def each(self, fields: tf.Tensor) -> tf.Tensor:
         return tf.reduce_mean(fields, axis=1)[tf.newaxis]
 
 
@@ -122,15 +118,15 @@ class AttentivePooling(Pooling):
         self.score_kernel = self.add_kernel("score_kernel", (dim, 1), (dim, 1))
         super().build(input_shape)
 
-    def each(self, fields):
+    def each(self, fields: tf.Tensor) -> tf.Tensor:
         _, count, dim = fields.shape
-        # All copies read the same: one product of all kernels, whose copies come first.
+        # All copies read the same fields: one product of all their kernels.
         kernels = tf.reshape(tf.transpose(self.kernel, [0, 2, 1]), [-1, dim])
         hidden = tf.matmul(kernels, tf.reshape(fields, [-1, dim]), transpose_b=True)
         hidden = tf.reshape(tf.tanh(hidden), [self.copies, dim, -1])
         scores = tf.matmul(self.score_kernel, hidden, transpose_a=True)
         weights = tf.nn.softmax(tf.reshape(scores, [self.copies, -1, count]))
-        # By row [copies, fields] · [fields, dim]: no copy repeats the fields.
+        # Per row [copies, fields] · [fields, dim], so that fields are not repeated per copy.
         pooled = tf.matmul(tf.transpose(weights, [1, 0, 2]), fields)
         return tf.transpose(pooled, [1, 0, 2])
 
@@ -160,9 +156,9 @@ class LinearPooling(Pooling):
         self.bias = self.add_vector("bias", width)
         super().build(input_shape)
 
-    def each(self, fields):
+    def each(self, fields: tf.Tensor) -> tf.Tensor:
         _, count, dim = fields.shape
-        # As for attention, one product.
+        # One product of all copies' kernels.
         kernels = tf.reshape(tf.transpose(self.kernel, [1, 0, 2]), [count * dim, -1])
         pooled = tf.matmul(tf.reshape(fields, [-1, count * dim]), kernels)
         by_copy = tf.reshape(pooled, [-1, self.copies, self.kernel.shape[-1]])

@@ -36,7 +36,7 @@ class InnerProduct(Interaction):
         )
         super().build(input_shape)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         products = tf.matmul(inputs, inputs, transpose_b=True) * inputs.shape[-1] ** -0.5
         return each_field(inputs, self.kernel) + each_field(products, self.product_kernel)
 
@@ -84,11 +84,7 @@ class OuterProduct(Interaction):
         )
         super().build(input_shape)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         total = tf.matmul(tf.reduce_sum(inputs, axis=1), self.sum_kernel)
         products = each_field(inputs, self.field_kernel) * total[:, tf.newaxis]
         return each_field(inputs, self.kernel) + each_field(products, self.product_kernel)
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "rank": self.rank}

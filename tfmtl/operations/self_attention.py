@@ -17,7 +17,7 @@ PARTS = ("query", "key", "value", "residual")
 class SelfAttention(Interaction):
     """One interacting layer: each field made of all fields, by how well they match.
 
-    Maps `E [batch, fields, dim]` to the same shape. Of each head, `dim / heads` wide:
+    Maps `E [batch, fields, dim]` to the same shape. For each head, `dim / heads` wide:
 
         softmax(Q · Kᵀ / √(dim / heads)) · V        Q, K, V = E · W_Q, E · W_K, E · W_V
 
@@ -54,11 +54,11 @@ class SelfAttention(Interaction):
         ]
         super().build(input_shape)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         query, key, value, residual = (each_field(inputs, kernel) for kernel in self.kernels)
         _, fields, dim = inputs.shape
         width = dim // self.heads
-        # Divided before the product: there are fewer numbers.
+        # Scaled before the product, where there are fewer numbers.
         query, key, value = (
             tf.transpose(tf.reshape(x, [-1, fields, self.heads, width]), [0, 2, 1, 3])
             for x in (query * width**-0.5, key, value)
@@ -66,7 +66,3 @@ class SelfAttention(Interaction):
         weights = tf.nn.softmax(tf.matmul(query, key, transpose_b=True))
         heads = tf.transpose(tf.matmul(weights, value), [0, 2, 1, 3])
         return tf.nn.relu(tf.reshape(heads, [-1, fields, dim]) + residual)
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {**super().get_config(), "heads": self.heads}

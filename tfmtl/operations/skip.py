@@ -1,7 +1,8 @@
-"""The identity, by which a search leaves a layer out."""
+"""The identity, with which a search leaves a layer out."""
 
 from typing import Any
 
+import tensorflow as tf
 import tf_keras as keras
 
 from tfmtl.operations.base import Copies
@@ -12,10 +13,10 @@ from tfmtl.registry import register
 @register("interaction", "skip")
 @keras.saving.register_keras_serializable(package="tfmtl")
 class Skip(Copies):
-    """Its input, as it is; there is nothing to train (the paper's skip-connection).
+    """Returns its input; there is nothing to train (the paper's skip-connection).
 
     Args:
-        num: Taken so that it is made like any other operation; changes nothing.
+        num: Accepted so that all operations are made alike; changes nothing.
 
     Example:
         >>> import tensorflow as tf
@@ -23,7 +24,7 @@ class Skip(Copies):
         [[1.0, 2.0]]
     """
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         return inputs
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:

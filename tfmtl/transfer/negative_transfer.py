@@ -82,7 +82,7 @@ def negative_transfer(
     chosen = _seeds(experiment, seeds)
     steps = max(data.train.count() // experiment.training.batch_size, 1)
     watch = None
-    if not part.separate_embeddings:
+    if part.shares:
         watch = Watch(every=log_every or max(steps // 4, 1), rows=log_rows)
     together: list[Outcome] = []
     alone: dict[str, list[Outcome]] = {name: [] for name in compared}

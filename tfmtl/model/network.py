@@ -1,0 +1,104 @@
+"""The forward pass: embedding, interaction, backbone and heads as one Keras model."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_recommenders as tfrs
+import tf_keras as keras
+
+from tfmtl.declare.problem import ProblemSpec
+from tfmtl.layers.embedding import Embedding
+from tfmtl.metrics.packed import Packed
+from tfmtl.model.heads import Heads, Outputs
+from tfmtl.model.interaction import interact
+
+
+class Network(tfrs.Model):
+    """Maps packed tensors to `{task: prediction}`; what `MultiTaskModel` trains.
+
+    Args:
+        problem: The declaration.
+        embedding: Packed tensors to fields: one, or several by name as the backbone makes them.
+        backbone: Fields to `{task: representation}`.
+        heads: Representations to logits and predictions.
+        interaction: Fields to fields, between embedding and backbone; one per embedding where
+            there are several.
+    """
+
+    def __init__(
+        self,
+        problem: ProblemSpec,
+        *,
+        embedding: Embedding | Mapping[str, Embedding],
+        backbone: keras.layers.Layer,
+        heads: Heads,
+        interaction: keras.layers.Layer | Mapping[str, keras.layers.Layer] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.problem = problem
+        self.embedding, self.backbone, self.heads = embedding, backbone, heads
+        self.interaction = interaction
+
+    def call(self, packed: Packed, training: bool = False) -> dict[str, tf.Tensor]:
+        """Returns `{task: prediction [batch]}`: probabilities, or a regression's value."""
+        outputs, _ = self.forward(packed, training)
+        return {task: output["prediction"] for task, output in outputs.items()}
+
+    def forward(self, packed: Packed, training: bool = False) -> tuple[Outputs, tf.Tensor]:
+        """Returns `{task: {"logit", "prediction"}}` and `Σ‖e‖²` of the looked-up rows."""
+        representations, squares = self.represent(packed, training)
+        return self.heads(representations, training=training), squares
+
+    def represent(
+        self, packed: Packed, training: bool = False
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """Returns `{task: [batch, width]}`, what the towers read, and `Σ‖e‖²`."""
+        fields, squares = self.backbone.embed(self.embedding, packed)
+        fields = interact(self.interaction, fields, training)
+        row_inputs = self.backbone.row_inputs(packed)
+        return self.backbone(fields, training=training, **row_inputs), squares
+
+    def predict_served(self, packed: Packed) -> dict[str, tf.Tensor]:
+        """Returns `{task: prediction [batch]}` of the served tasks; the others are not computed."""
+        fields, _ = self.backbone.embed(self.embedding, packed)
+        fields = interact(self.interaction, fields)
+        served, row_inputs = self.heads.served_tasks(), self.backbone.row_inputs(packed)
+        representations = self.backbone.represent(fields, served, **row_inputs)
+        outputs = self.heads(representations, served_only=True)
+        return {task: output["prediction"] for task, output in outputs.items()}
+
+    def served_parts(self) -> list[Any]:
+        """What `predict_served` is made with: what a SavedModel has to hold."""
+        interaction = [] if self.interaction is None else [self.interaction]
+        of_backbone = self.backbone.served_parts(self.heads.served_tasks())
+        return [self.embedding, *interaction, *of_backbone, *self.heads.served_parts()]
+
+    @property
+    def tower_sides(self) -> Mapping[str, tuple[str, ...]] | None:
+        """The features' sides that each tower reads, by tower; `None` without towers."""
+        return self.backbone.tower_sides
+
+    @property
+    def embeddings(self) -> list[Embedding]:
+        """The embeddings: one, or those of tasks or towers."""
+        if isinstance(self.embedding, Mapping):
+            return list(self.embedding.values())
+        return [self.embedding]
+
+    @property
+    def tables(self) -> list[tf.Variable]:
+        """The embedding tables."""
+        return [table for e in self.embeddings for table in e.tables.values()]
+
+    @property
+    def trained_tables(self) -> list[tf.Variable]:
+        """The tables, but those of embeddings that are frozen."""
+        return [table for e in self.embeddings if e.trainable for table in e.tables.values()]
+
+    @property
+    def dense_variables(self) -> list[tf.Variable]:
+        """Trainable variables other than tables."""
+        tables = {id(table) for table in self.tables}
+        return [v for v in self.trainable_variables if id(v) not in tables]

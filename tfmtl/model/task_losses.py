@@ -1,0 +1,96 @@
+"""Each trained task's loss of its own rows, from the heads' outputs."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from tfmtl.losses.base import ExampleLoss
+from tfmtl.losses.per_example import masked_mean
+from tfmtl.metrics.packed import Predicted, packed_metrics
+from tfmtl.model.heads import Heads, Outputs
+
+
+def batch_losses(
+    heads: Heads,
+    losses: Mapping[str, ExampleLoss],
+    outputs: Outputs,
+    labels: tf.Tensor,
+    weights: tf.Tensor,
+) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """Each trained task's mean loss over the rows on which it is observed.
+
+    Args:
+        heads: Which tasks are trained, and on whose labels.
+        losses: The declared loss of each trained task.
+        outputs: What the heads return.
+        labels: `[batch, tasks]`.
+        weights: `[batch, tasks]`; 0 where a task is not observed.
+
+    Returns:
+        One scalar per trained task, and whether the batch has a row on which the task is
+        observed, boolean `[trained tasks]`.
+    """
+    per_task, observed = [], []
+    for name in heads.trained:
+        index = heads.problem.task_names.index(heads.labels_of(name))
+        loss = example_loss(heads, losses[name], name, outputs[name], labels[:, index])
+        mask = weights[:, index] > 0
+        per_task.append(masked_mean(loss, mask, weights[:, index]))
+        observed.append(tf.reduce_any(mask))
+    return per_task, tf.stack(observed)
+
+
+def example_loss(
+    heads: Heads,
+    loss: ExampleLoss,
+    name: str,
+    output: Mapping[str, tf.Tensor],
+    labels: tf.Tensor,
+) -> tf.Tensor:
+    """A task's loss of each row, `[batch]`, with its class weights.
+
+    Args:
+        heads: The heads.
+        loss: The task's declared loss.
+        name: A trained task.
+        output: What the heads return of the task.
+        labels: `[batch]`, in the label's own unit.
+    """
+    if heads.problem.task(name).kind == "regression":
+        labels = heads.standardized(name, labels)
+    weights = heads.class_weights(name, labels)
+    losses = loss(labels, output)
+    return losses if weights is None else weights * losses
+
+
+def exact_metrics(
+    heads: Heads, losses: Mapping[str, ExampleLoss], rows: Predicted
+) -> dict[str, float]:
+    """Every task's metrics over all rows, and `loss`, the mean of the trained tasks' losses.
+
+    Args:
+        heads: The heads.
+        losses: The declared loss of each trained task.
+        rows: Labels and predictions.
+    """
+    problem = heads.problem
+    metrics = packed_metrics(problem, rows)
+    every = [
+        _mean_loss(heads, losses[name], name, metrics, *rows.of(problem, name))
+        for name in heads.trained
+    ]
+    defined = [loss for loss in every if not np.isnan(loss)]
+    metrics["loss"] = float(np.mean(defined)) if defined else float("nan")
+    return metrics
+
+
+def _mean_loss(heads, loss, name, metrics, labels, predictions):
+    task = heads.problem.task(name)
+    if task.kind == "binary":
+        return metrics[heads.problem.metric_name(task, "log_loss")]
+    if not len(labels):
+        return float("nan")
+    # The task's own loss: with a robust loss, outliers must not choose the epoch either.
+    output = {"logit": heads.standardized(name, predictions)}
+    return float(np.mean(example_loss(heads, loss, name, output, labels), dtype=np.float64))
