@@ -1,4 +1,4 @@
-"""What the Trainer component runs."""
+"""The `run_fn` of the Trainer component."""
 
 import hashlib
 import itertools
@@ -25,11 +25,11 @@ IN_MEMORY_BYTES = 4 << 30
 def run_fn(fn_args) -> None:
     """Trains on the packed rows and writes the SavedModel.
 
-    A run that was killed goes on from its last checkpoint: checkpoints lie in a folder that
-    depends on the experiment and its inputs alone, not on TFX's execution.
+    A run that was killed continues from its last checkpoint. The folder of the checkpoints depends
+    only on the experiment and its inputs, not on TFX's execution.
 
     Args:
-        fn_args: As TFX gives them; `custom_config` holds `experiment` (JSON) and
+        fn_args: The arguments from TFX; `custom_config` holds `experiment` (JSON) and
             `checkpoints` (a folder).
     """
     config = fn_args.custom_config
@@ -40,7 +40,7 @@ def run_fn(fn_args) -> None:
     output = tft.TFTransformOutput(fn_args.transform_output)
     data = packed_data(problem, output, fn_args.train_files, fn_args.eval_files)
     checkpoints = os.path.join(config["checkpoints"], key_of(experiment, fn_args))
-    # A progress bar rewrites its line, which only a terminal can show.
+    # A progress bar rewrites its line, and only a terminal can show that.
     verbose = 1 if sys.stdout.isatty() else 2
     trained = train(experiment, data, checkpoint_dir=checkpoints, verbose=verbose)
     export(
@@ -56,7 +56,7 @@ def run_fn(fn_args) -> None:
 def packed_data(
     problem: ProblemSpec, output: tft.TFTransformOutput, train_files, validation_files
 ) -> PackedData:
-    """The Transform component's output as training data, in memory where it is small enough."""
+    """The Transform component's output as training data, in memory if it is small enough."""
     return PackedData(
         train=rows_of(problem, train_files),
         validation=rows_of(problem, validation_files),
@@ -65,7 +65,7 @@ def packed_data(
 
 
 def table_rows(problem: ProblemSpec, output: tft.TFTransformOutput) -> dict[str, int]:
-    """Rows of each feature's table, by feature name."""
+    """Number of rows of each embedding table, by feature name."""
     return {
         f.name: fixed_table_rows(f)
         or output.vocabulary_size_by_name(vocabulary_file(f.name)) + FIRST
@@ -75,7 +75,7 @@ def table_rows(problem: ProblemSpec, output: tft.TFTransformOutput) -> dict[str,
 
 
 def rows_of(problem: ProblemSpec, patterns) -> Rows:
-    """Packed rows of files, by their patterns; in memory where they are few enough."""
+    """Packed rows of the files that match patterns; in memory if they are small enough."""
     files = sorted(itertools.chain.from_iterable(tf.io.gfile.glob(p) for p in patterns))
     rows = FileRows(problem, files)
     size = sum(tf.io.gfile.stat(path).length for path in files)
@@ -84,6 +84,6 @@ def rows_of(problem: ProblemSpec, patterns) -> Rows:
 
 
 def key_of(experiment: ExperimentConfig, fn_args, *more: str) -> str:
-    """A name for what is trained, the same for the same experiment and inputs."""
+    """A key of the training run: the same experiment and inputs give the same key."""
     parts = [experiment.to_json(), fn_args.transform_output, *fn_args.train_files, *more]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

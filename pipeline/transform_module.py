@@ -1,4 +1,4 @@
-"""What the Transform component runs."""
+"""The `preprocessing_fn` of the Transform component."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,10 +13,10 @@ from tfmtl.features.encode import encode
 def preprocessing_fn(
     inputs: Mapping[str, Any], custom_config: Mapping[str, str]
 ) -> dict[str, tf.Tensor]:
-    """Raw columns to packed tensors.
+    """Encodes raw columns as packed tensors.
 
     Args:
-        inputs: Raw columns, dense or sparse as the schema has them.
+        inputs: Raw columns, dense or sparse according to the schema.
         custom_config: `experiment`, the experiment's JSON.
     """
     problem = ExperimentConfig.from_json(custom_config["experiment"]).problem
