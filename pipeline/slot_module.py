@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from typing import TYPE_CHECKING
 
 import tensorflow_transform as tft
 
@@ -14,8 +15,11 @@ from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.serving.export import export
 from tfmtl.training.checkpoints import forget
 
+if TYPE_CHECKING:
+    from tfx.components.trainer.fn_args_utils import FnArgs
 
-def run_fn(fn_args) -> None:
+
+def run_fn(fn_args: "FnArgs") -> None:
     """Trains a slot on the packed rows of its window and writes the SavedModel.
 
     The slot's state is written to the folder `slot` beside the SavedModel. Pusher does not copy

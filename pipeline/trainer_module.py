@@ -4,6 +4,8 @@ import hashlib
 import itertools
 import os
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 import tensorflow_transform as tft
@@ -19,10 +21,13 @@ from tfmtl.serving.export import export
 from tfmtl.training.checkpoints import forget
 from tfmtl.tuning.space import apply_hyperparameters
 
+if TYPE_CHECKING:
+    from tfx.components.trainer.fn_args_utils import FnArgs
+
 IN_MEMORY_BYTES = 4 << 30
 
 
-def run_fn(fn_args) -> None:
+def run_fn(fn_args: "FnArgs") -> None:
     """Trains on the packed rows and writes the SavedModel.
 
     A run that was killed continues from its last checkpoint. The folder of the checkpoints depends
@@ -54,7 +59,10 @@ def run_fn(fn_args) -> None:
 
 
 def packed_data(
-    problem: ProblemSpec, output: tft.TFTransformOutput, train_files, validation_files
+    problem: ProblemSpec,
+    output: tft.TFTransformOutput,
+    train_files: Sequence[str],
+    validation_files: Sequence[str],
 ) -> PackedData:
     """The Transform component's output as training data, in memory if it is small enough."""
     return PackedData(
@@ -74,7 +82,7 @@ def table_rows(problem: ProblemSpec, output: tft.TFTransformOutput) -> dict[str,
     }
 
 
-def rows_of(problem: ProblemSpec, patterns) -> Rows:
+def rows_of(problem: ProblemSpec, patterns: Sequence[str]) -> Rows:
     """Packed rows of the files that match patterns; in memory if they are small enough."""
     files = sorted(itertools.chain.from_iterable(tf.io.gfile.glob(p) for p in patterns))
     rows = FileRows(problem, files)
@@ -83,7 +91,7 @@ def rows_of(problem: ProblemSpec, patterns) -> Rows:
     return rows.load() if packed <= IN_MEMORY_BYTES else rows
 
 
-def key_of(experiment: ExperimentConfig, fn_args, *more: str) -> str:
+def key_of(experiment: ExperimentConfig, fn_args: "FnArgs", *more: str) -> str:
     """A key of the training run: the same experiment and inputs give the same key."""
     parts = [experiment.to_json(), fn_args.transform_output, *fn_args.train_files, *more]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import tensorflow_transform as tft
 from tfx.components.tuner.component import TunerFnResult
@@ -12,8 +13,11 @@ from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.tuning.tune import ExperimentTuner
 from tfmtl.tuning.tune_architecture import ArchitectureTuner
 
+if TYPE_CHECKING:
+    from tfx.components.trainer.fn_args_utils import FnArgs
 
-def tuner_fn(fn_args) -> TunerFnResult:
+
+def tuner_fn(fn_args: "FnArgs") -> TunerFnResult:
     """A search over the settings that the experiment's `tuning` names, or for a network.
 
     A search that was killed continues. The folder of its trials depends only on the experiment and

@@ -90,8 +90,8 @@ def draw_world(seed: int = 0, *, days: int = 30, constants: Constants | None = N
     """Draws a world. The same arguments give the same world; more days only add days.
 
     `shared_users` does not change the first scene. Two worlds with the same seed can therefore be
-    compared there person by person. The rows of their logs are equal too, to the bit, as long as
-    every request finds as many ads as it shows: pools of a few hundred ads are enough.
+    compared there person by person. The rows of their logs are equal too, to the bit, if every
+    request finds as many ads as it shows. Pools of a few hundred ads are enough for this.
 
     Args:
         seed: Seed of all random draws.
