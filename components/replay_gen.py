@@ -2,7 +2,7 @@
 
 TFX's Importer does not read an imported folder before another component uses it, hours later.
 A missing value, or a K larger than every request, should stop a run in its first minute, so this
-component reads and checks the log at once. Its artifact is a copy, which nobody edits during the
+component reads and checks the log at once. Its artifact is a copy, which does not change during the
 run. The features are encoded once, as the model reads them, for every model that is scored on the
 log. Caching depends on a hash of the files' content; TFX's ExampleGen drivers use size and time.
 """

@@ -239,11 +239,9 @@ def write_early_stage_logs(
         first_day=days,
         batch_rows=batch_rows,
     )
-    # The exact number depends on the draws; the progress bar needs only an estimate.
-    per_request = keep_final * (funnel.passed - funnel.slots)
-    per_request += keep_early * (funnel.retrieved - funnel.passed)
+    per_request = _expected_rows(funnel, keep_final, keep_early)
     parts = {
-        "log": (log, round(requests * (funnel.slots + per_request))),
+        "log": (log, round(requests * per_request)),
         "replay": (replay, replay_requests * funnel.retrieved),
     }
     new_folder(path)
@@ -258,6 +256,13 @@ def write_early_stage_logs(
         for name, (batches, rows) in parts.items()
     )
     return log_files, replay_files
+
+
+def _expected_rows(funnel: Funnel, keep_final: float, keep_early: float) -> float:
+    """The expected number of log rows per request, an estimate for the progress bar."""
+    not_shown = keep_final * (funnel.passed - funnel.slots)
+    dropped = keep_early * (funnel.retrieved - funnel.passed)
+    return funnel.slots + not_shown + dropped
 
 
 def _check(world: World, days: int, first_day: int, batch_rows: int) -> None:
