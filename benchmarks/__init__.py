@@ -1,1 +1,1 @@
-"""Measurements with targets: `python -m benchmarks.NAME`, all with the flags of `contract`."""
+"""Measurements with targets: run `python -m benchmarks.NAME`. `contract` has the common flags."""

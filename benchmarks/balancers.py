@@ -1,11 +1,13 @@
-"""What balancing costs: a training step of an MMoE with each balancer against the plain step.
+"""The cost of balancing: a training step of an MMoE with each balancer, relative to a plain step.
 
 The model is an MMoE of 8 experts (512, 256) over 16 categorical features (embeddings of 32,
-1,000,000 ids in all), with 2 and with 4 tasks; rows are random, 2,048 a batch. The plain step is
-that of the balancer `fixed`; a method that takes every task's gradient may cost K + 1 of it.
+1,000,000 ids in all), with 2 and with 4 tasks. The rows are random, with 2,048 per batch. The
+plain step uses the balancer `fixed`. A method that computes the gradient of each of K tasks may
+cost K + 1 plain steps.
 
-All steps train the same weights on the same batches, in turns of random order, so that a busier
-machine is shared; the median over turns of the ratio to the same turn's plain step counts.
+All steps train the same weights on the same batches, in turns of random order, so that other load
+on the machine affects all of them. The result is the median over turns of the ratio to the plain
+step of the same turn.
 """
 
 import argparse
@@ -33,7 +35,7 @@ PLAIN = "fixed"
 
 
 def run(options: argparse.Namespace) -> Iterator[Result]:
-    """Yields the plain step's time and each balancer's ratio to it, by the number of tasks."""
+    """Yields the time of the plain step and each balancer's ratio to it, per number of tasks."""
     turns = QUICK_TURNS if options.quick else TURNS
     for count in TASKS:
         keras.utils.set_random_seed(options.seed)
@@ -55,7 +57,7 @@ def run(options: argparse.Namespace) -> Iterator[Result]:
                 "plain steps",
                 at_most=count + 1,
                 runs=turns,
-                note=f"half of the turns lie in {low:.2f} … {high:.2f}",
+                note=f"half of the turns are in {low:.2f} … {high:.2f}",
             )
 
 
@@ -88,15 +90,15 @@ def _traced(
     model.balancer = registry.build("balancer", {"name": name}, model.balancer.tasks, kinds)
     compile_model(model, Training())
     step = tf.function(model.train_step)
-    # The trace holds the balancer of now; the second call is the first without a trace.
+    # The graph is traced with the current balancer. The second call is the first without tracing.
     for _ in range(2):
         step(batches[0])
     return lambda turn: step(batches[turn % len(batches)])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what only this benchmark asks for."""
-    parser.add_argument("--seed", type=int, default=1, help="of weights and rows")
+    """Adds the arguments that only this benchmark has."""
+    parser.add_argument("--seed", type=int, default=1, help="seed of weights and rows")
 
 
 if __name__ == "__main__":

@@ -1,22 +1,23 @@
-"""What meta-learning gives on groups nobody has seen: new advertisers, and whole new scenes.
+"""The gain of meta-learning on groups without training rows: new advertisers and new scenes.
 
-Simulated logs, of which some advertisers (or scenes) train, others choose rates, and the rest are
-the newcomers. A plain model and two meta-trained ones have the same rows and network, and each
-stops when its own validation loss falls no more. Of the latter, `hidden` is trained on tasks whose
-advertisers and ads (or scenes) are unknown, as a newcomer's are. All adapt to k rows of each
-newcomer by one step and are judged on its other rows, with what lies above the embeddings adapting
-(`top`) or all weights (`all`). Rates are chosen on the validation groups of a seed that no figure
-uses, for each model its own, by the log loss of clicks after 20 rows.
+The logs are simulated. Some advertisers (or scenes) are for training, others for choosing rates,
+and the rest are the newcomers. A plain model and two meta-trained models have the same rows and
+network. Each stops when its own validation loss stops falling. The meta-trained model `hidden` is
+trained on tasks whose advertisers and ads (or scenes) are unknown, like those of a newcomer. Each
+model adapts to k rows of each newcomer by one step and is evaluated on the newcomer's other rows.
+Either the weights above the embeddings adapt (`top`), or all weights do (`all`). The rate of each
+model is chosen by the log loss of clicks after 20 rows, on the validation groups of a separate
+seed.
 
-Three worlds:
+There are three worlds:
 
-- `alike`: ads of one advertiser share most of what no feature tells, how attractive they are and
-  how well they convert. There is something to learn from a newcomer's first rows.
-- `apart`: ads differ as much within an advertiser as between two. What is left to learn is that
-  the rows to come show the same dozen ads.
+- `alike`: ads of one advertiser share most of their hidden properties, attractiveness and
+  conversion rate. So the first rows of a newcomer contain information.
+- `apart`: ads differ as much within an advertiser as between advertisers. The first rows say only
+  something about the advertiser's own ads, about a dozen.
 - `scenes`: scenes differ in their rates, and whole scenes are new.
 
-Differences are below 0 where log loss falls. Intervals are Student's over seeds.
+A difference below 0 is an improvement of log loss. Intervals are Student's over seeds.
 """
 
 import argparse
@@ -59,15 +60,15 @@ PROBLEM = ProblemSpec(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """How much is simulated, trained and tried.
+    """Sizes of simulation, training and evaluation.
 
     Args:
-        impressions: Rows of a log.
-        epochs: Most passes over the training rows, of both models.
-        ks: Rows of a newcomer to adapt to.
-        rates: Candidates of the rate that newcomers are adapted at.
-        meta_rate: The rate that meta-training adapts at.
-        draws: Splits of each newcomer's rows.
+        impressions: Rows per log.
+        epochs: Greatest number of passes over the training rows.
+        ks: Numbers of rows per newcomer to adapt to.
+        rates: Candidates for the learning rate of adapting to newcomers.
+        meta_rate: The learning rate of adapting in meta-training.
+        draws: Number of random splits of each newcomer's rows.
     """
 
     impressions: int = 60_000
@@ -82,13 +83,13 @@ QUICK = Sizes(impressions=20_000, epochs=2, ks=(0, 20), rates=(0.3, 1.0))
 
 
 def experiment(name: str, kind: str, seed: int, sizes: Sizes) -> ExperimentConfig:
-    """The plain model of a world, or a meta-trained one: all else is the same."""
+    """The experiment of the plain model or of a meta-trained one; all else is the same."""
     meta = Meta(
         tasks=f"group:{WORLDS[name].column}",
         task_rows=64,
         inner_rate=sizes.meta_rate,
         hide=WORLDS[name].unknown if kind == "hidden" else (),
-        # The second stage would lead the towers away from where they adapt well.
+        # After the second stage the towers would adapt less well.
         finetune_epochs=0,
     )
     return ExperimentConfig(
@@ -108,7 +109,7 @@ def experiment(name: str, kind: str, seed: int, sizes: Sizes) -> ExperimentConfi
 
 
 def run(options: argparse.Namespace) -> Iterator[Result]:
-    """Yields each world's figures and verdicts."""
+    """Yields the figures and verdicts of each world."""
     sizes = QUICK if options.quick else Sizes()
     names = options.worlds or (["alike"] if options.quick else list(WORLDS))
     with tqdm(total=len(names) * (options.seeds + 1), unit=" worlds") as bar:
@@ -129,7 +130,7 @@ def run(options: argparse.Namespace) -> Iterator[Result]:
 
 
 def chosen(name: str, sizes: Sizes) -> dict[str, float]:
-    """Each model's rate, by validation groups of `TUNING_SEED`, with what lies on top adapting."""
+    """Each model's rate, by the validation groups of `TUNING_SEED`; the top weights adapt."""
     tables = WORLDS[name].tables(TUNING_SEED, sizes.impressions)
     ready = prepare(PROBLEM, tables)
     groups = tables["validation"][WORLDS[name].column].to_numpy()
@@ -147,17 +148,17 @@ def chosen(name: str, sizes: Sizes) -> dict[str, float]:
         )
         return report.curve(LOSS)[-1].value.value
 
-    found = {}
+    rates = {}
     for kind in KINDS:
         model = _trained(name, kind, TUNING_SEED, sizes, ready)
-        found[kind] = min(sizes.rates, key=functools.partial(loss, model))
-    return found
+        rates[kind] = min(sizes.rates, key=functools.partial(loss, model))
+    return rates
 
 
 def study(
     name: str, seed: int, sizes: Sizes, rates: Mapping[str, float]
 ) -> tuple[ColdStart, float]:
-    """One seed's report on its newcomers, and the log loss of the true click rates there."""
+    """The report on one seed's newcomers, and the log loss of their true click rates."""
     tables = WORLDS[name].tables(seed, sizes.impressions)
     ready = prepare(PROBLEM, tables)
     trained = {kind: _trained(name, kind, seed, sizes, ready) for kind in KINDS}
@@ -180,7 +181,7 @@ def study(
 
 
 def _trained(name: str, kind: str, seed: int, sizes: Sizes, ready: Prepared) -> Any:
-    # Keras keeps every graph it has built.
+    # Without this, Keras keeps all graphs of earlier models in memory.
     keras.backend.clear_session()
     return train(experiment(name, kind, seed, sizes), ready.data, verbose=0).model
 
@@ -210,7 +211,7 @@ def _verdicts(name: str, reports: Sequence[ColdStart]) -> Iterator[Result]:
             for arm in reports[0].models:
                 yield verdict(f"adapting to {k} rows/{arm}", (arm, at), (arm, 0))
     for at, k in enumerate(ks):
-        # Without rows nothing adapts, and both are the same.
+        # Without rows nothing adapts, so both values of `params` give the same.
         for params in PARAMS if k else ("top",):
             for kind in KINDS[1:]:
                 arms = ((f"{kind}, {params}", at), (f"plain, {params}", at))
@@ -224,32 +225,34 @@ def _verdict(
     one: tuple[str, int],
     other: tuple[str, int],
 ) -> Result:
-    found = over_seeds(
+    difference = over_seeds(
         [
             r.curve(LOSS, one[0])[one[1]].value.value
             - r.curve(LOSS, other[0])[other[1]].value.value
             for r in reports
         ]
     )
-    said = "no difference shown" if len(reports) > 1 else "one seed shows nothing"
-    if found.high < 0:
-        said = "helps"
-    elif found.low > 0:
-        said = "hurts"
+    answer = "no difference shown" if len(reports) > 1 else "one seed shows nothing"
+    if difference.high < 0:
+        answer = "helps"
+    elif difference.low > 0:
+        answer = "hurts"
     return Result(
         f"{prefix}/{what}",
-        found.value,
+        difference.value,
         "nats",
         runs=len(reports),
-        note=f"[{found.low:+.4f}, {found.high:+.4f}]: {said}",
-        details={"low": found.low, "high": found.high, "verdict": said},
+        note=f"[{difference.low:+.4f}, {difference.high:+.4f}]: {answer}",
+        details={"low": difference.low, "high": difference.high, "verdict": answer},
     )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what only this benchmark asks for."""
-    parser.add_argument("--worlds", nargs="+", choices=list(WORLDS), help="some of the worlds")
-    parser.add_argument("--keep", metavar="FOLDER", help="writes each seed's report and curves")
+    """Adds the arguments that only this benchmark has."""
+    parser.add_argument("--worlds", nargs="+", choices=list(WORLDS), help="run only these worlds")
+    parser.add_argument(
+        "--keep", metavar="FOLDER", help="write the report and curves of each seed to this folder"
+    )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""What every benchmark shares: its flags, its table, its JSON lines and its exit status.
+"""The common part of all benchmarks: flags, table, JSON lines and exit status.
 
-A benchmark is a module with a docstring that says what is compared with what, a generator
-`run(options)` that yields results as they are known, and a last line that hands both to `main`:
+A benchmark is a module. Its docstring describes the comparison. Its generator `run(options)`
+yields results as soon as they are known. Its last line passes both to `main`:
 
     sys.exit(main(__doc__, run))
 
-The exit status is 0, 1 where `--check` is given and a target is missed, and 2 where nothing
-could be measured.
+The exit status is 0; it is 1 if `--check` is given and a target is missed, and 2 if nothing could
+be measured.
 """
 
 import argparse
@@ -30,11 +30,11 @@ class Row(Protocol):
 
     @property
     def name(self) -> str:
-        """What was measured."""
+        """The name of the measurement."""
 
     @property
     def holds(self) -> bool | None:
-        """Whether the target is met; `None` where there is none."""
+        """Whether the target is met; `None` if there is no target."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, floats possibly NaN."""
@@ -45,21 +45,21 @@ class Row(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """One figure, and what it should be.
+    """One measured figure and its target.
 
     Args:
-        name: What was measured, such as `census_income/mmoe/income50k/auc@person`.
-        value: The figure, or the mean over runs; NaN where it could not be measured.
+        name: Name of the measurement, such as `census_income/mmoe/income50k/auc@person`.
+        value: The figure, or the mean over runs; NaN if it could not be measured.
         unit: Its unit; empty for a share or an AUC.
-        at_least: Lower target.
-        at_most: Upper target. With both, the value lies between.
+        at_least: Lower bound of the target.
+        at_most: Upper bound of the target.
         spread: Standard deviation over runs.
-        runs: How many runs the value is a mean of.
-        note: What a reader should know, such as what bounds the figure.
+        runs: Number of runs in the mean.
+        note: A remark for the reader, such as what limits the figure.
         details: Further fields of the JSON line.
 
     Raises:
-        ValueError: The targets contradict each other, or `details` would hide a field.
+        ValueError: The bounds contradict each other, or a key of `details` is the name of a field.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Result:
     def __post_init__(self) -> None:
         low, high = self.at_least, self.at_most
         if low is not None and high is not None and low > high:
-            raise ValueError(f"{self.name}: at_least={low} lies above at_most={high}; swap them.")
+            raise ValueError(f"{self.name}: at_least={low} is above at_most={high}; swap them.")
         hidden = set(self.details) & set(self._fields())
         if hidden:
             raise ValueError(f"{self.name}: details would hide {sorted(hidden)}; rename them.")
@@ -96,7 +96,7 @@ class Result:
         return bool(above and (self.at_most is None or self.value <= self.at_most))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data: the fields, and what follows from them."""
+        """Plain data: the fields, and the values computed from them."""
         return {**self._fields(), **self.details}
 
     def cells(self) -> dict[str, str]:
@@ -129,16 +129,16 @@ def over_runs(name: str, values: Sequence[float], unit: str = "", **fields: Any)
     """The mean of runs that differ in their seed, and their standard deviation.
 
     Args:
-        name: What was measured.
-        values: One figure a run; one run has no spread.
+        name: Name of the measurement.
+        values: One figure per run; a single run has no spread.
         unit: Their unit.
-        **fields: As `Result` takes them.
+        **fields: Further arguments of `Result`.
 
     Raises:
         ValueError: There are no values.
     """
     if not values:
-        raise ValueError(f"{name}: no runs; one value a seed is needed.")
+        raise ValueError(f"{name}: no runs; one value per seed is needed.")
     spread = statistics.stdev(values) if len(values) > 1 else None
     return Result(name, statistics.fmean(values), unit, spread=spread, runs=len(values), **fields)
 
@@ -154,11 +154,11 @@ def main(
     """Runs a benchmark's command line.
 
     Args:
-        description: The module's docstring: what is compared with what.
-        run: Yields rows as they are known. Its options have `quick`, `seeds` and what
-            `arguments` adds. Whatever it prints goes to stderr.
+        description: The module's docstring, which describes the comparison.
+        run: Yields rows as soon as they are known. Its options have `quick`, `seeds` and the
+            arguments that `arguments` adds. Its own prints go to stderr.
         argv: The command line; `sys.argv` if not given.
-        seeds: How many seeds a full run uses; a quick one uses 1, unless `--seeds` says.
+        seeds: Number of seeds of a full run; a quick run uses 1. `--seeds` overrides both.
         arguments: Adds the benchmark's own arguments to the parser.
 
     Returns:
@@ -169,10 +169,14 @@ def main(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.add_argument("--check", action="store_true", help="fail where a target is missed")
-    parser.add_argument("--quick", action="store_true", help="the size that CI runs")
-    parser.add_argument("--seeds", type=_positive, metavar="N", help="runs to average over")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
+    parser.add_argument(
+        "--check", action="store_true", help="return an error if a target is missed"
+    )
+    parser.add_argument("--quick", action="store_true", help="run the small size that CI runs")
+    parser.add_argument(
+        "--seeds", type=_positive, metavar="N", help="number of runs to average over"
+    )
     if arguments is not None:
         arguments(parser)
     options = parser.parse_args(argv)
@@ -190,7 +194,7 @@ def main(
         print(f"error: {error}", file=sys.stderr)
         return 2
     finally:
-        # Also where a run fails after an hour: what was measured before is not lost.
+        # If a run fails after an hour, the earlier results are still printed.
         if not options.json:
             print_table(rows, out)
     if not rows:
@@ -240,7 +244,7 @@ def yes_no(holds: bool | None) -> str:
 def _printing_to_stderr(
     run: Callable[[argparse.Namespace], Iterable[Row]], options: argparse.Namespace
 ) -> Iterator[Row]:
-    # Keras' progress bars between the JSON lines would make them unreadable for programs.
+    # Keras' progress bars between the JSON lines would make the output invalid for programs.
     with contextlib.redirect_stdout(sys.stderr):
         rows = iter(run(options))
     while True:
@@ -282,6 +286,6 @@ def _positive(text: str) -> int:
 
 
 def _module() -> str:
-    """How the running command is called: the module's full name where `python -m` started it."""
+    """The name of the running command: the module's full name if `python -m` started it."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return spec.name if spec is not None else Path(sys.argv[0]).stem

@@ -1,8 +1,8 @@
-"""Data sets of clicks and conversions, as data: features, labels, and rows in three splits.
+"""Data sets of clicks and conversions: features, labels, and rows in three splits.
 
-The tables of several papers run on them. A further one is a `DataSet`: its features, the columns of
-its click and its conversion, and a function that gives its rows in three splits. All of a paper's
-arms then run on it as they are.
+The tables of several papers use them. To add one, write a `DataSet`: its features, its columns of
+click and conversion, and a function that returns its rows in three splits. All arms of a paper
+then run on it without changes.
 """
 
 import dataclasses
@@ -28,11 +28,11 @@ SCORES = ("ctr", "ctcvr")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """How much is simulated and trained.
+    """Sizes of simulation and training.
 
     Args:
         impressions: Rows of the simulated log; six tenths train, three tenths test.
-        epochs: Most passes over the training rows.
+        epochs: Greatest number of passes over the training rows.
     """
 
     impressions: int = 150_000
@@ -44,19 +44,19 @@ QUICK = Sizes(impressions=24_000, epochs=1)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """Rows on which a table's arms run.
+    """The rows of a data set, with its features and labels.
 
     Args:
         name: Its name in the tables.
-        tables: Gives `train`, `validation` and `test`, of a seed, sizes and a path. Rows that
-            are read rather than simulated depend on the path alone.
-        features: What models see.
+        tables: Returns `train`, `validation` and `test` for a seed, sizes and a path. Rows that
+            are read, not simulated, depend only on the path.
+        features: Features of the models.
         click: Column with the click, 0 or 1.
         conversion: Column with the conversion, 0 or 1, which needs a click.
-        clean_click: Column with the click without its noise, where that is known.
-        true: Columns with the true probabilities, by the score that estimates them.
-        space: What a row is, as `ProblemSpec` takes it.
-        reads: Whether it needs a path.
+        clean_click: Column with the click before noise was added, if it is known.
+        true: Columns of the true probabilities, by the score that estimates them.
+        space: Name of a row, as in `ProblemSpec`.
+        reads: Whether the rows are read from a path.
         model: Fields of `Model` that suit the data.
         training: Fields of `Training` that suit the data.
     """
@@ -75,19 +75,19 @@ class DataSet:
 
 
 def path_of(name: str, folder: str | None) -> str | None:
-    """The data set's own folder within `folder`; `None` where there is none."""
+    """The data set's folder in `folder`; `None` if it does not exist."""
     path = os.path.join(folder, name) if folder else None
     return path if path and os.path.isdir(path) else None
 
 
 def measures(data: DataSet, scores: Mapping[str, np.ndarray], test: pa.Table) -> dict[str, float]:
-    """Figures of one arm on test rows.
+    """The figures of one arm on the test rows.
 
-    `ctr/auc` is of logged clicks; `ctr/auc_clean` of those without noise; `ctr/auc_bought` of
-    conversions, ranked by the click's score. With `true_` they are expectations over labels
-    drawn from the true probabilities, which vary less than one draw of them.
+    `ctr/auc` is computed on logged clicks, `ctr/auc_clean` on clicks without noise, and
+    `ctr/auc_bought` on conversions, ranked by the click score. Those with `true_` are expectations
+    over labels drawn from the true probabilities; they vary less than a single draw.
     """
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
     labels = {
         "ctr/auc": ("ctr", data.click),
         "ctr/auc_clean": ("ctr", data.clean_click),
@@ -99,23 +99,23 @@ def measures(data: DataSet, scores: Mapping[str, np.ndarray], test: pa.Table) ->
     }
     for name, (score, column) in labels.items():
         if column is not None and score in scores:
-            found[f"{name}@{data.space}"] = auc(test[column].to_numpy(), scores[score])
+            figures[f"{name}@{data.space}"] = auc(test[column].to_numpy(), scores[score])
     for score, column in zip(SCORES, (data.click, data.conversion), strict=True):
         if score in scores:
             label = test[column].to_numpy()
-            found[f"{score}/calibration@{data.space}"] = calibration(label, scores[score])
-            found[f"{score}/ne@{data.space}"] = normalized_entropy(label, scores[score])
-    return found
+            figures[f"{score}/calibration@{data.space}"] = calibration(label, scores[score])
+            figures[f"{score}/ne@{data.space}"] = normalized_entropy(label, scores[score])
+    return figures
 
 
 def simulated_log(seed: int, sizes: Sizes) -> pa.Table:
-    """A log of a world of its own, `DAYS` days long."""
+    """A log of `DAYS` days; each seed has its own world."""
     world = draw_world(seed, days=DAYS)
     return impression_log(world, impressions=sizes.impressions, seed=seed, days=DAYS)
 
 
 def by_day(log: pa.Table) -> dict[str, pa.Table]:
-    """Six days train, one validates, three test."""
+    """Splits a log by days: six for training, one for validation, three for test."""
     day = log["day"]
     return {
         "train": log.filter(pc.less(day, VALIDATION_DAY)),
@@ -126,7 +126,7 @@ def by_day(log: pa.Table) -> dict[str, pa.Table]:
 
 @functools.lru_cache(maxsize=1)
 def census_tables(path: str) -> dict[str, pa.Table]:
-    """The census' rows in three splits, with the columns of `with_funnel`."""
+    """The rows of the census in three splits, with the columns of `with_funnel`."""
     spec = census_income.PROBLEM
     tables = read_table(path, spec, census_income.SOURCE, census_income.EXPERIMENT.split)
     return {name: with_funnel(table) for name, table in tables.items()}
@@ -135,8 +135,8 @@ def census_tables(path: str) -> dict[str, pa.Table]:
 def with_funnel(table: pa.Table) -> pa.Table:
     """Census rows with a click and a conversion: `married`, and `married_and_earns`.
 
-    Neither of the census' tasks implies the other, and a conversion needs a click. Here the second
-    is made to need the first, by definition: who was ever married, and who was and earns over
+    Neither of the census tasks implies the other, but a conversion needs a click. So the second
+    label is defined to imply the first: ever married, and then ever married with earnings of over
     50,000 dollars.
     """
     income, marriage = census_income.PROBLEM.tasks

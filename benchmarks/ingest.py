@@ -1,10 +1,10 @@
-"""Our ExampleGen against TFX's CsvExampleGen on the same rows, in one run.
+"""Our ExampleGen and TFX's CsvExampleGen on the same rows, in one run.
 
 Each is the only component of a pipeline under TFX's LocalDagRunner, with TFX's default Beam
-arguments, in a process of its own. Timed is the whole component (driver, executor, publishing)
-without the imports; ours before and after TFX's, and averaged, so that a busier machine is
-shared. The work is not quite alike, to our disadvantage: ours also checks the rows and splits
-them by request into three, CsvExampleGen by record into two.
+arguments, in a separate process. The time includes the whole component (driver, executor,
+publishing) but not the imports. Ours runs before and after TFX's, and its times are averaged, so
+that other load affects both. Ours does more work: it also checks the rows and splits them by
+request into three splits. CsvExampleGen splits them by record into two.
 """
 
 import argparse
@@ -31,14 +31,14 @@ NUMBERS = tuple(f"x{i}" for i in range(5))
 
 @dataclasses.dataclass(frozen=True)
 class Seconds:
-    """What a component took, as time passed and as work of the processor."""
+    """The seconds of a component, by the clock and of the processor."""
 
     wall: float
     cpu: float
 
 
 def run(options: argparse.Namespace) -> Iterator[Result]:
-    """Yields rows a second of both, then their ratio."""
+    """Yields the rows per second of both, then their ratio."""
     rows = QUICK_ROWS if options.quick else ROWS
     ours, tfx = compare(rows)
     for name, took in (("ours", ours), ("tfx", tfx)):
@@ -62,7 +62,8 @@ def compare(rows: int, *, seed: int = 1) -> tuple[Seconds, Seconds]:
     """Ingests seeded rows of 13 columns by our component and by TFX's.
 
     Returns:
-        What ours took, the mean of a run before and one after TFX's, and what TFX's took.
+        The seconds of ours, the mean of a run before and a run after TFX's, and the seconds of
+        TFX's.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "rows", "rows.csv")
@@ -76,7 +77,7 @@ def compare(rows: int, *, seed: int = 1) -> tuple[Seconds, Seconds]:
 
 
 def write_rows(path: Path, rows: int, seed: int) -> None:
-    """Writes 13 columns: 6 of text, 5 numbers and 2 labels; ten rows a request."""
+    """Writes 13 columns: 6 of text, 5 numbers and 2 labels, with ten rows per request."""
     random = np.random.default_rng(seed)
     table = {"request_id": np.char.add("r", (np.arange(rows) // 10).astype(str))}
     for name, size in CATEGORIES.items():
@@ -98,7 +99,7 @@ def _alone(name: str, path: Path, folder: Path) -> Seconds:
 
 
 def _run_component(name: str, path: Path, folder: Path) -> Seconds:
-    # Here alone is TFX imported, and outside of what is timed.
+    # TFX is imported only here, outside of the measured time.
     from tfx import v1 as tfx
 
     from components.example_gen import example_gen

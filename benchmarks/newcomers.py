@@ -1,4 +1,4 @@
-"""Worlds with newcomers, as data: advertisers or scenes that no training row is of."""
+"""Worlds with newcomers: advertisers or scenes without training rows."""
 
 import dataclasses
 import math
@@ -17,23 +17,23 @@ from tfmtl.simulator.world import World, draw_world
 
 ADVERTISERS, SCENES = 150, 24
 ALIKE = 0.8
-"""Share of the variance of an ad's hidden properties that is its advertiser's."""
+"""Share of the variance of an ad's hidden properties that comes from its advertiser."""
 EFFECT, CLICKS = 0.8, -3.3
-"""Of attractiveness and skill on the logits (.3 in the simulator's own world), and the bare logit
-of a click (-4.3 there): twenty rows then hold a few clicks, which tell something."""
+"""Coefficient of attractiveness and skill on the logits (.3 in the simulator's default), and the
+bias of the click logit (-4.3 there). With these values, twenty rows hold a few clicks."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Newcomers:
-    """A world, and what is new in it.
+    """A world and its newcomers.
 
     Args:
         column: The column with the group.
-        unknown: Features whose values a newcomer's rows are the first to have.
-        split: Which groups train, choose rates and are new.
-        alike: Share of the ads' hidden variance that is their advertiser's; `None` leaves the
-            simulator's own world.
-        constants: What the world is drawn with.
+        unknown: Features whose values are new in the rows of a newcomer.
+        split: Which groups are for training, for choosing rates, and new.
+        alike: Share of the ads' hidden variance that comes from their advertiser; `None` keeps the
+            simulator's default.
+        constants: Constants of the world.
     """
 
     column: str
@@ -56,7 +56,7 @@ class Newcomers:
         return dataclasses.replace(world, appeal=shared(world.appeal), skill=shared(world.skill))
 
     def tables(self, seed: int, impressions: int) -> dict[str, pa.Table]:
-        """A log of so many rows in three splits."""
+        """A log with `impressions` rows, in three splits."""
         log = impression_log(self.world(seed), impressions=impressions, seed=seed, days=1)
         (batch,) = log.combine_chunks().to_batches()
         part = assign(self.split, batch, 0)
@@ -73,7 +73,8 @@ def _constants(**changes: Any) -> Constants:
 
 
 def _scenes() -> tuple[Any, ...]:
-    # As many rows each, and rates further apart than two scenes of one app would have.
+    # All scenes have equally many rows. Their rates differ more than those of two scenes of one
+    # app.
     drawn = many_scenes(SCENES)
     return tuple(dataclasses.replace(s, share=1.0, click=1.2 + 2 * (s.click - 1.2)) for s in drawn)
 

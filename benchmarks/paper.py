@@ -1,4 +1,4 @@
-"""A published table as data, and whether ours agrees with it."""
+"""A published table as data, and the comparison of our figures with it."""
 
 import argparse
 import dataclasses
@@ -21,28 +21,28 @@ RULES = ("near", "at_least", "sign")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Published:
-    """One cell of a published table, and how ours is found.
+    """One cell of a published table, and how our figure is measured.
 
     Args:
         name: The cell, such as `mmoe/income50k`.
-        value: As printed; two numbers where a range is printed.
-        source: Who printed it, where a table joins several.
-        run: What is trained or simulated for it, handed to `Paper.measure`; cells of one run
-            are measured together. `None` where ours is not measured.
-        metric: Which of the run's figures is the cell's, with its space: `…/auc@person`.
+        value: The printed value; two numbers if a range is printed.
+        source: The publication, if a table combines several.
+        run: The run that measures our figure, passed to `Paper.measure`. Cells with the same run
+            are measured together. `None` if ours is not measured.
+        metric: The figure of the run to use, with its space: `…/auc@person`.
         unit: Its unit.
-        rule: What counts as reproduced: `near`, the mean within `tolerance` of the value;
-            `at_least`, the mean not below it by more; `sign`, for differences, the whole
-            interval on the value's side of zero.
-        tolerance: In the metric's units, for `near` and `at_least`.
-        not_comparable: Why ours cannot agree or disagree (another split, another meaning);
-            such cells are shown and not judged.
-        printed: What is shown for the value, where the paper draws or describes it and prints no
-            number; the value then gives the sign alone.
-        gate: Whether `--check` fails where ours does not agree. A sign must then be that of
-            every seed, and each seed's figure at least `least` from zero.
-        least: As above.
-        remark: Why we think that ours does not agree, shown where it does not.
+        rule: When ours reproduces the value. `near`: the mean is within `tolerance` of the value.
+            `at_least`: the mean is not lower by more than `tolerance`. `sign`, for differences:
+            the whole interval is on the value's side of zero.
+        tolerance: For `near` and `at_least`, in the metric's units.
+        not_comparable: Why ours cannot be compared (another split, another meaning). Such cells
+            are shown but not judged.
+        printed: The text shown instead of the value, if the paper draws or describes it and prints
+            no number. The value then gives only the sign.
+        gate: Whether `--check` fails if ours does not agree. Every seed must then have the sign,
+            with a figure at least `least` from zero.
+        least: See `gate`.
+        remark: Our explanation, shown if ours does not agree.
 
     Raises:
         ValueError: The rule is unknown, or nothing is measured and no reason is given.
@@ -73,25 +73,25 @@ class Published:
 
     @property
     def range(self) -> tuple[float, float]:
-        """The printed range; twice the value where one is printed."""
+        """The printed range; twice the value if no range is printed."""
         return self.value if isinstance(self.value, tuple) else (self.value, self.value)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Ours.
+    """Our figures for a cell.
 
     Args:
-        values: One figure a seed.
-        interval: 95 % interval of the mean, where the measurement has a better one (paired,
-            say) than the spread between seeds gives.
+        values: One figure per seed.
+        interval: 95 % interval of the mean, if the measurement has a better one (for example
+            paired) than that from the spread between seeds.
     """
 
     values: Sequence[float]
     interval: tuple[float, float] | None = None
 
     def mean(self) -> float:
-        """The mean over seeds; NaN without any."""
+        """The mean over seeds; NaN if there are none."""
         return statistics.fmean(self.values) if self.values else math.nan
 
     def confidence(self) -> tuple[float, float] | None:
@@ -107,7 +107,7 @@ class Measured:
         return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
 
     def to_json(self) -> dict[str, Any]:
-        """The fields that every row of ours has."""
+        """The fields common to all rows with our figures."""
         return {
             "ours": self.mean(),
             "interval": self.confidence(),
@@ -117,7 +117,7 @@ class Measured:
         }
 
     def cells(self) -> dict[str, str]:
-        """The columns that every row of ours has."""
+        """The columns common to all rows with our figures."""
         interval = self.confidence()
         return {
             "ours": number(self.mean()),
@@ -127,12 +127,12 @@ class Measured:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Further:
-    """A figure of ours that the paper does not have; a row of `contract.main`.
+    """A figure of ours that the paper does not have; one row of `contract.main`.
 
     Args:
-        name: What was measured.
-        ours: The figure, a value a seed.
-        note: What it is compared with.
+        name: Name of the measurement.
+        ours: The figure, one value per seed.
+        note: A remark, such as what it is compared with.
     """
 
     name: str
@@ -154,17 +154,17 @@ Measure = Callable[[Mapping[str, Any], argparse.Namespace], Mapping[str, Measure
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Paper:
-    """A table.
+    """A published table.
 
     Args:
-        title: What it is.
+        title: Its title.
         cells: Its cells.
         measure: Maps a run and the options (`seeds`, `quick`, `data`, `requests`, `keep`,
             `grid`) to figures by metric.
-        further: Yields rows that the paper does not have and a reader of ours should see.
+        further: Yields additional rows, which the paper does not have.
 
     Raises:
-        ValueError: Two cells have one name.
+        ValueError: Two cells have the same name.
     """
 
     title: str
@@ -181,7 +181,7 @@ class Paper:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A published cell with ours beside it; a row of `contract.main`."""
+    """A published cell with our figure; one row of `contract.main`."""
 
     cell: Published
     ours: Measured
@@ -193,10 +193,10 @@ class Comparison:
 
     @property
     def reproduces(self) -> bool | None:
-        """Whether ours agrees; `None` where it cannot be said."""
+        """Whether ours agrees; `None` if this cannot be judged."""
         cell, mean = self.cell, self.ours.mean()
         if cell.not_comparable or math.isnan(mean):
-            # A figure that should be there and is not does not reproduce anything.
+            # If a figure is missing, the cell does not reproduce.
             return None if cell.not_comparable else False
         low, high = cell.range
         if cell.rule == "at_least":
@@ -210,7 +210,7 @@ class Comparison:
 
     @property
     def holds(self) -> bool | None:
-        """As `reproduces`, for cells that `--check` minds."""
+        """Like `reproduces`, but only for cells that `--check` tests."""
         if not self.cell.gate or self.reproduces is None or self.cell.rule != "sign":
             return self.reproduces if self.cell.gate else None
         return self.reproduces and self._with_sign() == len(self.ours.values)
@@ -267,7 +267,7 @@ class Comparison:
         return self.cell.remark or "disagrees, and we cannot say why"
 
     def _signs(self) -> str:
-        """How many seeds have the printed sign, of how many."""
+        """The number of seeds with the printed sign, out of all seeds."""
         values = self.ours.values
         if self.cell.rule != "sign" or not values:
             return ""
@@ -279,7 +279,7 @@ class Comparison:
 
 
 def compare(paper: Paper, options: argparse.Namespace) -> Iterator[Comparison]:
-    """Yields the paper's cells in their order, each as soon as its run is done.
+    """Yields the paper's cells in order, each as soon as its run is done.
 
     Raises:
         KeyError: A run gives no figure of a cell's metric; the message lists those it gives.
@@ -303,14 +303,14 @@ def compare(paper: Paper, options: argparse.Namespace) -> Iterator[Comparison]:
 def kept(
     keep: str | None, paper: str, code: tuple[str, ...], name: str, make: Callable[[], Any]
 ) -> Any:
-    """What was kept under a name, or what is made now, and kept.
+    """Returns the data kept under a name; if there are none, makes and keeps them.
 
     Args:
-        keep: The folder; nothing is kept without it.
-        paper: The paper's name, which begins the file's.
-        code: Sources that the figures depend on: those of other code are not taken for these.
-        name: What else they depend on.
-        make: Makes them, as plain data.
+        keep: The folder; without it nothing is kept.
+        paper: The paper's name, the first part of the file's name.
+        code: Sources that the figures depend on. Figures of changed sources are not used again.
+        name: All else that they depend on, as text.
+        make: Returns them as plain data.
     """
     if keep is None:
         return make()
@@ -326,5 +326,5 @@ def kept(
 
 @functools.cache
 def _hash_of(code: tuple[str, ...]) -> str:
-    # Once: what is loaded does not change where a file is edited during a long run.
+    # Computed once: if a file is edited during a long run, the loaded code stays the same.
     return code_hash(code)

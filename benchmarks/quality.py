@@ -1,15 +1,15 @@
-"""Test quality of our models, selected on validation, beside LightGBM on the same rows.
+"""Test quality of our models, chosen on validation rows, and of LightGBM on the same rows.
 
-Compared, task by task in its own sample space:
+Each task is compared in its own sample space:
 
-- `census_income`, `hillstrom` (real): AUC of MMoE and PLE, against LightGBM with one model a
+- `census_income`, `hillstrom` (real): AUC of MMoE and PLE, and of LightGBM with one model per
   task, on the same splits. The rows are read from `--data FOLDER`, which holds the folders
   `census_income` and `hillstrom`.
-- `simulated_ads`: a log whose true probabilities are known. Lift is the share of what can be
-  attained, (AUC - 0.5) / (AUC of the true probabilities - 0.5); with it calibration, sum of
-  predictions over sum of labels.
+- `simulated_ads`: a log whose true probabilities are known. Lift is the share of the best possible
+  value, (AUC - 0.5) / (AUC of the true probabilities - 0.5). Calibration is the sum of predictions
+  divided by the sum of labels.
 
-Every model stops early on validation; test rows are predicted once, at the end.
+Every model stops early by its validation rows. Test rows are predicted once, at the end.
 """
 
 import argparse
@@ -17,9 +17,10 @@ import dataclasses
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+import pyarrow as pa
 
 from benchmarks.contract import Result, main
 from pipeline.config import Config, load
@@ -39,7 +40,7 @@ PLE = {
     "census_income": {"num_specific": 2, "num_shared": 2, "expert_units": ((64,), (32,))},
     "hillstrom": {"num_specific": 2, "num_shared": 2, "expert_units": ((32,), (16,))},
 }
-# The floor published with the data was taken with small trees, which suit so little signal.
+# The baseline published with the data uses small trees, which suit data with so little signal.
 TREES = {"hillstrom": {"num_leaves": 7}}
 IMPRESSIONS, QUICK_IMPRESSIONS = 2_000_000, 100_000
 LIFT, CALIBRATION = 0.90, (0.97, 1.03)
@@ -54,8 +55,8 @@ class Scores:
     observed: np.ndarray
 
 
-def read_split(name: str, folder: str):
-    """The experiment of a configuration, and its tables by split."""
+def read_split(name: str, folder: str) -> tuple[ExperimentConfig, dict[str, pa.Table]]:
+    """Returns the experiment of a configuration and its tables by split."""
     config: Config = load(name)
     experiment = config.experiment
     tables = read_table(folder, experiment.problem, config.source, experiment.split)
@@ -63,15 +64,19 @@ def read_split(name: str, folder: str):
 
 
 def train_and_test(
-    experiment: ExperimentConfig, tables, *, backbone: str | None = None, seed: int = 1
+    experiment: ExperimentConfig,
+    tables: Mapping[str, pa.Table],
+    *,
+    backbone: str | None = None,
+    seed: int = 1,
 ) -> tuple[dict[str, float], Scores]:
-    """Trains on `tables`, and returns the test metrics by full name and what they are of.
+    """Trains on `tables`; returns the test metrics by full name, and the scores they come from.
 
     Args:
         experiment: The experiment; its seed is replaced.
         tables: `train`, `validation` and `test` from `read_table`.
-        backbone: Another backbone than the experiment's, at a size like it.
-        seed: Of initial weights and the order of rows.
+        backbone: A backbone of similar size to use instead of the experiment's.
+        seed: Seed of the initial weights and of the order of rows.
     """
     experiment = experiment.replace_path("training.seed", seed)
     if backbone and backbone != experiment.model.backbone["name"]:
@@ -114,11 +119,11 @@ def _real(name: str, options: argparse.Namespace) -> Iterator[Result]:
     trees = {}
     seeds = range(1, options.seeds + 1)
     for backbone in ("mmoe", "ple"):
-        found = []
+        runs = []
         for seed in seeds:
             _say(f"{name}: {backbone}, seed {seed}")
             metrics, _ = train_and_test(experiment, tables, backbone=backbone, seed=seed)
-            found.append(metrics)
+            runs.append(metrics)
         if not trees:
             _say(f"{name}: LightGBM")
             trees = train_boosters(problem, tables, verbose=0, **TREES.get(name, {})).evaluate(
@@ -126,7 +131,7 @@ def _real(name: str, options: argparse.Namespace) -> Iterator[Result]:
             )
         for task in problem.tasks:
             metric = problem.metric_name(task, "auc")
-            values = [m[metric] for m in found]
+            values = [m[metric] for m in runs]
             beside = trees[metric]
             yield Result(
                 name=f"{name}/{backbone}/{metric}",
@@ -137,7 +142,7 @@ def _real(name: str, options: argparse.Namespace) -> Iterator[Result]:
                 note=f"LightGBM {beside:.4f}, ours {np.mean(values) - beside:+.4f}",
             )
             ratio = problem.metric_name(task, "calibration")
-            values = [m[ratio] for m in found]
+            values = [m[ratio] for m in runs]
             yield Result(
                 name=f"{name}/{backbone}/{ratio}",
                 value=float(np.mean(values)),
@@ -150,7 +155,7 @@ def _real(name: str, options: argparse.Namespace) -> Iterator[Result]:
 
 
 def _simulated(options: argparse.Namespace) -> Iterator[Result]:
-    # Imported here: the real data sets need no simulator.
+    # Imported here, because the real data sets do not need the simulator.
     from tfmtl.simulator import write_impression_log
 
     config = load("simulated_ads")
@@ -189,7 +194,7 @@ def _simulated(options: argparse.Namespace) -> Iterator[Result]:
 
 
 def _true_probabilities(path, problem, experiment) -> dict[str, np.ndarray]:
-    """The known probabilities of the test rows, in the order `read_table` gives the rows."""
+    """The true probabilities of the test rows, in the order of `read_table`."""
     from tfmtl.declare.problem import ProblemSpec, numerical
 
     names = {t.name: f"true_{t.name}" for t in problem.tasks if t.kind == "binary"}
@@ -210,7 +215,7 @@ def _folder(data: str | None, name: str) -> str | None:
     return None
 
 
-def _spread(values) -> float | None:
+def _spread(values: Sequence[float]) -> float | None:
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
@@ -219,7 +224,7 @@ def _say(text: str) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what only this benchmark asks for."""
+    """Adds the arguments that only this benchmark has."""
     parser.add_argument("--data", metavar="FOLDER", help="holds census_income/ and hillstrom/")
     parser.add_argument(
         "--only",
@@ -229,7 +234,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="data sets to run",
     )
     parser.add_argument("--impressions", type=int, default=IMPRESSIONS, metavar="N")
-    parser.add_argument("--seed", type=int, default=1, help="of the simulated log")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the simulated log")
 
 
 if __name__ == "__main__":

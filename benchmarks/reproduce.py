@@ -1,8 +1,8 @@
-"""A published table with ours beside it: `python -m benchmarks.reproduce PAPER`.
+"""A published table together with our figures: `python -m benchmarks.reproduce PAPER`.
 
-Shown are the published figure, the mean of ours over seeds, its 95 % interval, and whether ours
-reproduces it by the rule that the table's file states. Where split, features or meaning differ,
-the cell is shown as not comparable, with the reason, and not judged.
+Each row has the published figure, the mean of ours over seeds, its 95 % interval, and whether ours
+reproduces it. The rule for this is in the table's file. If split, features or meaning differ, the
+cell is marked as not comparable, with the reason, and is not judged.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def load(name: str) -> Paper:
 
 
 def run(options: argparse.Namespace) -> Iterator[Row]:
-    """Yields the paper's cells with ours beside them, and what else there is to see."""
+    """Yields the paper's cells with our figures, then the additional rows."""
     paper = load(options.paper)
     print(paper.title)
     yield from compare(paper, options)
@@ -53,20 +53,20 @@ def reproduce(argv: Sequence[str] | None = None) -> int:
 def _arguments(parser: argparse.ArgumentParser) -> None:
     known = ", ".join(known_papers())
     parser.add_argument("paper", metavar="PAPER", help=f"one of {known}")
-    parser.add_argument("--data", metavar="PATH", help="the paper's data, where it needs any")
+    parser.add_argument("--data", metavar="PATH", help="the paper's data, if it needs any")
     parser.add_argument(
-        "--requests", type=int, metavar="N", help="logged requests, where the paper's are simulated"
+        "--requests", type=int, metavar="N", help="number of logged requests, if they are simulated"
     )
     parser.add_argument(
         "--keep",
         metavar="FOLDER",
-        help="where each seed's figures are kept, so that a run that was stopped goes on",
+        help="folder that keeps the figures of each seed, to continue an interrupted run",
     )
     parser.add_argument(
         "--grid",
         metavar="NAME",
-        help="how much of its grid is searched, where the paper searches one: full, reduced or "
-        "printed (not at all)",
+        help="part of the grid to search, if the paper searches one: full, reduced or "
+        "printed (no search)",
     )
 
 

@@ -1,4 +1,4 @@
-"""Calls timed beside each other, and what a process has held."""
+"""Times of calls that run in turns, and the peak memory of a process."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ import tensorflow as tf
 def timed(call: Callable, *arguments: Any) -> tuple[float, float]:
     """Seconds of a call, by the clock and of the processors."""
     clock, processors = time.perf_counter(), time.process_time()
-    # Until the values are there: a call alone may only have begun the work.
+    # Waits for the values, because the call itself may return before the work is done.
     tf.nest.map_structure(lambda value: value.numpy(), call(*arguments))
     return time.perf_counter() - clock, time.process_time() - processors
 
@@ -19,12 +19,12 @@ def timed(call: Callable, *arguments: Any) -> tuple[float, float]:
 def in_turns(
     calls: Mapping[str, Callable[[int], Any]], turns: int, *, untimed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Seconds of every call by the clock, `[turns]` by name; in each turn in another order.
+    """Seconds of each call by the clock, `[turns]` by name. Each turn has another order.
 
     Args:
-        calls: Each takes the turn's number, from 0.
-        turns: How often each is timed.
-        untimed: Turns before those, as number 0.
+        calls: Functions of the number of the turn, from 0.
+        turns: How often each call is timed.
+        untimed: Number of turns before, which are not timed; they get the number 0.
     """
     order = np.random.default_rng(0)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
@@ -37,9 +37,9 @@ def in_turns(
 
 
 def peak_memory() -> int:
-    """The most bytes that this process has held, by Linux.
+    """The peak memory of this process in bytes, from Linux.
 
-    Not `ru_maxrss`: that of a process which another has started begins at what the other held.
+    `ru_maxrss` is not used: in a child process, it starts with the parent's value.
     """
     with open("/proc/self/status", encoding="ascii") as file:
         line = next(line for line in file if line.startswith("VmHWM"))

@@ -1,7 +1,8 @@
-"""TensorFlow Transform behind the encodings: statistics fitted by Beam, at any size."""
+"""The analyzers of the encodings in TensorFlow Transform: Beam computes the statistics."""
 
 import hashlib
 import re
+from collections.abc import Mapping
 
 import tensorflow as tf
 import tensorflow_transform as tft
@@ -13,45 +14,47 @@ from tfmtl.features.raw import NO_INTEGER
 
 
 class TransformAnalyzers:
-    """`tfmtl.features.analyzers.Analyzers` inside a `preprocessing_fn`."""
+    """The `tfmtl.features.analyzers.Analyzers` for use in a `preprocessing_fn`."""
 
-    def vocabulary(self, name, values, size, min_count) -> Lookup:
+    def vocabulary(self, name: str, values: tf.Tensor, size: int | None, min_count: int) -> Lookup:
         """See `Analyzers.vocabulary`."""
         vocabulary = tft.vocabulary(
             values, top_k=size, frequency_threshold=min_count, vocab_filename=vocabulary_file(name)
         )
         return lambda x: tft.apply_vocabulary(x, vocabulary, default_value=-1)
 
-    def moments(self, name, values):
+    def moments(self, name: str, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """See `Analyzers.moments`."""
         values = tf.cast(values, tf.float64)
         return tft.mean(values), tf.sqrt(tft.var(values))
 
-    def quantiles(self, name, values, bins):
+    def quantiles(self, name: str, values: tf.Tensor, bins: int) -> tf.Tensor:
         """See `Analyzers.quantiles`."""
         inner = tf.reshape(tft.quantiles(values, bins, epsilon=0.001), [-1])
         least, greatest = tft.min(values), tft.max(values)
-        # Fewer distinct values than bins may give fewer boundaries; empty bins keep the width.
+        # With fewer distinct values than bins there may be fewer boundaries. Empty bins fill them
+        # up.
         rest = tf.fill([bins - 1 - tf.shape(inner)[0]], greatest)
         edges = tf.concat([[least], inner, rest, [greatest]], axis=0)
         return tf.ensure_shape(edges, [bins + 1])
 
-    def sums(self, name, keys, values) -> Lookup:
+    def sums(self, name: str, keys: tf.Tensor, values: tf.Tensor) -> Lookup:
         """See `Analyzers.sums`."""
         totals = tft.vocabulary(
             keys, weights=values, store_frequency=True, vocab_filename=vocabulary_file(name)
         )
 
-        def lookup(x, file):
-            # A line is `sum key`.
+        def lookup(x: tf.Tensor, file: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            # Each line of the file is `sum key`.
             initializer = tf.lookup.TextFileInitializer(
                 file, tf.string, 1, tf.float32, 0, delimiter=" "
             )
             table = tf.lookup.StaticHashTable(initializer, default_value=0.0)
-            # `apply_vocabulary` takes integers for a look-up's result: the sum goes by its bits.
+            # `apply_vocabulary` allows only integers as the result of a look-up, so the bits of
+            # the sum are passed as an integer.
             return tf.cast(tf.bitcast(table.lookup(x), tf.int32), tf.int64), table.size()
 
-        def sum_of(x):
+        def sum_of(x: tf.Tensor) -> tf.Tensor:
             bits = tft.apply_vocabulary(x, totals, lookup_fn=lookup)
             return tf.bitcast(tf.cast(bits, tf.int32), tf.float32)
 
@@ -62,8 +65,8 @@ class TransformGraph(tf.Module):
     """The pipeline's transform graph as `tfmtl.serving.export.Transform`.
 
     Args:
-        output: What the Transform component wrote.
-        problem: The declaration. A copy with some of its features reads their columns alone.
+        output: The output of the Transform component.
+        problem: The declaration. A copy with fewer features reads only their columns.
     """
 
     def __init__(self, output: tft.TFTransformOutput, problem: ProblemSpec):
@@ -72,7 +75,7 @@ class TransformGraph(tf.Module):
         self._spec = output.raw_feature_spec()
         self.problem = problem
 
-    def __call__(self, columns):
+    def __call__(self, columns: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Returns the packed tensors of dense raw feature columns."""
         names = tuple(self.problem.feature_columns())
         raw = {name: self._as_declared(name, columns[name]) for name in names}
@@ -83,7 +86,7 @@ class TransformGraph(tf.Module):
             )
         return self.layer(raw)
 
-    def _as_declared(self, name, values):
+    def _as_declared(self, name: str, values: tf.Tensor) -> tf.Tensor | tf.SparseTensor:
         spec = self._spec[name]
         values = values[:, tf.newaxis] if values.shape.rank == 1 else values
         if isinstance(spec, tf.io.FixedLenFeature):

@@ -1,8 +1,8 @@
-"""ArrowExampleGen: files to checked, split tf.Examples, in C++ from end to end.
+"""ArrowExampleGen: reads files, checks and splits the rows, and writes tf.Examples, all in C++.
 
-CsvExampleGen hands every value through Python and Beam; here Arrow parses blocks of rows and
+CsvExampleGen passes every value through Python and Beam. Here Arrow parses blocks of rows and
 `tfx_bsl` encodes them, in one process and one pass. The driver is TFX's own, so fingerprints,
-caching, spans and ranges are as in every file-based ExampleGen.
+caching, spans and ranges work as in every file-based ExampleGen.
 """
 
 import glob
@@ -47,14 +47,15 @@ def example_gen(
     *,
     range_config: range_config_pb2.RangeConfig | None = None,
 ) -> "ArrowExampleGen":
-    """Returns the component that reads `path` as the experiment declares.
+    """Returns the component that reads `path` according to the experiment.
 
     Args:
-        path: A CSV, TSV or Parquet file, a folder of them, a pattern (`logs/*.csv.gz`), or one
-            with TFX's placeholders (`logs/span-{SPAN}/*`), of which the latest span is read.
-        experiment: Its problem, split and slices decide what is read and checked.
-        source: How text is to be read.
-        range_config: Which spans are considered, where `path` has a placeholder.
+        path: A CSV, TSV or Parquet file, a folder of them, a pattern (`logs/*.csv.gz`), or a
+            pattern with TFX's placeholders (`logs/span-{SPAN}/*`). By default TFX then reads the
+            latest span.
+        experiment: Its problem, split and slices decide which columns are read and checked.
+        source: How to read text files.
+        range_config: Which spans to read, if `path` has a placeholder.
 
     Raises:
         DataError: There is no such file.
@@ -116,9 +117,9 @@ def _path_of(exec_properties: dict[str, Any]) -> str:
 
 
 class ArrowExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
-    """Reads, checks, splits and encodes. Beam starts nothing here: one process keeps up.
+    """Reads, checks, splits and encodes rows in one process, without a Beam pipeline.
 
-    The base class is Beam's because TFX asks it of every component that is an ExampleGen.
+    It extends Beam's base class only because TFX requires this of every ExampleGen.
     """
 
     def Do(
@@ -127,10 +128,10 @@ class ArrowExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Writes a folder `Split-…` for each split, and the report of the checks.
+        """Writes one folder `Split-…` per split, and the report of the checks.
 
         Raises:
-            DataError: The rows do not fit the declaration; nothing is left behind.
+            DataError: The rows do not fit the declaration; written files are removed.
         """
         self._log_startup(input_dict, output_dict, exec_properties)
         examples = artifact_utils.get_single_instance(
@@ -153,23 +154,23 @@ class ArrowExampleGenExecutor(base_beam_executor.BaseBeamExecutor):
                 shutil.rmtree(_folder(examples.uri, name), ignore_errors=True)
             raise
         examples.split_names = artifact_utils.encode_split_names(list(split.names))
-        # TFX's driver notes it as a custom property alone, and StatisticsGen copies this one.
+        # TFX's driver sets only a custom property, but StatisticsGen copies this property.
         examples.span = int(exec_properties.get(utils.SPAN_PROPERTY_NAME) or 0)
         examples_utils.set_payload_format(examples, example_gen_pb2.FORMAT_TF_EXAMPLE)
-        # The only name TFX has for TFRecords; its readers tell compression by the suffix.
+        # TFX's only name for TFRecords. Its readers decide on compression by the file's suffix.
         examples_utils.set_file_format(examples, "tfrecords_gzip")
 
 
 class ArrowExampleGen(component.FileBasedExampleGen):
-    """A file-based ExampleGen for CSV, TSV and Parquet that checks what it reads.
+    """A file-based ExampleGen for CSV, TSV and Parquet that checks the rows it reads.
 
     Args:
-        input_base: Folder that holds the files.
-        input_config: Which of them, as one split with a pattern; `{SPAN}` and the like work.
-        experiment: Its problem, split and slices decide what is read and checked. A change of
-            anything else does not make the component run again.
-        source: How text is to be read.
-        range_config: Which spans are considered.
+        input_base: Folder of the files.
+        input_config: The files, as one split with a pattern; `{SPAN}` and so on are allowed.
+        experiment: Its problem, split and slices decide which columns are read and checked. Other
+            changes of the experiment do not rerun the component.
+        source: How to read text files.
+        range_config: Which spans to read.
     """
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(ArrowExampleGenExecutor)
@@ -198,7 +199,7 @@ class ArrowExampleGen(component.FileBasedExampleGen):
         )
         custom_config = example_gen_pb2.CustomConfig()
         custom_config.custom_config.Pack(packed)
-        # Names the splits for whoever reads the definition; the executor's rule decides.
+        # These only name the splits in the definition; the executor applies the split's rule.
         splits = [
             example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=1)
             for name in experiment.split.names
@@ -215,7 +216,7 @@ class ArrowExampleGen(component.FileBasedExampleGen):
 
 
 def slice_columns(experiment: ExperimentConfig) -> list[str]:
-    """Columns that the evaluation slices by, each once."""
+    """Columns that the evaluation slices by, without duplicates."""
     slices = [(s,) if isinstance(s, str) else s for s in experiment.evaluation.slices]
     return list(dict.fromkeys(name for part in slices for name in part))
 
@@ -230,19 +231,20 @@ def write_examples(
     slices: list[str],
     sampling: Sampling | None = None,
 ) -> None:
-    """Writes the rows of `path` as tf.Examples into one folder a split.
+    """Writes the rows of `path` as tf.Examples, into one folder per split.
 
     Args:
         path: A file, a folder or a pattern.
-        folder: Gets a folder `Split-…` for each of `split.names`, and `data_report.json`.
-        problem: What is read and checked.
+        folder: Here, one folder `Split-…` per name in `split.names` and `data_report.json` are
+            written.
+        problem: Decides which columns are read and checked.
         split: How rows are split.
-        source: How text is to be read.
-        slices: Further columns to carry along, as text where the problem does not read them.
-        sampling: Which training rows are left out.
+        source: How to read text files.
+        slices: Further columns to write; as text if the problem does not read them.
+        sampling: Which training rows are dropped.
 
     Raises:
-        DataError: The rows do not fit; the report is logged and not written.
+        DataError: The rows do not fit; the report is then logged but not written.
     """
     checks = Checks(problem, split)
     encode = Encoder()

@@ -1,4 +1,4 @@
-"""Arrow rows as serialised tf.Examples, and the TFRecord files that hold them."""
+"""Converts Arrow rows to serialised tf.Examples and writes them as TFRecord files."""
 
 import os
 
@@ -10,7 +10,7 @@ from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 from tfmtl.data.types import lists
 
 SHARD_BYTES = 64 << 20
-# Several files a split let its readers work in parallel, however small the split.
+# With several files per split, its readers work in parallel even if the split is small.
 SHARDS_AT_ONCE = 2
 
 
@@ -21,13 +21,13 @@ class Encoder:
         self._encoder = RecordBatchToExamplesEncoder()
 
     def __call__(self, batch: pa.RecordBatch) -> list[bytes]:
-        """Returns one serialised tf.Example for each row."""
+        """Returns one serialised tf.Example per row."""
         arrays = [as_lists(array) for array in batch.columns]
         return self._encoder.encode(pa.RecordBatch.from_arrays(arrays, batch.schema.names))
 
 
 def as_lists(array: pa.Array) -> pa.Array:
-    """A column as lists, of one value where it is scalar; text as bytes. Nulls stay null."""
+    """A column as lists: a scalar becomes a list of one, text becomes bytes, nulls stay null."""
     if pa.types.is_list(array.type):
         lengths, values = pc.fill_null(pc.list_value_length(array), 0), array.flatten()
     else:
@@ -40,13 +40,14 @@ def as_lists(array: pa.Array) -> pa.Array:
 class ShardWriter:
     """Writes the records of one split to `data_tfrecord-NNNNN-of-NNNNN`, uncompressed.
 
-    Two files grow at a time, each with half of every batch, to `SHARD_BYTES` each; so the same
-    rows make the same files. Uncompressed because gzip, even at its fastest, more than halves
-    the speed of writing, and slows every epoch's reading; records live on the machine's disk.
+    Two files are open at a time. Each gets half of every batch and grows to `SHARD_BYTES`, so the
+    same rows give the same files. They are not compressed: gzip, even at its fastest, more than
+    halves the speed of writing and slows down the reading in every epoch. The records only use
+    local disk space.
 
     Args:
-        folder: Where the files go; made where it does not exist.
-        shard_bytes: Size at which files are closed and new ones begun.
+        folder: The folder of the files; it is created if it does not exist.
+        shard_bytes: Size at which files are closed and new ones are started.
     """
 
     def __init__(self, folder: str, *, shard_bytes: int = SHARD_BYTES) -> None:
@@ -70,7 +71,7 @@ class ShardWriter:
             self._end()
 
     def close(self) -> None:
-        """Closes the files and gives them their names, now that their number is known."""
+        """Closes the files and renames them, because only now their number is known."""
         self._end()
         for number, path in enumerate(self._begun):
             name = f"data_tfrecord-{number:05d}-of-{len(self._begun):05d}"

@@ -1,4 +1,4 @@
-"""A ModelBlessing as Pusher, TFX's resolvers and ours read it."""
+"""Writes a ModelBlessing that Pusher, TFX's resolvers and those of this project can read."""
 
 import os
 
@@ -6,7 +6,7 @@ from tfx import types
 from tfx.components.evaluator import constants
 from tfx.utils import io_utils
 
-# TFX's name for the component that a blessing came from.
+# TFX's name of the property with the component that made a blessing.
 COMPONENT = "component_id"
 
 
@@ -18,14 +18,14 @@ def mark(
     baseline: types.Artifact | None,
     component: str,
 ) -> None:
-    """Writes whether a model is blessed into the artifact's properties and folder.
+    """Records in the artifact's properties and folder whether a model is blessed.
 
     Args:
         blessing: The artifact.
         blessed: Whether the model may be pushed.
         model: The model.
-        baseline: The model it was compared with.
-        component: The component that judged; empty where TFX does not say.
+        baseline: The model that it was compared with.
+        component: The id of the evaluating component; empty if TFX does not give it.
     """
     for judged, uri, identity in (
         (

@@ -1,10 +1,10 @@
-"""ReplayGen: a replay log from files, checked before anything is trained.
+"""ReplayGen: reads a replay log from files and checks it before training starts.
 
-A component of ours and not TFX's Importer, because an imported folder is first read where it is
-used, hours later: a missing value or a K larger than every request should stop a run in its
-first minute. The artifact is a copy that no one edits meanwhile, with the features encoded as
-the model reads them, once for every model that is scored on it. What caching follows is a hash
-of the files' content; TFX's drivers of ExampleGen go by size and time.
+TFX's Importer does not read an imported folder before another component uses it, hours later.
+A missing value, or a K larger than every request, should stop a run in its first minute, so this
+component reads and checks the log at once. Its artifact is a copy, which does not change during the
+run. The features are encoded once, as the model reads them, for every model that is scored on the
+log. Caching depends on a hash of the files' content; TFX's ExampleGen drivers use size and time.
 """
 
 import dataclasses
@@ -65,26 +65,26 @@ class ReplayGenSpec(ComponentSpec):
 
 
 class Driver(base_driver.BaseDriver, portable_driver.BaseDriver):
-    """Adds a hash of the files to what the component's caching goes by."""
+    """Adds a hash of the files to the properties that the component's caching depends on."""
 
     def __init__(self, metadata_handle: metadata.Metadata):
         base_driver.BaseDriver.__init__(self, metadata_handle)
         portable_driver.BaseDriver.__init__(self, metadata_handle)
 
     def run(self, execution_info: data_types.ExecutionInfo) -> driver_output_pb2.DriverOutput:
-        """Returns the parameters with the hash among them."""
+        """Returns the parameters together with the hash."""
         given = execution_info.exec_properties
         source = Source(**json.loads(given["source"]))
-        found = {**given, FINGERPRINT: fingerprint(given["path"], source)}
+        properties = {**given, FINGERPRINT: fingerprint(given["path"], source)}
         output = driver_output_pb2.DriverOutput()
-        for name, value in found.items():
+        for name, value in properties.items():
             if value is not None:
                 data_types_utils.set_metadata_value(output.exec_properties[name], value)
         return output
 
 
 class Executor(base_executor.BaseExecutor):
-    """Reads, checks and encodes."""
+    """Reads, checks and encodes the replay log."""
 
     def Do(
         self,
@@ -95,7 +95,7 @@ class Executor(base_executor.BaseExecutor):
         """Writes the log and the features of its rows.
 
         Raises:
-            DataError: The files hold no replay log, or not the experiment's.
+            DataError: The files do not hold a replay log that fits the experiment.
         """
         made = artifact_utils.get_single_instance(output_dict["replay"])
         experiment = ExperimentConfig.from_json(exec_properties["experiment"])
@@ -110,13 +110,13 @@ class ReplayGen(base_component.BaseComponent):
 
     Args:
         path: A file, a folder or a pattern.
-        experiment: Its problem, `value` and `replay` say what is read and checked. A change of
-            anything else, bounds among it, does not make the component run again.
-        source: How text is to be read.
+        experiment: Its problem, `value` and `replay` decide what is read and checked. Other
+            changes of the experiment, and changes of the bounds, do not rerun the component.
+        source: How to read text files.
 
     Raises:
         DataError: There is no such file.
-        SpecError: The experiment declares no replay.
+        SpecError: The experiment does not declare `replay`.
     """
 
     SPEC_CLASS = ReplayGenSpec
@@ -150,12 +150,12 @@ def parts_of(experiment: ExperimentConfig) -> tuple[Replay, TotalValue]:
     """The experiment's `replay` and `value`.
 
     Raises:
-        SpecError: It declares none.
+        SpecError: The experiment does not declare both.
     """
     if experiment.replay is None or experiment.value is None:
         raise SpecError(
-            f"experiment {experiment.name!r} declares no replay; replay=Replay(k=20) and "
-            "value=TotalValue(actions={…}) would."
+            f"experiment {experiment.name!r} declares no replay; add replay=Replay(k=20) and "
+            "value=TotalValue(actions={…})."
         )
     return experiment.replay, experiment.value
 
@@ -163,10 +163,11 @@ def parts_of(experiment: ExperimentConfig) -> tuple[Replay, TotalValue]:
 def write_replay(
     path: str, folder: str, experiment: ExperimentConfig, source: Source
 ) -> replay.ReplayLog:
-    """Checks the replay log in `path` and writes it, with its rows' features, into `folder`.
+    """Checks the replay log in `path` and writes it, with the features of its rows, to `folder`.
 
     Raises:
-        DataError: The files hold no replay log, or not the experiment's; nothing is left behind.
+        DataError: The files do not hold a replay log that fits the experiment; written files are
+            removed.
     """
     table = _read(path, experiment, source)
     log = replay_log(table, experiment)
@@ -213,7 +214,7 @@ def replay_log(table: pa.Table, experiment: ExperimentConfig) -> replay.ReplayLo
 
 
 def slice_columns(experiment: ExperimentConfig) -> tuple[str, ...]:
-    """Columns that recall is sliced by: the scene, and the replay's own."""
+    """Columns that recall is sliced by: the scene and the `slices` of `replay`."""
     declared, _ = parts_of(experiment)
     scene = experiment.problem.scene
     return tuple(dict.fromkeys((*((scene,) if scene else ()), *declared.slices)))
@@ -229,7 +230,7 @@ def _read(path: str, experiment: ExperimentConfig, source: Source) -> pa.Table:
     if any(ACTIONS[action][1] for action in value.actions.values()):
         numbers.append(value.rate)
     texts = [declared.request_id, declared.ad_id, value.objective, *slice_columns(experiment)]
-    # Of the readers' types text alone keeps every digit of a double.
+    # Text is the only type of the readers that keeps every digit of a double.
     columns = {n: Column(name=n, dtype="string") for n in dict.fromkeys((*texts, *numbers))}
     table = pa.Table.from_batches(list(open_table(path, columns, source)))
     for name in dict.fromkeys(numbers):
@@ -250,7 +251,7 @@ def _check_known(table: pa.Table, name: str, needed: np.ndarray) -> None:
         first = int(np.flatnonzero(unknown)[0]) + 1
         raise DataError(
             f"column {name!r} of the replay log is missing or infinite in {int(unknown.sum()):,} "
-            f"of {len(values):,} rows, first in row {first:,}; total value needs a number there."
+            f"of {len(values):,} rows, first in row {first:,}; the total value needs a number."
         )
 
 
@@ -260,7 +261,7 @@ def _write_examples(
     columns: Mapping[str, Column] = experiment.problem.feature_columns()
     encode = Encoder()
     rows = 0
-    # One file: its rows must stay in the log's order.
+    # One file only, because its rows must stay in the order of the log.
     with (
         tf.io.TFRecordWriter(file) as writer,
         tqdm(

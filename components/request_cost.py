@@ -1,4 +1,4 @@
-"""What a replayed request costs the served model: multiply-adds by count, milliseconds by clock."""
+"""The cost of a replayed request for the served model: counted multiply-adds, measured time."""
 
 import itertools
 import os
@@ -18,21 +18,21 @@ WARM_UP = 5
 
 
 def request_cost(path: str, predict: Predict, examples: str, *, ads: int) -> dict[str, float]:
-    """The cost of a request of `ads` ads.
+    """The cost of a request with `ads` ads.
 
     Args:
-        path: A SavedModel. The one that `tfmtl.serving.export` wrote keeps the experiment beside
-            it, from which multiply-adds are counted; of other models the time alone is known.
+        path: A SavedModel. `tfmtl.serving.export` writes the experiment beside it, from which the
+            multiply-adds are counted. For other SavedModels only the time is known.
         predict: Its `serving_default` signature.
         examples: TFRecords to score.
         ads: Ads per request.
 
     Returns:
-        `ms_per_request_by_pairs`, the median time of `serving_default`, which makes a user's
-        vector for each pair, from serialised tf.Examples on this machine as it is (for towers
-        apart see `benchmarks.papers.early_stage.towers`), `macs_per_request`, and for a model of
-        towers
-        `macs_per_request_cached`, where all ads' vectors are at hand.
+        `ms_per_request_by_pairs`: the median time of `serving_default` on this machine, from
+        serialised tf.Examples. This signature computes the user's vector once per pair; for
+        separate towers see `benchmarks.papers.early_stage.towers`. `macs_per_request`: the
+        multiply-adds. `macs_per_request_cached`, for a two-tower model: the multiply-adds if all
+        ad vectors are cached.
     """
     seconds = []
     batches = read_examples([examples], batch_size=ads).take(TIMED + WARM_UP)
@@ -42,21 +42,21 @@ def request_cost(path: str, predict: Predict, examples: str, *, ads: int) -> dic
         for value in outputs.values():
             value.numpy()
         seconds.append(time.perf_counter() - start)
-    timed = {"ms_per_request_by_pairs": 1e3 * float(np.median(seconds[WARM_UP:]))}
-    return timed | _multiply_adds(os.path.join(path, "assets.extra", "experiment.json"), ads)
+    costs = {"ms_per_request_by_pairs": 1e3 * float(np.median(seconds[WARM_UP:]))}
+    return costs | _multiply_adds(os.path.join(path, "assets.extra", "experiment.json"), ads)
 
 
 def _multiply_adds(experiment: str, ads: int) -> dict[str, float]:
     if not tf.io.gfile.exists(experiment):
         return {}
-    # Imported here: a model is built to be counted, which other users of this module do without.
+    # Imported here: counting builds a model, which other users of this module do not need.
     from tfmtl.declare.features import FIRST
     from tfmtl.declare.layout import fixed_table_rows, has_ids
     from tfmtl.model.multitask import MultiTaskModel
     from tfmtl.serving.cost import cost_of, request_macs
 
     declared = ExperimentConfig.from_json(io_utils.read_string_file(experiment))
-    # Look-ups cost no multiply-adds, so a vocabulary's size does not matter.
+    # Look-ups cost no multiply-adds, so the size of a vocabulary does not matter.
     rows = {
         f.name: fixed_table_rows(f) or FIRST + 1 for f in declared.problem.features if has_ids(f)
     }
@@ -65,7 +65,7 @@ def _multiply_adds(experiment: str, ads: int) -> dict[str, float]:
     except NotImplementedError as error:
         logging.warning("Multiply-adds are not counted: %s", error)
         return {}
-    counted = {"macs_per_request": request_macs([cost], ads=ads)}
+    costs = {"macs_per_request": request_macs([cost], ads=ads)}
     if cost.ad:
-        counted["macs_per_request_cached"] = request_macs([cost], ads=ads, cached=1.0)
-    return counted
+        costs["macs_per_request_cached"] = request_macs([cost], ads=ads, cached=1.0)
+    return costs

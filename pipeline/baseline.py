@@ -1,7 +1,8 @@
-"""Which earlier model a new one is compared with."""
+"""Chooses the earlier model that a new one is compared with."""
 
 import os
 
+from ml_metadata.metadata_store import metadata_store
 from tfx import types
 from tfx.components.evaluator import constants
 from tfx.dsl.components.common import resolver
@@ -10,19 +11,19 @@ from components.model_blessing import COMPONENT
 
 
 class LatestOtherBlessedModel(resolver.ResolverStrategy):
-    """Resolves the model that was blessed last, apart from the one to be judged.
+    """Resolves the latest blessed model, except the model that is being evaluated.
 
-    TFX's own strategy returns the judged model itself when a run is repeated: it would be
-    evaluated again, against itself, instead of being taken from the cache. It also knows one
-    evaluator: here a model counts as blessed where the latest word of every evaluator that
-    judged it is yes. Inputs are `candidate` (the model to be judged), `model` and
-    `model_blessing` (all of them).
+    TFX's own strategy returns the evaluated model itself when a run is repeated. The component
+    would then run again and compare the model with itself, instead of using the cache. TFX's
+    strategy also supports only one evaluator. Here a model counts as blessed if the latest
+    blessing of each of its evaluators is positive. Inputs are `candidate` (the evaluated model),
+    `model` and `model_blessing` (all of them).
     """
 
     def resolve_artifacts(
-        self, store, input_dict: dict[str, list[types.Artifact]]
+        self, store: metadata_store.MetadataStore, input_dict: dict[str, list[types.Artifact]]
     ) -> dict[str, list[types.Artifact]]:
-        """Returns one model and its blessing, or none, under the keys of `input_dict`."""
+        """Returns one model and its blessing, or neither, under the keys of `input_dict`."""
         judged = {model.id for model in input_dict["candidate"]}
         # An old model may have been removed to make room, which ML Metadata does not hear of.
         models = {m.id: m for m in input_dict["model"] if not m.uri or os.path.isdir(m.uri)}

@@ -1,15 +1,18 @@
-"""Configurations, by the name of one that comes with the project or by the path of a file.
+"""Configurations: those of this project by name, and any other by the path of its file.
 
 A configuration is a Python file that defines
 
-- `EXPERIMENT`, an `ExperimentConfig` (and `PROBLEM`, by custom, its `ProblemSpec`),
-- `SOURCE`, how text files are read, where the defaults do not fit (optional),
-- `DATA`, the data's path, relative to the file (optional),
-- `SPANS`, the pattern of a day's files, where the experiment declares `mtms` (optional; by default
-  `day-{SPAN}/*`),
-- `REPLAY`, the replay log's path likewise, where the experiment declares `replay` (optional),
-- `generate(path)`, which writes the data to a folder where none are given; where the experiment
-  declares `replay`, the data to `path/log` and the replay log to `path/replay` (optional).
+- `EXPERIMENT`, an `ExperimentConfig` (by convention, the file also has its `ProblemSpec` as
+  `PROBLEM`),
+- `SOURCE`, how to read text files, if the defaults do not fit (optional),
+- `DATA`, the path of the data, relative to the file (optional),
+- `SPANS`, the pattern of the files of one day, if the experiment declares `mtms` (optional; the
+  default is `day-{SPAN}/*`),
+- `REPLAY`, the path of the replay log, relative to the file, if the experiment declares `replay`
+  (optional),
+- `generate(path)`, which writes the data to a folder if none are given (optional). If the
+  experiment declares `replay`, it writes the data to `path/log` and the replay log to
+  `path/replay`.
 """
 
 import dataclasses
@@ -32,21 +35,21 @@ from tfmtl.metrics.sliced import split_name
 from tfmtl.tuning.space import check_tuning
 
 SPANS = "day-{SPAN}/*"
-"""What a day's files are called in a log's folder, where the configuration does not say."""
+"""The default pattern of one day's files in the folder of a log."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """What a configuration file defines.
+    """The contents of a configuration file.
 
     Args:
         experiment: Problem, model, training and evaluation.
         path: The file.
-        source: How text files are read.
-        data: Where the data lie, unless the user says otherwise.
-        replay: Where the replay log lies, unless the user says otherwise.
-        generate: Writes the data to a folder, where there are none.
-        spans: Pattern of a day's files in a log that grows day by day.
+        source: How to read text files.
+        data: Path of the data, unless the user gives one.
+        replay: Path of the replay log, unless the user gives one.
+        generate: Writes the data to a folder, if there are none.
+        spans: Pattern of one day's files in a log that grows day by day.
     """
 
     experiment: ExperimentConfig
@@ -59,7 +62,7 @@ class Config:
 
 
 def known_names() -> tuple[str, ...]:
-    """Names of the configurations that come with the project, sorted."""
+    """Names of the configurations of this project, sorted."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(configs.__path__)))
 
 
@@ -70,7 +73,7 @@ def load(name_or_path: str) -> Config:
         name_or_path: A name of `known_names`, or the path of a Python file.
 
     Raises:
-        SpecError: There is no such configuration, it does not run, or it lacks `EXPERIMENT`.
+        SpecError: There is no such configuration, it raises an error, or it lacks `EXPERIMENT`.
     """
     if name_or_path.endswith(".py") or os.sep in name_or_path:
         module = _import_file(name_or_path)
@@ -79,17 +82,17 @@ def load(name_or_path: str) -> Config:
     else:
         known = known_names()
         raise SpecError(
-            f"no configuration {name_or_path!r}; those that come with the project are "
-            f"{list(known)}, and a file of your own is given by its path, as my_config.py."
+            f"no configuration {name_or_path!r}; this project has {list(known)}. Give your own "
+            "file by its path, for example my_config.py."
             f"{did_you_mean(name_or_path, known)}"
         )
     path = os.path.abspath(str(module.__file__))
     experiment = getattr(module, "EXPERIMENT", None)
     if not isinstance(experiment, ExperimentConfig):
         defined = [name for name in vars(module) if name.isupper()]
-        found = f"is {experiment!r}" if experiment is not None else "is not defined"
+        problem = f"is {experiment!r}" if experiment is not None else "is not defined"
         raise SpecError(
-            f"{path}: EXPERIMENT {found}; EXPERIMENT = ExperimentConfig(name=…, problem=…, "
+            f"{path}: EXPERIMENT {problem}; EXPERIMENT = ExperimentConfig(name=…, problem=…, "
             f"split=…) would be right. The file defines {defined}."
         )
     folder = os.path.dirname(path)
@@ -122,16 +125,16 @@ def generate(config: Config, folder: str) -> None:
 
 
 def check(experiment: ExperimentConfig) -> None:
-    """Refuses an experiment that would fail late, after the data were read.
+    """Refuses an experiment that would fail only after the data were read.
 
     Raises:
-        SpecError: A part or one of its arguments is unknown, the tasks do not fit the model, or
-            a search does not fit the experiment; or slots and the split contradict each other.
+        SpecError: A part or one of its arguments is unknown; the tasks or the search do not fit
+            the model or the experiment; or slots and the split contradict each other.
     """
     check_slots(experiment)
-    # Imported here: they bring TensorFlow, which --help need not wait for. Not
-    # tfmtl.model.multitask: it brings TFRS, which refuses to load where `tfx` was first to choose
-    # the version of Keras.
+    # Imported here, because these modules load TensorFlow and --help does not have to wait for it.
+    # tfmtl.model.multitask is not imported: it loads TFRS, which fails if `tfx` has chosen the
+    # version of Keras before.
     from tfmtl.automtl.checks import check_space
     from tfmtl.model.heads import check_semantics, impression_tasks
     from tfmtl.model.interaction import check_interaction
@@ -158,39 +161,40 @@ def check(experiment: ExperimentConfig) -> None:
         semantics = model.conv_semantics or backbone.conv_semantics
         check_semantics(problem, semantics)
         for term in model.terms:
-            # Built and not only checked: it names tasks as well.
+            # Building the term also checks the task names in it.
             registry.build("term", term, impression_tasks(problem, semantics), problem)
 
 
 def check_slots(experiment: ExperimentConfig) -> None:
-    """Refuses slots without whole days, whole days without slots, and what slots do not know.
+    """Refuses slots without whole days, whole days without slots, and settings unknown to slots.
 
     Raises:
-        SpecError: The message says what would be right.
+        SpecError: See above; the message names a correct value.
     """
     split = experiment.split
     if experiment.mtms is None:
         if split.rule == "whole":
             raise SpecError(
-                "split=whole() keeps a day's rows together, to be tested on and then trained on, "
-                "which only an experiment with mtms=MTMS(…) does. Use by_hash(…) or by_time(…)."
+                "split=whole() keeps the rows of a day together, to test on them first and to "
+                "train on them later. Only an experiment with mtms=MTMS(…) does this. Use "
+                "by_hash(…) or by_time(…)."
             )
         return
     if split.rule != "whole":
         raise SpecError(
-            f"mtms: the pipeline tests on the whole next day and trains on whole days, and split "
+            f"mtms: the pipeline tests on the whole next day and trains on whole days, but split "
             f"is {split}; split=whole() would be right."
         )
     for name in ("tuning", "replay", "sampling"):
         if getattr(experiment, name) is not None:
             raise SpecError(
-                f"mtms: {name} is declared, which a slot's training does not know; leave it out, "
-                f"as by --set {name}=None."
+                f"mtms: {name} is declared, but the training of a slot does not support it; remove "
+                f"it, for example by --set {name}=None."
             )
 
 
 def check_monitor(experiment: ExperimentConfig) -> None:
-    """Refuses a `training.monitor` that is no metric of the problem.
+    """Refuses a `training.monitor` that is not a metric of the problem.
 
     Raises:
         SpecError: The task or the metric is unknown, the task is measured on another space, or
@@ -202,12 +206,12 @@ def check_monitor(experiment: ExperimentConfig) -> None:
         if monitor not in ("mean_auc", "loss"):
             raise SpecError(
                 f"training.monitor={monitor!r}; 'mean_auc', 'loss' or the full name of a metric "
-                f"would be right, as {problem.metric_name(problem.tasks[0], 'auc')!r}."
+                f"are right, for example {problem.metric_name(problem.tasks[0], 'auc')!r}."
             )
     elif monitor != problem.metric_name(task, metric):
         raise SpecError(
             f"training.monitor={monitor!r}: the rows of task {task!r} are "
-            f"{problem.space_of(task)!r}, so it is {problem.metric_name(task, metric)!r}."
+            f"{problem.space_of(task)!r}, so the name is {problem.metric_name(task, metric)!r}."
         )
     lower_is_better(monitor, problem)
 
@@ -222,9 +226,11 @@ def _import_file(path: str) -> ModuleType:
         )
     spec = importlib.util.spec_from_file_location(f"tfmtl_config_{name[:-3]}", path)
     if spec is None or spec.loader is None:
-        raise SpecError(f"{path!r} is no Python file; a configuration is one, as my_config.py.")
+        raise SpecError(
+            f"{path!r} is not a Python file; a configuration is one, for example my_config.py."
+        )
     module = importlib.util.module_from_spec(spec)
-    # Its neighbours can be imported, as from a script; last, so that they shadow nothing.
+    # The file can import its neighbours, as a script can. They are last, so they shadow nothing.
     sys.path.append(folder)
     try:
         spec.loader.exec_module(module)

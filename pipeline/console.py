@@ -1,4 +1,4 @@
-"""What a run shows in the terminal: a line a component, our own messages, and little else."""
+"""The terminal output of a run: one line per component, and the messages of this project."""
 
 import contextlib
 import logging
@@ -15,15 +15,15 @@ from tfmtl.text import LINE_BREAK, printable
 
 WIDTH = 22
 OURS = tuple(str(Path(__file__).resolve().parents[1] / p) for p in ("tfmtl", "components"))
-# Printed at the end of a run, from the artifacts; also where the run came from the cache.
-TOLD_LATER = "evaluator.py"
+# Printed at the end of a run from the artifacts, so that a cached run prints it too.
+PRINTED_LATER = "evaluator.py"
 
 
 class Steps:
     """Prints `Trainer   31.4 s`: the name when a step starts, the rest when it ends.
 
-    Where the step prints something itself in between (a progress bar), the name stands on a
-    line of its own and is repeated at the end.
+    If the step prints something itself (a progress bar), its name stays on a separate line and is
+    repeated at the end.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Steps:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Notices what others print to stdout and stderr meanwhile."""
+        """Watches what other code prints to stdout and stderr."""
         out, err = sys.stdout, sys.stderr
         self._out = out
         with (
@@ -49,7 +49,7 @@ class Steps:
         self._out.flush()
 
     def finish(self, how: str | None = None) -> None:
-        """Ends the line, with the seconds it took or with `how`."""
+        """Ends the line with the seconds that the step took, or with the text `how`."""
         how = how or f"{time.monotonic() - self._started:.1f} s"
         name = "" if self._open else f"{self._name:<{WIDTH}}"
         self._open = None
@@ -64,7 +64,7 @@ class Steps:
 
 
 class _ToStdout(logging.StreamHandler):
-    """Writes to what stdout is at the time, so that `Steps` notices."""
+    """Writes to the current `sys.stdout`, so that `Steps` sees the output."""
 
     def __init__(self):
         logging.Handler.__init__(self)
@@ -75,7 +75,7 @@ class _ToStdout(logging.StreamHandler):
 
 
 class _Watched:
-    """A stream that tells before something is written to it."""
+    """A stream that calls a function before each write."""
 
     def __init__(self, stream, before):
         self._stream, self._before = stream, before
@@ -90,16 +90,16 @@ class _Watched:
 
 
 def quiet() -> None:
-    """Silences TensorFlow, TFX and Beam. Before the first import of TensorFlow."""
+    """Silences TensorFlow, TFX and Beam. Call it before the first import of TensorFlow."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    # Beam's worker processes inherit it.
+    # Beam's worker processes inherit this variable.
     os.environ.setdefault("PYTHONWARNINGS", "ignore")
     warnings.simplefilter("ignore")
 
 
 def keep_our_messages() -> None:
-    """Drops log messages of other packages. After the imports: some set handlers of their own."""
+    """Drops log messages of other packages. Call it after the imports: some add handlers."""
     handler = _ToStdout()
     handler.setFormatter(_Printable("%(message)s"))
     handler.addFilter(_is_ours)
@@ -111,7 +111,7 @@ def keep_our_messages() -> None:
         logger.handlers[:] = []
         logger.propagate = True
         logger.setLevel(logging.INFO)
-    # Or whoever puts back the verbosity that absl remembers would silence it.
+    # Otherwise code that restores absl's stored verbosity would silence our messages.
     absl_logging.set_verbosity(absl_logging.INFO)
     warnings.simplefilter("ignore")
 
@@ -124,4 +124,4 @@ class _Printable(logging.Formatter):
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    return record.pathname.startswith(OURS) and not record.pathname.endswith(TOLD_LATER)
+    return record.pathname.startswith(OURS) and not record.pathname.endswith(PRINTED_LATER)

@@ -1,11 +1,11 @@
-"""The pipeline of one new day: tested on it, trained on the days before it.
+"""The pipeline of one new day: it trains on the days before it and tests on the new day.
 
 ExampleGen (the new day) → StatisticsGen → SchemaGen (from the day before) → ExampleValidator →
 the window's days → Transform → the last blessed slot → Trainer → RankingEvaluator → Pusher
 
-A slot is named by the last day it is trained on, so that the new day `d` tests slot `d − 1` (Tan
-et al., MTMS, §IV: the whole next day). Preprocessing is fitted on the window alone: the new day
-is in nothing that is trained.
+A slot has the number of its last training day, so the new day `d` tests slot `d − 1` (Tan et al.,
+MTMS, §IV: the whole next day). Preprocessing is fitted on the window only: nothing that is trained
+depends on the new day.
 """
 
 import dataclasses
@@ -32,17 +32,17 @@ from tfmtl.data.sources import null_values_in
 from tfmtl.declare.experiment import Evaluation, ExperimentConfig
 from tfmtl.declare.problem import ProblemSpec
 
-# What a day's result depends on besides `pipeline.CODE`.
+# The sources that a day's result depends on besides `pipeline.CODE`.
 CODE = ("pipeline/daily.py", "pipeline/pipeline.py", "pipeline/window.py")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Day:
-    """A new day and what it is tested after.
+    """A new day and the window of days that its slot is trained on.
 
     Args:
-        span: The day.
-        first: First day of the window that is trained on; the last is `span - 1`.
+        span: The new day, which is tested on.
+        first: First day of the training window; the last is `span - 1`.
     """
 
     span: int
@@ -50,22 +50,23 @@ class Day:
 
     @property
     def slot(self) -> int:
-        """The slot that is trained: the last day of its window."""
+        """The number of the trained slot: the last day of its window."""
         return self.span - 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where the runs of all days keep things.
+    """The folders and settings that the runs of all days share.
 
     Args:
         pipeline_root: Folder of all artifacts and of the checkpoints.
         serving_dir: Blessed models are pushed to `serving_dir/<name>/<version>`.
         metadata_path: SQLite file of ML Metadata.
-        schema_path: A schema (text proto) to hold the days to; the day before's without it.
-        enable_cache: Whether a component whose inputs are unchanged is passed over.
+        schema_path: A schema (text proto) to validate the days against; without it, the schema is
+            inferred from the day before.
+        enable_cache: Whether a component with unchanged inputs is taken from the cache.
         beam_args: Arguments of every Beam pipeline.
-        workers: Processes that train parts of a slot at the same time.
+        workers: Number of processes that train parts of a slot at the same time.
     """
 
     pipeline_root: str
@@ -80,17 +81,17 @@ class Place:
 def create_daily_pipeline(
     *, experiment: ExperimentConfig, source: Source | None, log: Log, day: Day, place: Place
 ) -> tfx.dsl.Pipeline:
-    """Wires the components for one new day.
+    """Connects the components for one new day.
 
-    The days of the window must have been read before: each by its own run, or, where it never
-    was new, by `create_reading_pipeline`.
+    The days of the window must have been read before: a day that was a new day by its own run, the
+    others by `create_reading_pipeline`.
 
     Args:
-        experiment: Everything the run depends on, besides the data; declares `mtms`.
-        source: How text files are read.
-        log: The days there are.
-        day: The new one and its window.
-        place: Where things go.
+        experiment: The settings of the run, without the data; it declares `mtms`.
+        source: How to read text files.
+        log: The log with its days.
+        day: The new day and its window.
+        place: Folders and settings of the runs.
     """
     examples = example_gen(log.pattern, experiment, source, range_config=only(day.span))
     statistics = tfx.components.StatisticsGen(examples=examples.outputs["examples"])
@@ -116,7 +117,7 @@ def create_daily_pipeline(
     splits = list(experiment.split.names)
     settings = dataclasses.replace(experiment, evaluation=Evaluation())
     config = {**custom_config(settings, place.pipeline_root), "slot": day.slot}
-    # In several processes the last bits of a sum may differ: another setting, another execution.
+    # With several processes the last bits of a sum may differ, so the number is part of the key.
     if place.workers > 1:
         config["workers"] = place.workers
     trainer = tfx.components.Trainer(
@@ -125,7 +126,7 @@ def create_daily_pipeline(
         transform_graph=transform.outputs["transform_graph"],
         base_model=last.outputs["model"],
         train_args=tfx.proto.TrainArgs(splits=splits),
-        # TFX wants a split here too; no row of a slot is held back.
+        # TFX requires a split here too, although no row of a slot is held out.
         eval_args=tfx.proto.EvalArgs(splits=splits),
         custom_config=config,
     )
@@ -146,24 +147,24 @@ def create_daily_pipeline(
 def create_reading_pipeline(
     *, experiment: ExperimentConfig, source: Source | None, log: Log, span: int, place: Place
 ) -> tfx.dsl.Pipeline:
-    """Wires the beginning alone, for a day that is trained on and never was the new one."""
+    """Connects the first components only, for a day of the history that is never a new day."""
     examples = example_gen(log.pattern, experiment, source, range_config=only(span))
     statistics = tfx.components.StatisticsGen(examples=examples.outputs["examples"])
     return _pipeline([examples, statistics], experiment, place)
 
 
 def judged(experiment: ExperimentConfig) -> ExperimentConfig:
-    """The experiment for the evaluator: nothing of training, and the tasks that are served."""
+    """The experiment for the evaluator: no settings of training, and only the served tasks."""
     problem = experiment.problem
-    wanted = served_tasks(experiment)
-    tasks = tuple(dataclasses.replace(t, served=t.name in wanted) for t in problem.tasks)
+    names = served_tasks(experiment)
+    tasks = tuple(dataclasses.replace(t, served=t.name in names) for t in problem.tasks)
     return dataclasses.replace(
         untrained(experiment), problem=dataclasses.replace(problem, tasks=tasks), value=None
     )
 
 
 def served_tasks(experiment: ExperimentConfig) -> tuple[str, ...]:
-    """Tasks that a slot's model predicts: the fine-tuned ones, and a funnel's product with them."""
+    """Tasks that a slot's model predicts: the fine-tuned ones and their product in a funnel."""
     problem: ProblemSpec = experiment.problem
     assert experiment.mtms is not None
     targets = experiment.mtms.target_tasks(problem)
@@ -173,7 +174,7 @@ def served_tasks(experiment: ExperimentConfig) -> tuple[str, ...]:
 
 
 def _spans(name: str, producer: BaseNode, key: str, first: int, last: int) -> tfx.dsl.Resolver:
-    # By the producer's name, not its output: that would be this run's alone.
+    # By the id of the producer: its output channel would hold the artifacts of this run only.
     channel = tfx.dsl.Channel(
         type=producer.outputs[key].type, producer_component_id=producer.id, output_key=key
     )

@@ -1,4 +1,4 @@
-"""Where a run's data lie: given by the user, named by the configuration, or generated once."""
+"""The path of a run's data: given by the user, named by the configuration, or generated once."""
 
 import argparse
 import os
@@ -13,17 +13,18 @@ from tfmtl.errors import DataError
 
 
 def data_of(config: Config, options: argparse.Namespace, output: str) -> str:
-    """Where the data lie; generated first, where none are given.
+    """The path of the data; they are generated first if none are given.
 
     Raises:
-        DataError: They are not there, or none are given and the configuration neither names nor
-            generates any.
+        DataError: The data do not exist, or none are given and the configuration neither names
+            nor generates any.
     """
     if options.data or config.data:
         return _given(config, options.data or config.data)
     if config.generate is None:
         raise DataError(
-            f"{options.config} comes without data. Give a file or a folder, as --data rows.csv."
+            f"{options.config} comes without data. Give a file or a folder, for example --data "
+            "rows.csv."
         )
     folder = _generated(config, output)
     return folder if config.experiment.replay is None else os.path.join(folder, "log")
@@ -32,11 +33,11 @@ def data_of(config: Config, options: argparse.Namespace, output: str) -> str:
 def replay_of(
     config: Config, experiment: ExperimentConfig, options: argparse.Namespace, output: str
 ) -> str | None:
-    """Where the replay log lies; `None` where the experiment declares none.
+    """The path of the replay log; `None` if the experiment declares none.
 
     Raises:
-        DataError: It is not there; or the experiment declares one and none is given, or the
-            other way round.
+        DataError: The log does not exist; the experiment declares `replay` and no log is given;
+            or a log is given and the experiment does not declare `replay`.
     """
     if experiment.replay is None:
         if options.replay:
@@ -45,15 +46,15 @@ def replay_of(
                 "experiment value=TotalValue(…) and replay=Replay(…)."
             )
         return None
-    # The configuration's replay log goes with the configuration's data, not with the user's.
+    # The replay log of the configuration fits only the data of the configuration.
     given = options.replay or (None if options.data else config.replay)
     if given:
         return _given(config, given)
     if options.data or config.data or config.generate is None:
         raise DataError(
             f"{options.config} measures recall on a replay log, and none is given. Give a file or "
-            "a folder with every retrieved ad of held-out requests, as --replay replay.parquet, "
-            "or leave recall out by --set replay=None."
+            "a folder with every retrieved ad of held-out requests, for example --replay "
+            "replay.parquet, or switch recall off by --set replay=None."
         )
     return os.path.join(_generated(config, output), "replay")
 
@@ -61,13 +62,13 @@ def replay_of(
 def _given(config: Config, path: str) -> str:
     path = os.path.abspath(path)
     if "{" not in path and config.experiment.mtms is None:
-        # A mistyped path is told at once; TFX's {SPAN} and a folder of days are looked into later.
+        # Reports a mistyped path at once. Patterns with {SPAN} and folders of days are read later.
         files_of(path, config.source or Source())
     return path
 
 
 def _generated(config: Config, output: str) -> str:
-    # Another generator gives other rows, which must not pass for those made before.
+    # The folder depends on the code, so that rows of an older generator are not used again.
     code = [config.path, "tfmtl/simulator", "tfmtl/declare/total_value.py"]
     folder = os.path.join(output, "data", code_hash(code))
     if not os.path.isdir(folder):

@@ -1,4 +1,4 @@
-"""The days of a log: folders of a day each, found by a pattern with TFX's placeholders."""
+"""The days of a log with one folder per day, matched by a pattern with TFX's placeholders."""
 
 import glob
 import os
@@ -18,24 +18,26 @@ PLACEHOLDER = re.compile(r"\{(SPAN(?::\d+)?|YYYY|MM|DD)\}")
 
 
 class Log:
-    """A log's days, each by its span: its number, or days since 1970 where folders are dates.
+    """The days of a log. A day's span is its number, or its days since 1970 if folders are dates.
 
     Args:
-        path: The log's folder, or a pattern with placeholders, as `logs/{YYYY}-{MM}-{DD}/*`.
-        spans: The pattern of a day's files below the folder, where `path` is one.
+        path: The log's folder, or a pattern with placeholders, such as `logs/{YYYY}-{MM}-{DD}/*`.
+        spans: The pattern of one day's files below the folder, if `path` is a folder.
 
     Raises:
-        DataError: There is no such folder, or no day in it.
+        DataError: There is no such folder, or it has no day.
     """
 
     def __init__(self, path: str, spans: str = SPANS):
         self.pattern = path if "{" in path else os.path.join(path, spans)
         if "{" not in path and not os.path.isdir(path):
-            raise DataError(f"{path!r} is no folder. Days of data are folders in one: {spans}.")
-        found = {m.group(1).split(":")[0] for m in PLACEHOLDER.finditer(self.pattern)}
-        if found not in ({"SPAN"}, {"YYYY", "MM", "DD"}):
             raise DataError(
-                f"{self.pattern!r} has the placeholders {sorted(found)}; {{SPAN}}, or {{YYYY}} "
+                f"{path!r} is not a folder. The data of each day are a folder in it: {spans}."
+            )
+        names = {m.group(1).split(":")[0] for m in PLACEHOLDER.finditer(self.pattern)}
+        if names not in ({"SPAN"}, {"YYYY", "MM", "DD"}):
+            raise DataError(
+                f"{self.pattern!r} has the placeholders {sorted(names)}; {{SPAN}}, or {{YYYY}} "
                 "with {MM} and {DD}, would be right."
             )
         self.spans = self._spans()
@@ -48,20 +50,20 @@ class Log:
         return utils.get_pattern_for_span_version(self.pattern, not dated, dated, False, span, None)
 
     def name(self, span: int) -> str:
-        """What a day is called: the part of the path that has its number or date."""
+        """The name of a day: the part of the path that holds its number or date."""
         parts = self.pattern.split(os.sep)
         named = [i for i, part in enumerate(parts) if PLACEHOLDER.search(part)]
         return os.sep.join(self.folder(span).split(os.sep)[named[0] : named[-1] + 1])
 
     def fingerprint(self, span: int) -> str:
-        """What changes with a day's files, as TFX's ExampleGen has it."""
+        """A hash that changes with a day's files, computed as in TFX's ExampleGen."""
         folder, name = os.path.split(self.folder(span))
         split = example_gen_pb2.Input.Split(name="rows", pattern=name)
-        found, _, _ = utils.calculate_splits_fingerprint_span_and_version(folder, [split])
-        return found
+        fingerprint, _, _ = utils.calculate_splits_fingerprint_span_and_version(folder, [split])
+        return fingerprint
 
     def _spans(self) -> tuple[int, ...]:
-        # A glob finds the files; what stands for a placeholder must be a number.
+        # The glob matches files; the text at a placeholder must also be a number.
         wildcards = glob.glob(PLACEHOLDER.sub("*", self.pattern))
         pieces = PLACEHOLDER.split(self.pattern)
         regex = "".join(
@@ -76,20 +78,20 @@ class Log:
 
 
 def only(span: int) -> range_config_pb2.RangeConfig:
-    """What tells TFX's ExampleGen to read one day."""
+    """The configuration by which TFX's ExampleGen reads one day."""
     return range_config_pb2.RangeConfig(
         static_range=range_config_pb2.StaticRange(start_span_number=span, end_span_number=span)
     )
 
 
 def known_days(log: Log, path: str) -> dict[int, str]:
-    """Fingerprints of all days: of those there are, and of those there were when last asked.
+    """Fingerprints of all days: the days in the log, and the days that an earlier call recorded.
 
-    Days that were used and then deleted still count, or the log would seem to begin later.
+    Days that were used and then deleted still count. Otherwise the log would begin later.
 
     Args:
-        log: The days there are.
-        path: File that keeps the answer for the next time.
+        log: The log with its days.
+        path: File that records the result for the next call.
 
     Raises:
         DataError: A day is missing between two others.
@@ -108,10 +110,10 @@ def known_days(log: Log, path: str) -> dict[int, str]:
 
 
 def check_no_gap(log: Log, days: Mapping[int, str]) -> None:
-    """Refuses days of which one in the middle is missing.
+    """Refuses a series of days with a gap.
 
     Raises:
-        DataError: The message names it.
+        DataError: A day is missing; the message names it.
     """
     first, last = min(days), max(days)
     missing = [span for span in range(first, last) if span not in days]
@@ -120,8 +122,8 @@ def check_no_gap(log: Log, days: Mapping[int, str]) -> None:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise DataError(
             f"{names}{more} missing between {log.name(first)} and {log.name(last)}: nothing "
-            f"matches {log.folder(missing[0])!r}. A slot follows the one before it; add the day, "
-            "or move the days before it away and give another --output."
+            f"matches {log.folder(missing[0])!r}. Each slot continues the slot before it. Add the "
+            "day, or move the days before the gap away and give another --output."
         )
 
 
@@ -135,7 +137,7 @@ def _literal(text: str) -> str:
     return "".join({"*": "[^/]*", "?": "[^/]"}.get(c, re.escape(c)) for c in text)
 
 
-def _number(found: Mapping[str, str]) -> int:
-    if "SPAN" in found:
-        return int(found["SPAN"])
-    return (date(*(int(found[part]) for part in ("YYYY", "MM", "DD"))) - date(1970, 1, 1)).days
+def _number(parts: Mapping[str, str]) -> int:
+    if "SPAN" in parts:
+        return int(parts["SPAN"])
+    return (date(*(int(parts[name]) for name in ("YYYY", "MM", "DD"))) - date(1970, 1, 1)).days

@@ -1,4 +1,4 @@
-"""What daily runs tell at their end: one table and one figure over all days."""
+"""The report of daily runs: one table and one figure over all days."""
 
 import dataclasses
 import json
@@ -20,17 +20,17 @@ COLUMNS = {"binary": ("auc", "calibration"), "regression": ("r2", "mae")}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DoneDay:
-    """What the run of one new day made.
+    """The result of the run of one new day.
 
     Args:
-        name: The day.
-        trained_on: The days of the window, in words.
+        name: Name of the day.
+        trained_on: The days of the training window, in words.
         metrics: Metrics on the whole new day.
         blessed: Whether the model was blessed.
-        pushed: Folder of the pushed SavedModel; `None` where it was not blessed.
+        pushed: Folder of the pushed SavedModel; `None` if it was not blessed.
         model: Folder of the trained SavedModel.
-        request: A request to it, as a JSON file.
-        seconds: How long the run took; from where it was, if it had been interrupted.
+        request: Path of a JSON file with an example request.
+        seconds: Duration of the run; of its last part, if it was interrupted before.
     """
 
     name: str
@@ -43,18 +43,18 @@ class DoneDay:
     seconds: float
 
     def to_plain(self) -> dict[str, Any]:
-        """Plain data, from which `from_plain` makes an equal day."""
+        """Plain data, from which `from_plain` creates an equal day."""
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return {**plain, "metrics": json.loads(self.metrics.to_json())}
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> "DoneDay":
-        """The day that `to_plain` took apart."""
+        """The day from the plain data of `to_plain`."""
         return cls(**{**plain, "metrics": SlicedMetrics.from_json(json.dumps(plain["metrics"]))})
 
 
 def table(days: Sequence[DoneDay], problem: ProblemSpec) -> str:
-    """A line a day: each task overall, the sparsest task by scene, the verdict, the version."""
+    """One line per day: all tasks overall, the sparsest task per scene, verdict and version."""
     tasks = _measured(days, problem)
     narrow, scenes = _narrowest(tasks, problem), _scenes(days, problem)
     head = ["day"]
@@ -78,26 +78,26 @@ def table(days: Sequence[DoneDay], problem: ProblemSpec) -> str:
         version = os.path.basename(day.pushed) if day.pushed else "-"
         cells += ["yes" if day.blessed else "no", version, f"{day.seconds:,.0f}"]
         lines.append(cells)
-    told = []
+    notes = []
     if narrow is not None and scenes:
         listed = ", ".join(f"in {value}" for value in _values(scenes))
-        told = [f"{listed}: AUC of {narrow.name}@{problem.space_of(narrow)} in that scene."]
-    return "\n".join([*aligned(lines), *told])
+        notes = [f"{listed}: AUC of {narrow.name}@{problem.space_of(narrow)} in that scene."]
+    return "\n".join([*aligned(lines), *notes])
 
 
 def draw(days: Sequence[DoneDay], problem: ProblemSpec) -> Any:
     """A figure of each binary task's AUC by day, overall and by scene.
 
-    A day whose model was not blessed is a hollow point.
+    A hollow point is a day whose model was not blessed.
 
     Args:
-        days: In their order.
-        problem: The declaration.
+        days: The days in order.
+        problem: The declaration of the tasks.
 
     Returns:
-        A `matplotlib.figure.Figure`, or `None` where there is no binary task.
+        A `matplotlib.figure.Figure`, or `None` if there is no binary task.
     """
-    # Loaded here: who only reads the table needs no plotting library.
+    # Imported here, because the table does not need the plotting library.
     from matplotlib.figure import Figure
 
     tasks = [task for task in _measured(days, problem) if task.kind == "binary"]
@@ -132,10 +132,10 @@ def draw(days: Sequence[DoneDay], problem: ProblemSpec) -> Any:
 
 
 def next_commands(days: Sequence[DoneDay], name: str) -> str:
-    """What to do with the model that was pushed last; nothing where none was.
+    """Commands to serve the model that was pushed last, or a note that there is none.
 
     Args:
-        days: In their order.
+        days: The days in order.
         name: Name of the served model.
     """
     pushed = [day for day in days if day.pushed is not None]
@@ -154,16 +154,16 @@ def _measured(days: Sequence[DoneDay], problem: ProblemSpec) -> list[Task]:
 
 
 def _narrowest(tasks: Sequence[Task], problem: ProblemSpec) -> Task | None:
-    # A rate after a click has the fewest rows, so that its scenes differ most.
+    # A rate after a click has the fewest rows, so its AUC per scene varies most.
     binary = [task for task in tasks if task.kind == "binary" and problem.scene is not None]
     return next((task for task in binary if task.observed_if is not None), next(iter(binary), None))
 
 
 def _scenes(days: Sequence[DoneDay], problem: ProblemSpec) -> list[Slice]:
-    found = {
+    slices = {
         key for day in days for key in day.metrics.slices if [c for c, _ in key] == [problem.scene]
     }
-    return sorted(found, key=str)
+    return sorted(slices, key=str)
 
 
 def _values(scenes: Sequence[Slice]) -> list[str]:

@@ -9,10 +9,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def code_hash(paths: Sequence[str | Path]) -> str:
-    """A hash of Python sources and of the stack's versions.
+    """A hash of Python sources and of the versions of TensorFlow and TensorFlow Transform.
 
     Args:
-        paths: Files, or folders with all below them; relative ones to the project's root.
+        paths: Files, or folders with all files below them; relative to the project's root.
     """
     digest = hashlib.sha256()
     for package in ("tensorflow", "tensorflow-transform"):

@@ -7,16 +7,16 @@ As a command:
     python -m pipeline.local_runner --config my_config.py --data rows.csv
     python -m pipeline.local_runner --config mtms --days 5
 
-As the pipeline file of TFX's own command, where the settings come from the environment
-(TFMTL_CONFIG, TFMTL_DATA, TFMTL_REPLAY, TFMTL_OUTPUT):
+As the pipeline file of TFX's own command, with settings from the environment variables
+TFMTL_CONFIG, TFMTL_DATA, TFMTL_REPLAY and TFMTL_OUTPUT:
 
     tfx pipeline create --engine local --pipeline_path pipeline/local_runner.py
     tfx run create --engine local --pipeline_name simulated_ads
 
-A second run takes every component whose inputs, settings and code are unchanged from the cache;
-a run that was killed goes on where it was, inside Tuner and Trainer from the last checkpoint. A
-configuration with `mtms` is run for each new day of a log in folders of a day each; days done are
-passed over.
+A second run takes every component with unchanged inputs, settings and code from the cache. A run
+that was interrupted continues where it stopped. Tuner and Trainer continue from their last
+checkpoint. A configuration with `mtms` runs once per new day of a log that has one folder per day.
+Days that are done are skipped.
 """
 
 import argparse
@@ -26,28 +26,33 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if not __package__:
-    # Run as a file (TFX does), Python looks for modules beside it, where pipeline.py would be
-    # taken for this package.
+    # TFX runs this file as a script. Python then looks for modules beside it, and would import
+    # pipeline.py instead of this package.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from pipeline import console
 from pipeline.explain import explained, explanation
 from tfmtl.text import LINE_BREAK, printable
 
+if TYPE_CHECKING:
+    from pipeline.config import Config
+    from tfmtl.declare.experiment import ExperimentConfig
+
 DEFAULT_CONFIG = "simulated_ads"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns 0, or 1 where the data or the configuration are at fault."""
+    """Runs the command; returns 0, or 1 if there is an error in the data or the configuration."""
     options = parser().parse_args(arguments)
     if not options.verbose:
         console.quiet()
     try:
         run(options)
     except KeyboardInterrupt:
-        print("\nInterrupted. The same command goes on from here.", file=sys.stderr)
+        print("\nInterrupted. The same command continues from here.", file=sys.stderr)
         return 130
     except SystemExit as error:
         # With status 0, too: a run that was ended must not pass for one that succeeded.
@@ -55,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\nerror: {sentence}", file=sys.stderr)
         return 1
     except Exception as error:
-        # The user's mistakes need a sentence; a mistake of ours, the whole trace.
+        # For a user's mistake one sentence is enough; for a bug, the whole traceback is needed.
         message = None if options.verbose else explanation(error)
         if message is None:
             raise
@@ -70,14 +75,31 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m pipeline.local_runner",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="docs/your_data.md goes from a CSV of your own to a pushed model.",
+        epilog="docs/your_data.md shows all steps from your CSV file to a pushed model.",
     )
+    _add_places(parser)
+    _add_changes(parser)
+    add = parser.add_argument
+    add("--no-cache", action="store_true", help="run every component again")
+    add(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of processes for Beam, and for training a slot with many scenes; with "
+        "300,000 rows on two cores, one process is faster (default: 1)",
+    )
+    add("--verbose", action="store_true", help="show all log messages of TensorFlow, TFX and Beam")
+    return parser
+
+
+def _add_places(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--config",
         default=os.environ.get("TFMTL_CONFIG") or DEFAULT_CONFIG,
         metavar="NAME|FILE.py",
-        help="a file of pipeline/configs by its name, or your own by its path "
+        help="the name of a file in pipeline/configs, or the path of your own file "
         f"(default: $TFMTL_CONFIG, else {DEFAULT_CONFIG})",
     )
     add(
@@ -85,70 +107,65 @@ def parser() -> argparse.ArgumentParser:
         default=os.environ.get("TFMTL_DATA") or None,
         metavar="PATH",
         help="CSV, TSV (also compressed) or Parquet: a file, a folder of files, or a pattern in "
-        "quotes; of a configuration that goes by days, a folder of day folders (default: "
-        "$TFMTL_DATA, else what the configuration names or generates)",
+        "quotes; for a configuration that trains day by day, a folder with one folder per day "
+        "(default: $TFMTL_DATA, else what the configuration names or generates)",
     )
     add(
         "--replay",
         default=os.environ.get("TFMTL_REPLAY") or None,
         metavar="PATH",
-        help="the replay log, likewise, of a configuration that declares one (default: "
-        "$TFMTL_REPLAY, else what the configuration names or generates)",
+        help="the replay log, for a configuration that declares `replay`: a file, a folder of "
+        "files, or a pattern (default: $TFMTL_REPLAY, else what the configuration names or "
+        "generates)",
     )
     add(
         "--output",
         default=os.environ.get("TFMTL_OUTPUT") or None,
         metavar="DIR",
-        help="where artifacts, metadata and pushed models go (default: $TFMTL_OUTPUT, else "
+        help="folder for artifacts, metadata and pushed models (default: $TFMTL_OUTPUT, else "
         "output/NAME of the experiment)",
     )
     add(
         "--schema",
         metavar="FILE",
-        help="a schema (schema.pbtxt) to hold the data to, instead of inferring one",
+        help="a schema (schema.pbtxt) to validate the data against, instead of inferring one",
     )
+
+
+def _add_changes(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--tune",
         action=argparse.BooleanOptionalAction,
-        help="search the fields or the network that the configuration declares before training "
-        "(default: where it declares any)",
+        help="run the search that the configuration declares, of settings or of a network, before "
+        "training (default: run it if one is declared)",
     )
     add(
         "--days",
         type=_count,
         metavar="N",
-        help="of a configuration that trains day by day, the first N new days (default: all)",
+        help="for a configuration that trains day by day: only the first N new days (default: all)",
     )
-    add("--epochs", type=int, metavar="N", help="another training.epochs")
-    add("--seed", type=int, metavar="N", help="another training.seed")
+    add("--epochs", type=int, metavar="N", help="replaces training.epochs")
+    add("--seed", type=int, metavar="N", help="replaces training.seed")
     add(
         "--set",
         action="append",
         default=[],
         metavar="PATH=VALUE",
-        help="another value of any field, as model.backbone.num_experts=4; repeatable",
+        help="replaces the value of any field, for example model.backbone.num_experts=4; "
+        "repeatable",
     )
-    add("--no-cache", action="store_true", help="run every component again")
-    add(
-        "--workers",
-        type=int,
-        default=1,
-        metavar="N",
-        help="processes of Beam, and of a slot's training where scenes are many; on two cores and "
-        "300,000 rows one is faster (default: 1)",
-    )
-    add("--verbose", action="store_true", help="show all that TensorFlow, TFX and Beam log")
-    return parser
 
 
 def run(options: argparse.Namespace) -> None:
-    """Loads the configuration, runs the pipeline and prints what came of it.
+    """Loads the configuration, runs the pipeline and prints the results.
 
     Raises:
         SpecError: The configuration is wrong.
-        DataError: The data are wrong, or none are given.
+        DataError: The data are wrong or missing.
     """
-    # Imported here: --help and a mistyped name need not wait for TensorFlow and TFX.
+    # Imported here: --help and a mistyped name do not have to wait for TensorFlow and TFX.
     from pipeline.config import check, check_slots, load
     from pipeline.data import data_of, replay_of
     from pipeline.lock import alone
@@ -168,8 +185,8 @@ def run(options: argparse.Namespace) -> None:
     check_slots(experiment)
     if options.days is not None and experiment.mtms is None:
         raise SpecError(
-            f"--days {options.days}: {options.config} trains one model on all its rows; days are "
-            "of an experiment with split=whole() and mtms=MTMS(…), such as --config mtms."
+            f"--days {options.days}: {options.config} trains one model on all its rows. --days "
+            "needs an experiment with split=whole() and mtms=MTMS(…), such as --config mtms."
         )
     if options.schema is not None:
         check_schema(options.schema)
@@ -208,13 +225,19 @@ def run(options: argparse.Namespace) -> None:
         )
         runner = Runner()
         runner.run(pipeline)
-        # `tfx pipeline create` reads this file without running what it defines.
+        # `tfx pipeline create` reads this file without running the pipeline.
         if runner.executions:
             outcome = report.outcome_of(metadata_path, runner.executions, experiment)
             print(report.report(outcome, experiment, _command(options)))
 
 
-def _run_days(config, experiment, data: str, output: str, options: argparse.Namespace) -> None:
+def _run_days(
+    config: "Config",
+    experiment: "ExperimentConfig",
+    data: str,
+    output: str,
+    options: argparse.Namespace,
+) -> None:
     from components.evaluator import write_figure
     from pipeline import days_report
     from pipeline.daily import Place
@@ -243,8 +266,8 @@ def _run_days(config, experiment, data: str, output: str, options: argparse.Name
     print(days_report.next_commands(done, experiment.name))
 
 
-def with_options(experiment, options: argparse.Namespace):
-    """The experiment with what the command line changes."""
+def with_options(experiment: "ExperimentConfig", options: argparse.Namespace) -> "ExperimentConfig":
+    """The experiment with the changes of the command line."""
     from tfmtl.errors import SpecError
 
     if options.tune and experiment.tuning is None and experiment.search is None:
@@ -262,7 +285,9 @@ def with_options(experiment, options: argparse.Namespace):
     for setting in options.set:
         path, equals, text = setting.partition("=")
         if not equals:
-            raise SpecError(f"--set {setting}: PATH=VALUE would be right, as training.epochs=3.")
+            raise SpecError(
+                f"--set {setting}: PATH=VALUE would be right, for example training.epochs=3."
+            )
         experiment = experiment.replace_path(path, _value(text))
     return experiment
 
@@ -274,7 +299,7 @@ def _count(text: str) -> int:
     return number
 
 
-def _value(text: str):
+def _value(text: str) -> Any:
     import ast
 
     try:
@@ -292,5 +317,5 @@ def _command(options: argparse.Namespace) -> str:
 
 
 if __name__ == "__main__":
-    # TFX's command runs this file inside its own process and takes status 0 for a return.
+    # TFX's command runs this file in its own process; with status 0, SystemExit is not an error.
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""One run at a time in a folder."""
+"""A lock of a folder: only one run at a time."""
 
 import contextlib
 import fcntl
@@ -10,10 +10,10 @@ from tfmtl.errors import DataError
 
 @contextlib.contextmanager
 def alone(folder: str) -> Iterator[None]:
-    """Holds the folder for this process; the system lets go of it however the process ends.
+    """Locks the folder for this process. The system releases the lock when the process ends.
 
     Raises:
-        DataError: Another process holds it.
+        DataError: Another process holds the lock.
     """
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, ".lock"), "a+", encoding="utf-8") as file:

@@ -1,10 +1,10 @@
 """The pipeline: from raw rows to a pushed SavedModel.
 
 ExampleGen → StatisticsGen → SchemaGen → ExampleValidator → Transform → (Tuner) → Trainer →
-the last blessed model → RankingEvaluator → Pusher
+Baseline (the last blessed model) → RankingEvaluator → Pusher
 
-Where the experiment declares `replay`, ReplayGen reads the replay log at the beginning, and the
-ConsistencyEvaluator stands between RankingEvaluator and Pusher.
+If the experiment declares `replay`, ReplayGen reads the replay log at the beginning, and the
+ConsistencyEvaluator runs between RankingEvaluator and Pusher.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from tfmtl.data.sources import null_values_in
 from tfmtl.declare.experiment import Evaluation, ExperimentConfig, Model, Training
 from tfmtl.errors import SpecError
 
-# What the functions of Transform, Tuner and Trainer are made of.
+# The sources that the functions of Transform, Tuner and Trainer depend on.
 CODE = (
     "tfmtl",
     "components",
@@ -51,25 +51,25 @@ def create_pipeline(
     enable_cache: bool = True,
     beam_args: Sequence[str] = (),
 ) -> tfx.dsl.Pipeline:
-    """Wires the components.
+    """Connects the components.
 
     Args:
-        experiment: Everything the run depends on, besides the data. A Tuner runs where it
-            declares `tuning` or `search`, a ConsistencyEvaluator where it declares `replay`.
-        source: How text files are read.
+        experiment: The settings of the run, without the data. A Tuner runs if it declares `tuning`
+            or `search`, a ConsistencyEvaluator if it declares `replay`.
+        source: How to read text files.
         data_path: A file, a folder or a pattern.
         pipeline_root: Folder of all artifacts and of the checkpoints.
         serving_dir: Blessed models are pushed to `serving_dir/<name>/<version>`.
         metadata_path: SQLite file of ML Metadata.
-        replay_path: The replay log, where the experiment declares one: a file, a folder or a
+        replay_path: The replay log, if the experiment declares `replay`: a file, a folder or a
             pattern.
-        schema_path: A schema (text proto) to hold the data to; inferred without it.
-        enable_cache: Whether a component whose inputs are unchanged is passed over.
+        schema_path: A schema (text proto) to validate the data against; inferred if not given.
+        enable_cache: Whether a component with unchanged inputs is taken from the cache.
         beam_args: Arguments of every Beam pipeline; see `beam_arguments`.
 
     Raises:
         SpecError: The experiment declares `replay` and there is no `replay_path`; or it declares
-            `mtms`, for which `daily.create_daily_pipeline` is made.
+            `mtms`, which needs `daily.create_daily_pipeline`.
     """
     if experiment.mtms is not None:
         raise SpecError(
@@ -108,6 +108,26 @@ def create_pipeline(
         hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
         **inputs,
     )
+    baseline, evaluator, consistency = _judges(examples, trainer, replay, experiment)
+    pusher = pusher_of(trainer, consistency or evaluator, experiment, serving_dir)
+    # The replay log is read at the beginning, so that an error in it stops the run before training.
+    # The replay log is read at the beginning: a bad one should not be found after training.
+    nodes = [examples, replay, statistics, schema, validator, transform, tuner, trainer]
+    nodes += [baseline, evaluator, consistency, pusher]
+    return pipeline_of(
+        [node for node in nodes if node is not None],
+        experiment,
+        pipeline_root=pipeline_root,
+        metadata_path=metadata_path,
+        enable_cache=enable_cache,
+        beam_args=beam_args,
+    )
+
+
+def _judges(
+    examples: BaseNode, trainer: BaseNode, replay: BaseNode | None, experiment: ExperimentConfig
+) -> tuple[BaseNode, BaseNode, BaseNode | None]:
+    """The last blessed model, the evaluator and, if there is a replay log, the recall check."""
     baseline = tfx.dsl.Resolver(
         strategy_class=LatestOtherBlessedModel,
         candidate=trainer.outputs["model"],
@@ -122,29 +142,18 @@ def create_pipeline(
             untrained(experiment), value=None, replay=None, sampling=None
         ),
     )
-    consistency = None
-    if replay is not None:
-        consistency = ConsistencyEvaluator(
-            replay=replay.outputs["replay"],
-            model=trainer.outputs["model"],
-            baseline_model=baseline.outputs["model"],
-            ranking_blessing=evaluator.outputs["blessing"],
-            experiment=dataclasses.replace(
-                untrained(experiment), evaluation=Evaluation(), sampling=None
-            ),
-        )
-    pusher = pusher_of(trainer, consistency or evaluator, experiment, serving_dir)
-    # The replay log is read at the beginning: a bad one should not be found after training.
-    nodes = [examples, replay, statistics, schema, validator, transform, tuner, trainer]
-    nodes += [baseline, evaluator, consistency, pusher]
-    return pipeline_of(
-        [node for node in nodes if node is not None],
-        experiment,
-        pipeline_root=pipeline_root,
-        metadata_path=metadata_path,
-        enable_cache=enable_cache,
-        beam_args=beam_args,
+    if replay is None:
+        return baseline, evaluator, None
+    consistency = ConsistencyEvaluator(
+        replay=replay.outputs["replay"],
+        model=trainer.outputs["model"],
+        baseline_model=baseline.outputs["model"],
+        ranking_blessing=evaluator.outputs["blessing"],
+        experiment=dataclasses.replace(
+            untrained(experiment), evaluation=Evaluation(), sampling=None
+        ),
     )
+    return baseline, evaluator, consistency
 
 
 def pipeline_of(
@@ -156,7 +165,7 @@ def pipeline_of(
     enable_cache: bool = True,
     beam_args: Sequence[str] = (),
 ) -> tfx.dsl.Pipeline:
-    """The components as a pipeline with the experiment's name; see `create_pipeline`."""
+    """A pipeline of the components, with the experiment's name; see `create_pipeline`."""
     return tfx.dsl.Pipeline(
         pipeline_name=experiment.name,
         pipeline_root=pipeline_root,
@@ -172,17 +181,17 @@ def pipeline_of(
 def schema_of(
     statistics: tfx.dsl.Channel, schema_path: str | None, *, exclude: Sequence[str] = ()
 ) -> BaseNode:
-    """The component that gives the schema: the user's, or one inferred from statistics.
+    """The component that gives the schema: the user's schema, or one inferred from statistics.
 
     Args:
-        statistics: Statistics of the rows that the schema is to describe.
-        schema_path: The user's schema (text proto), where there is one.
-        exclude: Splits that an inferred schema is not to know.
+        statistics: Statistics of the rows that the schema describes.
+        schema_path: The user's schema (text proto), if there is one.
+        exclude: Splits that an inferred schema must not be computed from.
     """
     if schema_path is not None:
         return tfx.components.ImportSchemaGen(schema_file=os.path.abspath(schema_path))
-    # Without shapes every column is sparse. With them, a column would be dense or sparse
-    # depending on whether a value happens to be missing in the rows of the day.
+    # Without shapes every column is sparse. With inferred shapes, a column would be dense on one
+    # day and sparse on another, depending on whether a value is missing.
     return tfx.components.SchemaGen(
         statistics=statistics, infer_feature_shape=False, exclude_splits=list(exclude)
     )
@@ -207,7 +216,7 @@ def transform_of(
             read so, and the exported graph must know.
     """
     splits = experiment.split.names
-    # What Transform need not know is left out: another learning rate must not run it again.
+    # Settings that Transform does not need are removed: a new learning rate must not rerun it.
     preprocessing = dataclasses.replace(
         untrained(experiment), evaluation=Evaluation(), value=None, replay=None, sampling=None
     )
@@ -228,7 +237,7 @@ def transform_of(
 def pusher_of(
     trainer: BaseNode, judge: BaseNode, experiment: ExperimentConfig, serving_dir: str
 ) -> BaseNode:
-    """The component that copies a model blessed by `judge` to where TensorFlow Serving looks."""
+    """The component that copies a model blessed by `judge` to the folder of TensorFlow Serving."""
     return Pusher(
         model=trainer.outputs["model"],
         model_blessing=judge.outputs["blessing"],
@@ -241,18 +250,18 @@ def pusher_of(
 
 
 def untrained(experiment: ExperimentConfig) -> ExperimentConfig:
-    """The experiment without what training alone depends on, for components that do not train."""
-    training = Training(monitor="loss")  # The one monitor that every problem has.
+    """The experiment without the settings of training, for components that do not train."""
+    training = Training(monitor="loss")  # The only monitor that every problem has.
     none = dict.fromkeys(("tuning", "mtms", "meta", "search"))
     return dataclasses.replace(experiment, model=Model(), training=training, **none)
 
 
 def beam_arguments(workers: int = 1) -> list[str]:
-    """Arguments for Beam on this machine: in one process, or in several.
+    """Arguments for Beam on this machine: one process, or several.
 
-    Several pay only where the rows outweigh what it costs to start workers and to send rows
-    between them: with 300,000 rows on two cores StatisticsGen took 22 s in one process and 40 s
-    in two, and Transform lost as well.
+    Several processes are faster only for many rows, because starting workers and sending rows
+    between them takes time. With 300,000 rows on two cores, StatisticsGen took 22 s in one process
+    and 40 s in two; Transform was slower in two as well.
     """
     mode = "in_memory" if workers == 1 else "multi_processing"
     return [f"--direct_running_mode={mode}", f"--direct_num_workers={workers}"]
@@ -266,16 +275,16 @@ def _replay_gen(
     if path is None:
         raise SpecError(
             f"experiment {experiment.name!r} declares replay=Replay(…), but no replay log is "
-            "given; replay_path= says where it lies."
+            "given; give its path as replay_path=…."
         )
     return ReplayGen(path=path, experiment=experiment, source=source)
 
 
 def custom_config(experiment: ExperimentConfig, pipeline_root: str) -> dict[str, str]:
-    """What the functions of Transform, Tuner and Trainer get besides their inputs."""
-    # TFX takes a component from its cache while inputs and parameters are the same, and sees
-    # of a function only its import path. With a hash of the sources among the parameters an
-    # edited encoding or layer runs again, instead of yesterday's model passing for today's.
+    """The `custom_config` of the functions of Transform, Tuner and Trainer."""
+    # TFX reuses a component's cached output if inputs and parameters are the same. It identifies a
+    # function by its import path only. The hash of the sources is therefore a parameter: after an
+    # edit of an encoding or a layer, the component runs again.
     return {
         "experiment": experiment.to_json(),
         "checkpoints": os.path.join(pipeline_root, "checkpoints"),

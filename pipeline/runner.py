@@ -1,4 +1,4 @@
-"""TFX's local runner, which also tells how far it is and what it used."""
+"""TFX's local runner, which also prints the progress and records the executions."""
 
 from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration import metadata
@@ -14,13 +14,13 @@ RESOLVER = "tfx.dsl.components.common.resolver.Resolver"
 
 
 class Runner(local_dag_runner.LocalDagRunner):
-    """Runs the components one after the other, with a line each.
+    """Runs the components one after the other and prints one line per component.
 
-    It is TFX's own runner and launcher; what is added is printed, or noted in `executions`.
-    `run` is inherited, because `tfx pipeline create` replaces it on the parent class.
+    It uses TFX's own runner and launcher. It adds only the printed lines and `executions`. `run`
+    is inherited, because `tfx pipeline create` replaces it on the parent class.
 
     Attributes:
-        executions: Execution in ML Metadata by component; empty until the run.
+        executions: Id of the execution in ML Metadata by component; empty before the run.
     """
 
     def __init__(self) -> None:
@@ -29,9 +29,10 @@ class Runner(local_dag_runner.LocalDagRunner):
 
     @staticmethod
     def only_reads(pipeline: tfx_pipeline.Pipeline) -> bool:
-        """Whether nobody runs what is defined: `tfx pipeline create` only reads it.
+        """Whether the pipeline is only read, not run, as by `tfx pipeline create`.
 
-        It takes this definition for the one it asked for, and refuses a second. Nothing is run.
+        The call itself runs nothing. `tfx pipeline create` accepts only one definition and takes
+        the one that this call gives it.
         """
         probe = _Probe()
         probe.run(pipeline)
@@ -54,7 +55,7 @@ class Runner(local_dag_runner.LocalDagRunner):
 
 
 class _Probe(local_dag_runner.LocalDagRunner):
-    """Notes whether `run` gets as far as running."""
+    """Records whether `run` really starts the pipeline."""
 
     reached = False
 
@@ -64,7 +65,7 @@ class _Probe(local_dag_runner.LocalDagRunner):
 
 def _launcher(steps: Steps, runner: Runner) -> type[launcher.Launcher]:
     class ReportingLauncher(launcher.Launcher):
-        """Launches a component and tells so."""
+        """Launches a component and prints its line."""
 
         def __init__(self, pipeline_node, mlmd_connection, *args, **kwargs):
             super().__init__(pipeline_node, mlmd_connection, *args, **kwargs)
@@ -79,7 +80,7 @@ def _launcher(steps: Steps, runner: Runner) -> type[launcher.Launcher]:
                 raise
             runner.executions[self.node.id] = execution.execution_id
             cached = _state(self.connection, execution.execution_id) == CACHED
-            # A Resolver looks its artifact up each time, and TFX notes that as cached.
+            # A Resolver looks up its artifact in each run, but TFX records it as cached.
             steps.finish("cached" if cached and self.node.type.name != RESOLVER else None)
             return execution
 
@@ -88,5 +89,5 @@ def _launcher(steps: Steps, runner: Runner) -> type[launcher.Launcher]:
 
 def _state(connection: metadata.Metadata, execution: int) -> int:
     with connection as handle:
-        (found,) = handle.store.get_executions_by_id([execution])
-    return found.last_known_state
+        (record,) = handle.store.get_executions_by_id([execution])
+    return record.last_known_state

@@ -1,4 +1,4 @@
-"""What a run tells of its search: the fields that were chosen, or the network and its pictures."""
+"""The report of a search: the chosen settings, or the chosen network and its pictures."""
 
 import glob
 import os
@@ -13,22 +13,22 @@ from tfmtl.plain import write_text
 from tfmtl.tuning.space import ARCHITECTURE
 
 FOLDER = "architecture"
-"""Of a run's outputs, where the network and what the search kept of its course are."""
+"""The folder, below a run's outputs, of the chosen network and the files of the search."""
 
 FILE = "architecture.json"
 
 
-def lines_of(found: Mapping[str, Any], output: str) -> list[str]:
-    """The search in words; a network's files are put into a folder of their own.
+def lines_of(values: Mapping[str, Any], output: str) -> list[str]:
+    """The lines of the report; the files of a network are copied to `FOLDER`.
 
     Args:
-        found: What the Tuner's best trial has.
+        values: The values of the Tuner's best trial.
         output: Folder of the run's outputs.
     """
-    if ARCHITECTURE not in found:
-        fields = ", ".join(f"{path} = {value}" for path, value in found.items())
+    if ARCHITECTURE not in values:
+        fields = ", ".join(f"{path} = {value}" for path, value in values.items())
         return [f"Found by the search: {fields}"]
-    text = found[ARCHITECTURE]
+    text = values[ARCHITECTURE]
     architecture, folder = Architecture.from_json(text), os.path.join(output, FOLDER)
     _collect(text, architecture, output, folder)
     return [
@@ -40,7 +40,7 @@ def lines_of(found: Mapping[str, Any], output: str) -> list[str]:
 
 
 def _collect(text: str, architecture: Architecture, output: str, folder: str) -> None:
-    # Whole and anew: pictures of another search's course must not stand beside this network.
+    # The folder is written anew: it must not keep pictures of an earlier search.
     shutil.rmtree(folder, ignore_errors=True)
     pattern = os.path.join(glob.escape(output), "**", "found", FILE)
     for path in sorted(glob.glob(pattern, recursive=True)):
@@ -49,7 +49,7 @@ def _collect(text: str, architecture: Architecture, output: str, folder: str) ->
                 checkpoints = shutil.ignore_patterns(CHECKPOINTS)
                 shutil.copytree(os.path.dirname(path), folder, ignore=checkpoints)
                 return
-    # The search's own folder is gone, which the model does not depend on.
+    # The folder of the search was deleted. The model does not depend on it.
     write_pictures(folder, architecture, ())
     write_text(os.path.join(folder, FILE), text)
 

@@ -1,8 +1,9 @@
-"""What the Trainer component runs where an experiment trains slot by slot."""
+"""The `run_fn` of the Trainer component for experiments that train slot by slot."""
 
 import os
 import shutil
 import sys
+from typing import TYPE_CHECKING
 
 import tensorflow_transform as tft
 
@@ -15,23 +16,26 @@ from tfmtl.durable import sync, whole_folder
 from tfmtl.serving.export import export
 from tfmtl.training.checkpoints import forget
 
+if TYPE_CHECKING:
+    from tfx.components.trainer.fn_args_utils import FnArgs
 
-def run_fn(fn_args) -> None:
+
+def run_fn(fn_args: "FnArgs") -> None:
     """Trains a slot on the packed rows of its window and writes the SavedModel.
 
-    The slot's state goes to the folder `slot` beside the SavedModel, where Pusher does not look
-    and the next slot does. A run that was killed goes on with the parts it had not finished: they
-    lie in a folder that depends on the experiment and its inputs alone, not on TFX's execution.
+    The slot's state is written to the folder `slot` beside the SavedModel. Pusher does not copy
+    it; the next slot reads it. A run that was killed continues with the unfinished parts. Their
+    folder depends only on the experiment and its inputs, not on TFX's execution.
 
     Args:
-        fn_args: As TFX gives them; `base_model`, where there is one, is the last blessed slot's,
-            and `custom_config` holds `experiment` (JSON), `slot`, `checkpoints` (a folder) and,
-            where they are several, `workers`.
+        fn_args: The arguments from TFX. `base_model`, if given, is the model of the last blessed
+            slot. `custom_config` holds `experiment` (JSON), `slot`, `checkpoints` (a folder) and,
+            if there is more than one, `workers`.
     """
     config = fn_args.custom_config
     experiment = ExperimentConfig.from_json(config["experiment"])
     output = tft.TFTransformOutput(fn_args.transform_output)
-    # TFX gives the path of what is served; the state lies beside it.
+    # TFX gives the path of the SavedModel; the state is beside it.
     previous = fn_args.base_model and os.path.join(os.path.dirname(fn_args.base_model), SLOT)
     key = trainer_module.key_of(experiment, fn_args, previous or "", str(config["slot"]))
     checkpoints = os.path.join(config["checkpoints"], f"slot-{config['slot']}-{key}")
@@ -42,7 +46,7 @@ def run_fn(fn_args) -> None:
         folder=checkpoints,
         previous=previous or None,
         workers=config.get("workers", 1),
-        # A progress bar rewrites its line, which only a terminal can show.
+        # A progress bar rewrites its line, and only a terminal can show that.
         verbose=int(sys.stdout.isatty()),
     )
     export(

@@ -1,4 +1,4 @@
-"""Days in their order: each new one once, and on from where an interrupted run was."""
+"""Runs the days in order: each new day once, and an interrupted run from where it stopped."""
 
 import dataclasses
 import hashlib
@@ -33,21 +33,21 @@ def run_days(
     *,
     days: int | None = None,
 ) -> list[DoneDay]:
-    """Runs the pipeline for every new day that has not been, and returns all days.
+    """Runs the pipeline for every new day that is not done, and returns all days.
 
-    A day is passed over where its record says that it was run with the same settings, code and
-    days before it. `tfx pipeline create`, which reads a definition without running it, is shown
-    the next day's, and nothing is returned.
+    A day is skipped if its record shows a run with the same settings, code and earlier days.
+    `tfx pipeline create` reads a definition without running it. It gets the pipeline of the next
+    day, and nothing is returned.
 
     Args:
-        config: Says how files are read and what days are called.
-        experiment: What is run.
+        config: Says how to read files and how days are named.
+        experiment: The experiment to run.
         path: The log's folder, or a pattern with placeholders.
-        place: Where things go.
-        days: How many new days, from the first; all there are, by default.
+        place: Folders and settings of the runs.
+        days: How many new days, from the first; all new days by default.
 
     Raises:
-        DataError: A day is missing, or there are fewer than asked for.
+        DataError: A day is missing, or there are fewer days than requested.
     """
     log = Log(path, config.spans)
     folder = os.path.join(place.pipeline_root, "days")
@@ -55,18 +55,18 @@ def run_days(
     plan = planned(experiment, log, known, days)
     keys = keys_of(experiment, config.source, place.schema_path, known, plan)
     done = {day.span: _recorded(folder, day.span, keys[day.span], place) for day in plan}
-    # After one that is to be run all are: they start from its model.
+    # All days after the first one to run must run as well, because each starts from the last model.
     start = next((i for i, day in enumerate(plan) if done[day.span] is None), len(plan))
     if _only_read(config, experiment, log, [*plan[start:], plan[-1]][0], place):
         return []
     for day in plan[:start]:
         print(f"\n{log.name(day.span)}: done before", flush=True)
     for day in plan[start:]:
-        blessed = any(found.blessed for s, found in done.items() if s < day.span and found)
+        blessed = any(past.blessed for s, past in done.items() if s < day.span and past)
         wide = day if blessed else with_history(day, experiment, min(known))
         done[day.span] = _run(config, experiment, log, wide, place, first=day is plan[0])
         _record(folder, day.span, keys[day.span], done[day.span])
-    return [found for found in done.values() if found is not None]
+    return [day for day in done.values() if day is not None]
 
 
 def planned(
@@ -75,19 +75,19 @@ def planned(
     """The new days and their windows.
 
     Raises:
-        DataError: There are fewer than asked for, or none.
+        DataError: There are fewer new days than requested, or none.
     """
     assert experiment.mtms is not None
     first = min(known) + experiment.mtms.first_window
-    there = max(known) - first + 1
-    if there < (1 if days is None else days):
+    new = max(known) - first + 1
+    if new < (1 if days is None else days):
         raise DataError(
             f"{log.pattern!r} has {len(known)} days, {log.name(min(known))} to "
             f"{log.name(max(known))}. The first {experiment.mtms.first_window} are the history "
-            f"that the first slot is trained on, so {max(there, 0)} can be new"
-            + (f", not {days}." if days is not None else "; one at least is needed.")
+            f"that the first slot is trained on, so {max(new, 0)} can be new"
+            + (f", not {days}." if days is not None else "; at least one is needed.")
         )
-    spans = range(first, first + (there if days is None else days))
+    spans = range(first, first + (new if days is None else days))
     window = experiment.mtms.window
     return [
         Day(span=s, first=min(known) if s == first else max(s - window, min(known))) for s in spans
@@ -95,12 +95,12 @@ def planned(
 
 
 def with_history(day: Day, experiment: ExperimentConfig, first: int) -> Day:
-    """A day whose slot starts from nothing, as no one before it was blessed: on all the history.
+    """The day with the whole history as its window, because no earlier slot was blessed.
 
     Args:
-        day: The new one and its window.
-        experiment: Says how long the history is.
-        first: The first day of all.
+        day: The new day and its window.
+        experiment: Gives the length of the history.
+        first: The first day of the log.
     """
     assert experiment.mtms is not None
     history = max(day.span - experiment.mtms.first_window, first)
@@ -114,16 +114,16 @@ def keys_of(
     known: Mapping[int, str],
     plan: Sequence[Day],
 ) -> dict[int, str]:
-    """What each day's result depends on, hashed: settings, code, and all days up to it."""
+    """A hash per day of all that its result depends on: settings, code and all days up to it."""
     schema = Path(schema_path).read_text(encoding="utf-8") if schema_path else ""
     read_as = json.dumps((source or Source()).to_json(), sort_keys=True)
     settings = [experiment.to_json(), read_as, schema, code_hash([*CODE, *DAILY_CODE])]
     digest = hashlib.sha256("\n".join(settings).encode())
-    wanted = {day.span for day in plan}
+    spans = {day.span for day in plan}
     keys = {}
     for span, fingerprint in known.items():
         digest.update(f"{span} {fingerprint}\n".encode())
-        if span in wanted:
+        if span in spans:
             keys[span] = digest.hexdigest()[:16]
     return keys
 
@@ -140,13 +140,13 @@ def _only_read(
 def _run(
     config: Config, experiment: ExperimentConfig, log: Log, day: Day, place: Place, *, first: bool
 ) -> DoneDay:
-    gone = [s for s in (range(day.first, day.span) if first else ()) if s not in log.spans]
-    gone += [s for s in (day.span,) if s not in log.spans]
-    if gone:
+    missing = [s for s in (range(day.first, day.span) if first else ()) if s not in log.spans]
+    missing += [s for s in (day.span,) if s not in log.spans]
+    if missing:
         raise DataError(
-            f"{log.name(day.span)} is to be run, since settings, code or a day before it changed, "
-            f"and {log.name(gone[0])} is not in {log.pattern!r} any more. Put it back, or begin "
-            "with the days there are in another --output."
+            f"{log.name(day.span)} must run again, because settings, code or an earlier day "
+            f"changed, but {log.name(missing[0])} is no longer in {log.pattern!r}. Put it back, "
+            "or begin with the existing days in another --output."
         )
     names = f"{log.name(day.first)} to {log.name(day.slot)}"
     names = log.name(day.slot) if day.first == day.slot else names
@@ -198,7 +198,7 @@ def _recorded(folder: str, span: int, key: str, place: Place) -> DoneDay | None:
 def _record(folder: str, span: int, key: str, done: DoneDay | None) -> None:
     path = os.path.join(folder, f"{span}.json")
     if done is None:
-        # From here on others' artifacts may be the last: without a record the day is run again.
+        # The next run replaces the latest artifacts. Without a record, the day runs again.
         if os.path.exists(path):
             os.remove(path)
         return

@@ -1,9 +1,11 @@
-"""What the Trainer component runs."""
+"""The `run_fn` of the Trainer component."""
 
 import hashlib
 import itertools
 import os
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 import tensorflow_transform as tft
@@ -20,17 +22,20 @@ from tfmtl.serving.export import export
 from tfmtl.training.checkpoints import forget
 from tfmtl.tuning.space import apply_hyperparameters
 
+if TYPE_CHECKING:
+    from tfx.components.trainer.fn_args_utils import FnArgs
+
 IN_MEMORY_BYTES = 4 << 30
 
 
-def run_fn(fn_args) -> None:
+def run_fn(fn_args: "FnArgs") -> None:
     """Trains on the packed rows and writes the SavedModel.
 
-    A run that was killed goes on from its last checkpoint: checkpoints lie in a folder that
-    depends on the experiment and its inputs alone, not on TFX's execution.
+    A run that was killed continues from its last checkpoint. The folder of the checkpoints depends
+    only on the experiment and its inputs, not on TFX's execution.
 
     Args:
-        fn_args: As TFX gives them; `custom_config` holds `experiment` (JSON) and
+        fn_args: The arguments from TFX; `custom_config` holds `experiment` (JSON) and
             `checkpoints` (a folder).
     """
     config = fn_args.custom_config
@@ -41,7 +46,7 @@ def run_fn(fn_args) -> None:
     output = tft.TFTransformOutput(fn_args.transform_output)
     data = packed_data(problem, output, fn_args.train_files, fn_args.eval_files)
     checkpoints = os.path.join(config["checkpoints"], key_of(experiment, fn_args))
-    # A progress bar rewrites its line, which only a terminal can show.
+    # A progress bar rewrites its line, and only a terminal can show that.
     verbose = 1 if sys.stdout.isatty() else 2
     trained = train(experiment, data, checkpoint_dir=checkpoints, verbose=verbose)
     export(
@@ -57,9 +62,12 @@ def run_fn(fn_args) -> None:
 
 
 def packed_data(
-    problem: ProblemSpec, output: tft.TFTransformOutput, train_files, validation_files
+    problem: ProblemSpec,
+    output: tft.TFTransformOutput,
+    train_files: Sequence[str],
+    validation_files: Sequence[str],
 ) -> PackedData:
-    """The Transform component's output as training data, in memory where it is small enough."""
+    """The Transform component's output as training data, in memory if it is small enough."""
     return PackedData(
         train=rows_of(problem, train_files),
         validation=rows_of(problem, validation_files),
@@ -68,7 +76,7 @@ def packed_data(
 
 
 def table_rows(problem: ProblemSpec, output: tft.TFTransformOutput) -> dict[str, int]:
-    """Rows of each feature's table, by feature name."""
+    """Number of rows of each embedding table, by feature name."""
     return {
         f.name: fixed_table_rows(f)
         or output.vocabulary_size_by_name(vocabulary_file(f.name)) + FIRST
@@ -77,8 +85,8 @@ def table_rows(problem: ProblemSpec, output: tft.TFTransformOutput) -> dict[str,
     }
 
 
-def rows_of(problem: ProblemSpec, patterns) -> Rows:
-    """Packed rows of files, by their patterns; in memory where they are few enough."""
+def rows_of(problem: ProblemSpec, patterns: Sequence[str]) -> Rows:
+    """Packed rows of the files that match patterns; in memory if they are small enough."""
     files = sorted(itertools.chain.from_iterable(tf.io.gfile.glob(p) for p in patterns))
     rows = FileRows(problem, files)
     size = sum(tf.io.gfile.stat(path).length for path in files)
@@ -86,7 +94,7 @@ def rows_of(problem: ProblemSpec, patterns) -> Rows:
     return rows.load() if packed <= IN_MEMORY_BYTES else rows
 
 
-def key_of(experiment: ExperimentConfig, fn_args, *more: str) -> str:
-    """A name for what is trained, the same for the same experiment and inputs."""
+def key_of(experiment: ExperimentConfig, fn_args: "FnArgs", *more: str) -> str:
+    """A key of the training run: the same experiment and inputs give the same key."""
     parts = [experiment.to_json(), fn_args.transform_output, *fn_args.train_files, *more]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

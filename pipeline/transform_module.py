@@ -1,4 +1,4 @@
-"""What the Transform component runs."""
+"""The `preprocessing_fn` of the Transform component."""
 
 import json
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from tfmtl.features.encode import encode
 def preprocessing_fn(
     inputs: Mapping[str, Any], custom_config: Mapping[str, str]
 ) -> dict[str, tf.Tensor]:
-    """Raw columns to packed tensors.
+    """Encodes raw columns as packed tensors.
 
     Args:
         inputs: Raw columns, dense or sparse as the schema has them.

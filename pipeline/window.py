@@ -1,4 +1,4 @@
-"""What a day's run takes from earlier ones: a window of days, and the model to start from."""
+"""What the run of a day reads from earlier runs: a window of days and the previous model."""
 
 import os
 from collections.abc import Iterable
@@ -14,20 +14,20 @@ from components.model_blessing import COMPONENT
 from tfmtl.durable import Damaged, read_json
 from tfmtl.errors import DataError
 
-# In a model's folder, beside what is served: the state that the next slot starts from.
+# The folder beside the SavedModel with the state that the next slot starts from.
 SLOT = "slot"
 Artifacts = dict[str, list[types.Artifact]]
 
 
 class Spans(resolver.ResolverStrategy):
-    """Resolves the artifacts of days, one a day, in order.
+    """Resolves the artifacts of a range of days, one per day, in order.
 
-    TFX's own strategy returns all that a day ever had: also what was read of it before a file or
-    a setting changed. Here a day has the artifact that was made or used last.
+    TFX's own strategy returns every artifact of a day, also those from before a file or a setting
+    changed. This one returns the artifact that was created or used last.
 
     Args:
         first: Span of the first day.
-        last: Span of the last.
+        last: Span of the last day.
     """
 
     def __init__(self, first: int, last: int):
@@ -36,31 +36,33 @@ class Spans(resolver.ResolverStrategy):
     def resolve_artifacts(
         self, store: metadata_store.MetadataStore, input_dict: Artifacts
     ) -> Artifacts:
-        """Returns the artifacts of every key by day.
+        """Returns the artifacts of each key, ordered by day.
 
         Raises:
-            DataError: A day has none.
+            DataError: A day has no artifact.
         """
-        return {key: self._by_day(store, found) for key, found in input_dict.items()}
+        return {key: self._by_day(store, all_days) for key, all_days in input_dict.items()}
 
-    def _by_day(self, store, artifacts: list[types.Artifact]) -> list[types.Artifact]:
+    def _by_day(
+        self, store: metadata_store.MetadataStore, artifacts: list[types.Artifact]
+    ) -> list[types.Artifact]:
         newest = {artifact.span: artifact for artifact in _by_use(store, artifacts)}
-        wanted = range(self.first, self.last + 1)
-        missing = [span for span in wanted if span not in newest]
+        spans = range(self.first, self.last + 1)
+        missing = [span for span in spans if span not in newest]
         if missing:
             raise DataError(f"span {missing[0]} of {self.first} to {self.last} was never read.")
-        return [newest[span] for span in wanted]
+        return [newest[span] for span in spans]
 
 
 class LastBlessedSlot(resolver.ResolverStrategy):
-    """Resolves the model of the last slot before this one that was blessed.
+    """Resolves the model of the latest blessed slot before a slot.
 
-    A slot's model is the one that was made or used last; it counts as blessed where the latest
-    word of every evaluator that judged it is yes. Inputs are `model` and `model_blessing`, all
-    of them.
+    The model of a slot is the one that was created or used last. It counts as blessed if the
+    latest blessing of each of its evaluators is positive. Inputs are `model` and `model_blessing`
+    (all of them).
 
     Args:
-        slot: The slot to be trained. Models of later ones, of an earlier run, do not count.
+        slot: The slot to be trained. Models of later slots, from an earlier run, are ignored.
     """
 
     def __init__(self, slot: int):
@@ -69,25 +71,25 @@ class LastBlessedSlot(resolver.ResolverStrategy):
     def resolve_artifacts(
         self, store: metadata_store.MetadataStore, input_dict: Artifacts
     ) -> Artifacts:
-        """Returns one model and one blessing, or none, under the keys of `input_dict`."""
-        words: dict[int, dict[str, types.Artifact]] = {}
+        """Returns one model and one blessing, or neither, under the keys of `input_dict`."""
+        verdicts: dict[int, dict[str, types.Artifact]] = {}
         for blessing in _by_use(store, input_dict["model_blessing"]):
             judged = blessing.get_int_custom_property(
                 constants.ARTIFACT_PROPERTY_CURRENT_MODEL_ID_KEY
             )
             evaluator = blessing.get_string_custom_property(COMPONENT)
-            words.setdefault(judged, {})[evaluator] = blessing
+            verdicts.setdefault(judged, {})[evaluator] = blessing
         models = {slot_of(m.uri): m for m in _by_use(store, input_dict["model"])}
         before = (slot for slot in models if slot is not None and slot < self.slot)
         for slot in sorted(before, reverse=True):
-            said = [*words.get(models[slot].id, {}).values()]
-            if said and all(map(_is_yes, said)):
-                return {"model": [models[slot]], "model_blessing": said[-1:]}
+            blessings = [*verdicts.get(models[slot].id, {}).values()]
+            if blessings and all(map(_is_yes, blessings)):
+                return {"model": [models[slot]], "model_blessing": blessings[-1:]}
         return {"model": [], "model_blessing": []}
 
 
 def slot_of(uri: str) -> int | None:
-    """The slot that a Model artifact's state is of; `None` where it has none."""
+    """The slot of a Model artifact's state; `None` if it has no state."""
     path = os.path.join(uri, SLOT, "slot.json")
     if not os.path.exists(path):
         return None
@@ -98,9 +100,11 @@ def slot_of(uri: str) -> int | None:
         return None
 
 
-def _by_use(store, artifacts: Iterable[types.Artifact]) -> list[types.Artifact]:
-    # A component that is taken from the cache puts its artifacts out again, so that the order
-    # of ids is not that of runs where settings were changed and changed back.
+def _by_use(
+    store: metadata_store.MetadataStore, artifacts: Iterable[types.Artifact]
+) -> list[types.Artifact]:
+    # A cached component outputs its old artifacts again. After settings were changed and changed
+    # back, the order of ids is therefore not the order of the runs.
     listed = list(artifacts)
     last: dict[int, int] = {}
     ids = [artifact.id for artifact in listed]

@@ -1,6 +1,6 @@
-"""Published tables, one folder or file each; its name is the one `benchmarks.reproduce` takes.
+"""Published tables, one folder or file per paper. `benchmarks.reproduce` takes its name.
 
-Beside a table lies all that belongs to its paper alone: the arms it compares, and what its method
-costs. It defines `PAPER`, a `benchmarks.paper.Paper`: the published cells as data, and a function
-that measures ours.
+The folder holds all that belongs only to this paper: the table, the arms that it compares, and the
+cost of its method. The module defines `PAPER`, a `benchmarks.paper.Paper`: the published cells as
+data, and a function that measures ours.
 """

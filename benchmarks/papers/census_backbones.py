@@ -1,9 +1,9 @@
-"""Census income (KDD), multi-task backbones as other libraries' READMEs report them.
+"""Census income (KDD): multi-task backbones as reported in the READMEs of other libraries.
 
 Torch-RecHub (examples/ranking/README.md) and PaddleRec (models/multitask/mmoe) train on the
-official training half and test on the official test half, as far as their READMEs say. Ours is
-split out of the test half alone, by row number, and selected on validation rows. So the rows
-show the level that is usual and cannot confirm or refute one another.
+official training half and test on the official test half, as far as their READMEs say. Ours uses
+only the test half, split by row number, and chooses on validation rows. So the table shows the
+usual level of AUC. It cannot confirm or refute any figure.
 """
 
 import argparse
@@ -22,14 +22,14 @@ RECHUB, PADDLE = "Torch-RecHub README", "PaddleRec README"
 
 
 def measure(run: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Measured]:
-    """Trains the backbone of `run` once a seed; test metrics by name.
+    """Trains the backbone of `run` once per seed; returns test metrics by name.
 
     Raises:
         DataError: `--data` is missing.
     """
     if not options.data:
         raise DataError("census_backbones needs the census rows: --data path/to/census_income.")
-    # Imported here: whoever lists the papers does not wait for TensorFlow.
+    # Imported here, so that listing the papers does not load TensorFlow.
     from benchmarks.quality import train_and_test
 
     experiment, tables = _census(options.data)

@@ -1,1 +1,1 @@
-"""Configurations that come with the project, by name; each file is an example for your own."""
+"""The configurations of this project, by name. Each file is an example for a new configuration."""

@@ -1,10 +1,11 @@
-"""A network that is searched on a simulated ads log, trained from the start and served (AutoMTL).
+"""AutoMTL on a simulated ads log: a searched network, trained from scratch and served.
 
     python -m pipeline.local_runner --config automtl
 
-Without --data, 60,000 impressions are generated. The Tuner searches; the Trainer rebuilds what it
-found from its JSON. The space is the paper's with four experts of two layers instead of eight of
-three, and the architecture moves five times as fast, for a quick look; `AutoMTL()` is the paper's.
+Without --data, 60,000 impressions are generated. The Tuner searches the network and writes it as
+JSON. The Trainer rebuilds it from this JSON. For a short run, the search space has four experts of
+two layers (eight of three in the paper), and the architecture's learning rate is five times that
+of the paper. `AutoMTL()` has the paper's values.
 """
 
 from pipeline.configs import man
@@ -37,7 +38,7 @@ EXPERIMENT = ExperimentConfig(
 
 
 def generate(path: str) -> None:
-    """Writes the log into a folder."""
+    """Writes the log to a folder."""
     from tfmtl.simulator import write_impression_log
 
     write_impression_log(path, impressions=IMPRESSIONS, seed=1)

@@ -1,11 +1,11 @@
 """Census income (KDD): who earns more than 50,000 dollars, and who has never married.
 
-The tasks and features of Ma et al. (KDD 2018, group 1) on the official test half, 99,762 rows
-without a header:
+Tasks and features are those of Ma et al. (KDD 2018, group 1). The data are the official test half,
+99,762 rows without a header:
 
     python -m pipeline.local_runner --config census_income --data path/to/census_income
 
-`instance_weight` says how many people a row stands for; like the paper we leave it out.
+`instance_weight` is the number of people that a row represents. We do not use it, as in the paper.
 """
 
 from tfmtl.data.readers import Source
@@ -26,7 +26,7 @@ NUMBERS = (
     numerical("age", side="user", encoding="piecewise", bins=32),
     numerical("weeks_worked", side="user", encoding="piecewise", bins=16),
     numerical("num_emp", side="user", encoding="piecewise", bins=8),
-    # Mostly zero with a long tail: quantile bins would nearly all be the same bin.
+    # Mostly zero with a long tail: in quantile bins, nearly all rows would be in the same bin.
     numerical("wage_per_hour", side="user", encoding="log"),
     numerical("capital_gains", side="user", encoding="quantile", bins=64),
     numerical("capital_losses", side="user", encoding="quantile", bins=64),
@@ -34,7 +34,7 @@ NUMBERS = (
 )
 LEFT_OUT = ("instance_weight", "income", "marital_stat", *(f.column for f in NUMBERS))
 
-# "NA" is an answer here (of Hispanic origin); only "?" is a missing value.
+# "NA" is a valid answer (of `hisp_origin`); only "?" marks a missing value.
 SOURCE = Source(column_names=COLUMNS, delimiter=", ", null_values=("?",))
 
 PROBLEM = ProblemSpec(

@@ -1,12 +1,13 @@
-"""Early-stage ranking of ads in a simulated auction, judged by replayed recall.
+"""Early-stage ranking of ads in a simulated auction, evaluated by recall on a replay log.
 
     python -m pipeline.local_runner --config early_stage
 
-One light model of two towers predicts click-through rate and consolidated quality, so that its
-total value passes on the ads that the final stage would value most (Wang et al., AdKDD 2023).
-Without --data, 20,000 requests of ten days are logged for training and 1,000 of the day after
-are replayed. With --data and --replay, the folders `log` and `replay` are read that
-`python -m tfmtl.simulator --kind early_stage --requests 200000 --out logs` wrote.
+One light two-tower model predicts the click-through rate and the consolidated quality score. With
+them, the early stage computes a total value and passes the ads that the final stage would value
+most (Wang et al., AdKDD 2023). Without --data, the training log has 20,000 requests of ten days
+and the replay log has 1,000 requests of the day after. For larger logs, run
+`python -m tfmtl.simulator --kind early_stage --requests 200000 --out logs` and give its folders
+`logs/log` and `logs/replay` as --data and --replay.
 """
 
 from tfmtl.declare import early_stage
@@ -20,7 +21,7 @@ REPLAYED = 1_000
 DAYS = 10
 LATENT = 8
 
-# What the early stage may know: of an ad nothing but ids, category and objective.
+# The features that an early stage may read: of an ad, only ids, category and objective.
 PROBLEM = ProblemSpec(
     features=(
         categorical("user_id", dtype="int64", side="user"),
@@ -39,14 +40,14 @@ PROBLEM = ProblemSpec(
     request_id="request_id",
     user_id="user_id",
     time="day",
-    # A row is an ad that the funnel held for a request, shown or not.
+    # A row is an ad that was a candidate for a request, shown or not.
     space="candidate",
 )
 
 EXPERIMENT = ExperimentConfig(
     name="early_stage",
     problem=PROBLEM,
-    # Days never cut a request, and a model is judged on days it has not seen.
+    # A split by days keeps requests whole, and the test days come after the training days.
     split=by_time("day", validation_from=DAYS - 2, test_from=DAYS - 1),
     model=Model(
         backbone={"name": "two_tower"},
@@ -59,7 +60,7 @@ EXPERIMENT = ExperimentConfig(
             "reduction": "sum",
         },
     ),
-    # Some 200 clicks a day make an AUC of ±0.02, too coarse to choose an epoch by.
+    # With about 200 clicks per day, the AUC varies by ±0.02, too much to choose an epoch by it.
     training=Training(
         epochs=3, batch_size=1024, learning_rate=2e-3, decay="cosine", monitor="loss"
     ),
@@ -72,13 +73,13 @@ EXPERIMENT = ExperimentConfig(
         }
     ),
     evaluation=Evaluation(bounds={"ctr/auc@ctr_traffic&is_impression": 0.55}, max_fall=0.05),
-    # Ranking by bid alone has a soft recall of 0.49, by chance 0.26.
+    # A ranking by bid only has a soft recall of 0.49, a random one 0.26.
     replay=Replay(k=20, ks=(5, 10, 50), final_pctr="final_pctr", bounds={"soft_recall@20": 0.7}),
 )
 
 
 def generate(path: str) -> None:
-    """Writes the log that the model learns from, and the replay log, into a folder."""
+    """Writes the training log and the replay log to a folder."""
     from tfmtl.simulator import write_early_stage_logs
 
     write_early_stage_logs(path, requests=REQUESTS, replay_requests=REPLAYED, seed=1, days=DAYS)

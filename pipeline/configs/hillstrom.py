@@ -1,12 +1,12 @@
-"""An e-mail advertising test: who visits the shop, and who buys (Hillstrom, 2008).
+"""An e-mail advertising experiment: who visits the shop, and who buys (Hillstrom, 2008).
 
-64,000 customers in three randomised arms, no missing values and no customer id:
+The data have 64,000 customers in three randomised arms, no missing values and no customer id:
 
     python -m pipeline.local_runner --config hillstrom --data path/to/hillstrom
 
-Only 578 customers bought, so purchases rank with a standard error of about 0.03 AUC. What they
-spent (a regression on those rows) is left out: with 115 buyers in the test rows nothing could
-be said about it.
+Only 578 customers bought, so the AUC of purchases has a standard error of about 0.03. The amount
+spent (a regression on the buyers' rows) is not a task, because 115 buyers in the test rows are too
+few for a result.
 """
 
 from tfmtl.declare.experiment import Evaluation, ExperimentConfig, Model, Training

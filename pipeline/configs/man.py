@@ -2,8 +2,8 @@
 
     python -m pipeline.local_runner --config man
 
-Without --data, 100,000 impressions are generated. With --data, a log that
-`python -m tfmtl.simulator --impressions 2000000 --out ads_log` wrote is read.
+Without --data, 100,000 impressions are generated. For a larger log, run
+`python -m tfmtl.simulator --impressions 2000000 --out ads_log` and give its folder as --data.
 """
 
 from pipeline.configs import simulated_ads
@@ -16,7 +16,7 @@ IMPRESSIONS = 100_000
 
 PROBLEM = ProblemSpec(
     features=simulated_ads.PROBLEM.features,
-    # In the funnel's order, which is the attention's; both on all impressions, as in the paper.
+    # The funnel's order is the order of the attention. Both use all impressions, as in the paper.
     tasks=(binary("ctr", label="click"), binary("ctcvr", label="conversion")),
     scene="scene",
     request_id="request_id",
@@ -31,7 +31,7 @@ EXPERIMENT = ExperimentConfig(
     model=Model(
         backbone={"name": "man", "expert_units": ((128, 64),)},
         dim=8,
-        # Users and ads match dimension by dimension, which one joint projection would blur.
+        # Users and ads match dimension by dimension; one joint projection would mix dimensions.
         numeric_mode="fieldwise",
         balancer={"name": "uncertainty", "form": "paper_eq3"},
         l2=1e-6,
@@ -52,7 +52,7 @@ EXPERIMENT = ExperimentConfig(
 
 
 def generate(path: str) -> None:
-    """Writes the log into a folder."""
+    """Writes the log to a folder."""
     from tfmtl.simulator import write_impression_log
 
     write_impression_log(path, impressions=IMPRESSIONS, seed=1)

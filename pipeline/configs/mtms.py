@@ -1,9 +1,9 @@
-"""A simulated ads log in two scenes that grows day by day, and MTMS trained along with it.
+"""MTMS, trained day by day on a simulated ads log in two scenes.
 
     python -m pipeline.local_runner --config mtms --days 5
 
-Without --data, eight days are generated: three that the first slot is trained on, and five that
-are new one after the other. With --data, a folder of days of any number and size is read, as
+Without --data, eight days are generated: three days to train the first slot, and then five new
+days. With --data, the log may have any number of days of any size, one folder per day, as
 `tfmtl.simulator.write_daily_log` writes it.
 """
 
@@ -15,7 +15,7 @@ from tfmtl.declare.split import whole
 DAYS = 8
 IMPRESSIONS_A_DAY = 60_000
 
-# Ids are hashed, so that a user has the same one in every slot; tables hold the ids that were seen.
+# Ids are hashed, so that a user has the same id in every slot. Tables hold only ids that occur.
 IDS = 2**30
 
 PROBLEM = ProblemSpec(
@@ -29,7 +29,7 @@ PROBLEM = ProblemSpec(
         categorical("objective", side="ad", encoding="hash", size=IDS),
         numerical("bid", side="ad", encoding="log"),
         categorical("scene", encoding="hash", size=2**20),
-        # Where the ad stood lowers its clicks; ask for position 1 when ranking.
+        # The position lowers the click rate; rank with position 1 for all ads.
         categorical("position", encoding="identity", size=16),
     ),
     tasks=(
@@ -64,7 +64,7 @@ EXPERIMENT = ExperimentConfig(
 
 
 def generate(path: str) -> None:
-    """Writes the log into a folder, a folder a day."""
+    """Writes the log to a folder, one folder per day."""
     from tfmtl.simulator import write_daily_log
 
     write_daily_log(path, impressions=IMPRESSIONS_A_DAY * DAYS, days=DAYS, seed=1)

@@ -2,10 +2,10 @@
 
     python -m pipeline.local_runner --config simulated_ads
 
-Without --data, 300,000 impressions are generated. With --data, a log of any size that
-`python -m tfmtl.simulator --impressions 2000000 --out ads_log` wrote is read. The columns
-`true_*` hold the probabilities that labels were drawn from: a measure of how good a model could
-be, never features.
+Without --data, 300,000 impressions are generated. For a larger log, run
+`python -m tfmtl.simulator --impressions 2000000 --out ads_log` and give its folder as --data. The
+columns `true_*` hold the probabilities that labels were drawn from. They show how good a model
+could be. They are never features.
 """
 
 from tfmtl.declare.experiment import Evaluation, ExperimentConfig, Model, Training
@@ -29,7 +29,7 @@ PROBLEM = ProblemSpec(
         numerical("bid", side="ad", encoding="log"),
         *(numerical(f"ad_dense_{i}", side="ad") for i in range(LATENT)),
         categorical("scene"),
-        # Where the ad stood lowers its clicks; ask for position 1 when ranking.
+        # The position lowers the click rate; rank with position 1 for all ads.
         categorical("position", encoding="identity", size=16),
     ),
     tasks=(
@@ -51,7 +51,7 @@ EXPERIMENT = ExperimentConfig(
     model=Model(
         backbone={"name": "mmoe", "num_experts": 6, "expert_units": (128, 64)},
         dim=16,
-        # Users and ads match dimension by dimension, which one joint projection would blur.
+        # Users and ads match dimension by dimension; one joint projection would mix dimensions.
         numeric_mode="fieldwise",
         tower_units=(32,),
         l2=1e-5,
@@ -72,7 +72,7 @@ EXPERIMENT = ExperimentConfig(
 
 
 def generate(path: str) -> None:
-    """Writes the log into a folder."""
+    """Writes the log to a folder."""
     from tfmtl.simulator import write_impression_log
 
     write_impression_log(path, impressions=IMPRESSIONS, seed=1)

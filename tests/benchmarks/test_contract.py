@@ -50,7 +50,7 @@ def test_runs_give_their_mean_and_the_sample_standard_deviation():
 
 
 def test_contradicting_targets_and_hiding_details_are_refused():
-    with pytest.raises(ValueError, match="at_least=2 lies above at_most=1"):
+    with pytest.raises(ValueError, match="at_least=2 is above at_most=1"):
         Result(name="x", value=1, at_least=2, at_most=1)
     with pytest.raises(ValueError, match="hide \\['value'\\]"):
         Result(name="x", value=1, details={"value": 2})

@@ -137,7 +137,7 @@ def test_the_tables_are_printed_with_verdicts_and_what_does_not_reproduce(monkey
     assert rows["Table I: mtms/mae@click"]["reproduces"] is True
     assert rows["Table I: mtms/mae@click"]["seeds_with_the_sign"] == "4/4"
     assert "all losses lower it" in rows["Table I: esmm/mae@click, level"]["note"]
-    assert "no proper measure" in rows["level/zero/mae@click"]["note"]
+    assert "not a proper scoring rule" in rows["level/zero/mae@click"]["note"]
     gated = {name for name, row in rows.items() if row["holds"] is not None}
     assert {"Table I: esmm/auc@click", "Table II: multi_scene/auc@click"} <= gated
     assert rows["second_scene/shared_users/p"]["holds"] is True

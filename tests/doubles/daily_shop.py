@@ -1,4 +1,4 @@
-"""A shop's log in folders of a day each, and its configuration."""
+"""A shop's log with one folder per day, and its configuration."""
 
 from pathlib import Path
 

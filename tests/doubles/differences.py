@@ -1,10 +1,10 @@
-"""Where plain data differ."""
+"""Finds the differences between two nested mappings."""
 
 
 def differing(first, second, path=""):
-    """The dotted paths of all values that two nested mappings do not share."""
+    """Returns the dotted paths of all values that differ between two nested mappings."""
     if isinstance(first, dict) and isinstance(second, dict):
         keys = sorted({*first, *second})
-        found = [differing(first.get(k), second.get(k), f"{path}.{k}" if path else k) for k in keys]
-        return [name for names in found for name in names]
+        paths = [differing(first.get(k), second.get(k), f"{path}.{k}" if path else k) for k in keys]
+        return [name for names in paths for name in names]
     return [] if first == second else [path]

@@ -1,4 +1,4 @@
-"""A consolidated log of ten rows, made by hand: every row type, paid by clicks or not."""
+"""A consolidated log of ten rows, written by hand, with every row type."""
 
 import numpy as np
 
@@ -14,8 +14,9 @@ FEATURES = (
     target_encoding("ad_id", side="ad", task="ctr", folds=2),
 )
 NAN = np.nan
-# Type, does its value use the click rate, was it shown, the click column, and by the final
-# stage pCTR and quality. The click column lies where nobody saw the ad, as real logs do.
+# Row type; whether the total value uses the click rate; whether the ad was shown; the click
+# column; the final stage's pCTR and quality. If the ad was not shown, the click column may
+# have any value, as in real logs.
 TABLE = [
     ("R1", 1, 1, 1.0, 0.30, 0.5),
     ("R1", 1, 1, 0.0, 0.10, -0.2),
@@ -35,7 +36,7 @@ CQS = np.float32([row[5] for row in TABLE])
 
 
 def log(**changes):
-    """Raw columns."""
+    """Returns the raw columns; `changes` replace some."""
     names = ("ctr_traffic", "is_impression", "click", "final_pctr", "final_cqs")
     values = zip(*(row[1:] for row in TABLE), strict=True)
     columns = {n: np.float32(v) for n, v in zip(names, values, strict=True)}
@@ -51,11 +52,11 @@ def log(**changes):
 
 
 def problem(tasks=None, features=FEATURES, indicators=early_stage.INDICATORS):
-    """The early stage's declaration, or one changed."""
+    """Returns the declaration of the early stage, with changes."""
     tasks = early_stage.tasks() if tasks is None else tasks
     return ProblemSpec(features=features, tasks=tasks, indicators=indicators)
 
 
 def pack(columns, spec=None):
-    """Packed tensors, by statistics of the rows themselves."""
+    """Returns packed tensors; the statistics come from the same rows."""
     return Preprocessor(spec or problem()).fit(columns)

@@ -1,10 +1,10 @@
-"""A training run that ends as a killed one would."""
+"""Ends a training run like a kill."""
 
 import tf_keras as keras
 
 
 class Kill(keras.callbacks.Callback):
-    """Ends the run as a kill would, after so many steps."""
+    """Ends the run like a kill, after `after` steps."""
 
     def __init__(self, after):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Rows of three scenes with every kind of feature that MTMS takes, for tests of its slots."""
+"""Rows of three scenes with every kind of feature that MTMS supports, for tests of slots."""
 
 import dataclasses
 import hashlib
@@ -20,7 +20,7 @@ from tfmtl.mtms.units import scene_column, scene_ids
 
 SIZE = 2**30
 SCENES = ("feed", "search")
-# Sides are mixed, so that the order of the packed columns is not that of the declaration.
+# Sides are mixed, so that the order of the packed columns differs from the declaration's.
 PROBLEM = ProblemSpec(
     features=(
         categorical("query", encoding="hash", size=SIZE),
@@ -47,7 +47,7 @@ DIM = 4
 
 
 def raw(count=400, seed=0, scenes=("feed", "search", "video")):
-    """Raw columns; every scene has about as many rows."""
+    """Raw columns; all scenes have about equally many rows."""
     columns = rows(count, seed)
     columns["scene"] = np.random.default_rng(seed + 50).choice(list(scenes), count)
     return columns
@@ -55,17 +55,17 @@ def raw(count=400, seed=0, scenes=("feed", "search", "video")):
 
 def packed(count=400, seed=0, problem=PROBLEM, **more):
     """Packed arrays."""
-    found = Preprocessor(problem).fit(raw(count, seed, **more))
-    return {name: value.numpy() for name, value in found.items()}
+    tensors = Preprocessor(problem).fit(raw(count, seed, **more))
+    return {name: value.numpy() for name, value in tensors.items()}
 
 
 def as_rows(arrays):
-    """Packed arrays as rows to train on."""
+    """Packed arrays as training rows."""
     return ArrayRows(dict(arrays))
 
 
 def experiment(problem=PROBLEM, model=None, training=None, **mtms):
-    """A tiny experiment; `mtms` are its settings of MTMS."""
+    """A tiny experiment; `mtms` are arguments of its `MTMS`."""
     settings = {
         "scenes": SCENES,
         "fields": {s: FIELDS[s] for s in mtms.get("scenes", SCENES) if s in FIELDS},
@@ -84,7 +84,7 @@ def experiment(problem=PROBLEM, model=None, training=None, **mtms):
 
 
 def of_scene(arrays, experiment, scene):
-    """Whether each packed row is of a scene."""
+    """Whether each packed row belongs to a scene."""
     problem = experiment.problem
     ids = np.concatenate([arrays[f"ids_{s}"] for s in ("user", "ad", "context")], axis=1)
     return ids[:, scene_column(problem)] == scene_ids(problem, [scene])[0]
@@ -93,16 +93,16 @@ def of_scene(arrays, experiment, scene):
 def scrambled(arrays, rows, seed=3):
     """Packed arrays in which the rows of a mask have other ids, numbers and labels."""
     rng = np.random.default_rng(seed)
-    found = {name: value.copy() for name, value in arrays.items()}
+    changed_arrays = {name: value.copy() for name, value in arrays.items()}
     where = np.flatnonzero(rows)
     order = rng.permutation(where)
-    # The scene is a column of the context's ids, whose rows keep their place.
+    # `ids_context` is not changed, because one of its columns is the scene.
     for name in ("ids_user", "ids_ad", "numbers_user", "numbers_ad", "numbers_context"):
-        if name in found:
-            found[name][where] = arrays[name][order]
-    found[LABELS][where] = arrays[LABELS][order]
-    found[WEIGHTS][where] = arrays[WEIGHTS][order]
-    return found
+        if name in changed_arrays:
+            changed_arrays[name][where] = arrays[name][order]
+    changed_arrays[LABELS][where] = arrays[LABELS][order]
+    changed_arrays[WEIGHTS][where] = arrays[WEIGHTS][order]
+    return changed_arrays
 
 
 def changed(experiment, **mtms):
@@ -125,17 +125,17 @@ def component(rng, keys):
 
 
 def files(folder, under="scenes"):
-    """Every file below a slot's scenes: a hash of its bytes, and when it was written."""
-    found = {}
+    """Every file below a slot's scenes: a hash of its bytes, and the time it was written."""
+    stamps = {}
     for path, _, names in os.walk(os.path.join(folder, under)):
         for name in names:
             whole = os.path.join(path, name)
             with open(whole, "rb") as file:
                 content = hashlib.sha256(file.read()).hexdigest()
-            found[os.path.relpath(whole, folder)] = content, os.stat(whole).st_mtime_ns
-    return found
+            stamps[os.path.relpath(whole, folder)] = content, os.stat(whole).st_mtime_ns
+    return stamps
 
 
 def contents(folder, under="scenes"):
-    """The same, without the times."""
+    """The hashes of `files`, without the times."""
     return {name: content for name, (content, _) in files(folder, under).items()}

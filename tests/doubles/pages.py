@@ -1,4 +1,4 @@
-"""What a page tells its reader to run, run."""
+"""Runs the commands of a documentation page."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def followed(arguments, folder):
-    """Runs a command as a reader of the page would; returns what it printed."""
+    """Runs a command as a reader of the page would; returns its output."""
     done = subprocess.run(
         arguments,
         cwd=folder,

@@ -1,10 +1,10 @@
-"""Weights that no initialiser gives: biases and moments away from 0 and 1."""
+"""Random weights unlike those of an initialiser: biases and moments differ from 0 and 1."""
 
 import numpy as np
 
 
 def randomise(layer, seed=0):
-    """Draws every weight of a built layer anew; moving variances stay positive."""
+    """Draws new values for every weight of a built layer; moving variances stay positive."""
     rng = np.random.default_rng(seed)
     for v in layer.weights:
         drawn = rng.normal(0.0, 0.5, v.shape)

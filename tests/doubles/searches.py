@@ -36,7 +36,7 @@ SPACE = {
 
 
 def rows(count: int, seed: int, label=None) -> ArrayRows:
-    """Packed rows; by default labels follow from user and ad."""
+    """Packed rows; by default the labels depend on user and ad."""
     rng = np.random.default_rng(seed)
     ids = rng.integers(2, SIZE + 2, [count, FIELDS]).astype(np.int32)
     if label is None:
@@ -55,12 +55,12 @@ def rows(count: int, seed: int, label=None) -> ArrayRows:
 
 
 def data(train: int = 192, validation: int = 96) -> PackedData:
-    """Training and validation rows of one law."""
+    """Training and validation rows from the same distribution."""
     return PackedData(rows(train, 1), rows(validation, 2), TABLE_ROWS)
 
 
 def declared(**changes) -> AutoMTL:
-    """A search of a few hundred weights."""
+    """A search whose network has a few hundred weights."""
     settings = {"num_experts": 2, "num_blocks": 1, "tower_units": (4,), "epochs": 3}
     return AutoMTL(**{**settings, **SPACE, "warm_up_epochs": 1, **changes})
 
@@ -80,14 +80,14 @@ def experiment(search: AutoMTL | None = None, **changes) -> ExperimentConfig:
 
 
 def bilevel(search: AutoMTL | None = None, *, steps: int = 4, **changes) -> Bilevel:
-    """What trains a supernet, ready for its first iteration."""
+    """The trainer of a supernet, ready for its first iteration."""
     config = experiment(search, **changes)
     model = supernet_model(config, config.search, TABLE_ROWS)
     model(next(iter(rows(4, 0).batches(4))))
-    found = Bilevel(model, config.search, Schedule(config.search, steps))
+    trainer = Bilevel(model, config.search, Schedule(config.search, steps))
     model.optimizer.build(model.dense_variables)
     model.embedding_optimizer.build(model.trained_tables)
-    return found
+    return trainer
 
 
 def batch(count: int = 32, seed: int = 0, **changes) -> dict:

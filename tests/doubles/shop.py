@@ -50,7 +50,7 @@ EXPERIMENT = ExperimentConfig(
 
 
 def write_shop(folder: Path) -> Path:
-    """Writes 5,000 rows, of which users and ads explain the clicks, and a configuration."""
+    """Writes 5,000 rows, whose clicks depend on users and ads, and a configuration."""
     (folder / "shop.py").write_text(CONFIG)
     rng = np.random.default_rng(5)
     user, ad = rng.integers(0, 200, 5000), rng.integers(0, 40, 5000)
@@ -69,7 +69,7 @@ def write_shop(folder: Path) -> Path:
 
 
 def command(shop, *arguments, config="shop.py", data="rows.csv", output="output"):
-    """The command, as a list."""
+    """The command as a list of arguments."""
     return [
         *(sys.executable, "-m", "pipeline.local_runner"),
         *("--config", str(shop / config)),
@@ -80,14 +80,14 @@ def command(shop, *arguments, config="shop.py", data="rows.csv", output="output"
 
 
 def run(*arguments, **options):
-    """Runs the command to its end."""
+    """Runs the command until it ends."""
     return subprocess.run(
         command(*arguments, **options), capture_output=True, text=True, cwd=ROOT, check=False
     )
 
 
 def steps_of(output):
-    """What a run says of each of its components, by name."""
+    """The output line of each component, by name."""
     lines = [line.split() for line in output.splitlines()]
     return {line[0]: line[1:] for line in lines if len(line) > 1 and line[0][0].isupper()}
 

@@ -91,7 +91,7 @@ def experiment(**changes) -> ExperimentConfig:
 
 
 def towers_of(backbone: str | None, units: tuple[int, ...] = (8,)) -> tuple[int, ...]:
-    """Widths of the towers above a backbone, none above one whose scenes share nothing."""
+    """Widths of the towers above a backbone; empty for a backbone whose scenes share nothing."""
     return () if backbone == "per_scene" else units
 
 

@@ -103,7 +103,7 @@ def test_the_data_of_a_file_lie_relative_to_the_file(tmp_path):
         ("model.backbone", {"name": "star"}, "star treats scenes apart, but the problem declares"),
         ("model.terms", ({"name": "pwiser"},), "pwiser: the tasks are no funnel"),
         ("training.embedding_optimizer", "adamm", "unknown optimizer 'adamm'"),
-        ("training.monitor", "y/auc@imp2", "it is 'y/auc@imp'"),
+        ("training.monitor", "y/auc@imp2", "the name is 'y/auc@imp'"),
         ("training.monitor", "z/auc@imp", "no task 'z'"),
         ("training.monitor", "auc", "'y/auc@imp'"),
         ("training.monitor", "y/logloss@imp", "unknown metric 'logloss'.*mean 'log_loss'"),

@@ -76,7 +76,7 @@ def test_a_day_that_must_run_again_and_is_deleted_is_named(tmp_path):
     )
     known_days(Log(str(tmp_path / "log")), str(tmp_path / "artifacts/days/known.json"))
     (tmp_path / "log/day-1/rows.csv").unlink()
-    with pytest.raises(DataError, match="day-2 is to be run, .* and day-1 is not in"):
+    with pytest.raises(DataError, match="day-2 must run again, .* but day-1 is no longer in"):
         slots.run_days(config, config.experiment, str(tmp_path / "log"), place)
 
 
@@ -137,7 +137,7 @@ def test_slots_want_whole_days_and_whole_days_want_slots(tmp_path):
     check_slots(experiment)
     with pytest.raises(SpecError, match=r"split is by_hash\('user'\); split=whole\(\) would"):
         check_slots(experiment.replace_path("split", by_hash("user")))
-    with pytest.raises(SpecError, match=r"only an experiment|which only an experiment with mtms"):
+    with pytest.raises(SpecError, match=r"Only an experiment with mtms"):
         check_slots(experiment.replace_path("mtms", None))
     with pytest.raises(SpecError, match="tuning is declared"):
         check_slots(experiment.replace_path("tuning", Tuning(space={"training.seed": [1, 2]})))

@@ -132,9 +132,9 @@ def test_days_without_rows_are_told(tmp_path):
 def test_the_command_writes_a_folder_a_day(tmp_path, capsys):
     out = str(tmp_path / "log")
     assert main(["--out", out, "--daily", "--impressions", "2500", "--days", "3"]) == 0
-    assert "3 folders of a day each" in capsys.readouterr().out
+    assert "in 3 folders, one per day" in capsys.readouterr().out
     files = [f"{out}/day-{day}/part-00000.parquet" for day in range(3)]
     assert rows_of(files).equals(impression_log(draw_world(0), impressions=2_500, days=3))
     with pytest.raises(SystemExit):
         main(["--out", out, "--kind", "early_stage", "--daily"])
-    assert "--daily is of --kind impressions" in capsys.readouterr().err
+    assert "--daily belongs to --kind impressions" in capsys.readouterr().err

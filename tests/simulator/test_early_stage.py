@@ -289,7 +289,7 @@ def test_a_flag_of_the_other_kind_is_refused(tmp_path, capsys):
     for flags in (["--kind", "early_stage", "--impressions", "5"], ["--requests", "5"]):
         with pytest.raises(SystemExit):
             main(["--out", str(tmp_path / "logs"), *flags])
-        assert "is of --kind" in capsys.readouterr().err
+        assert "belongs to --kind" in capsys.readouterr().err
     assert not os.listdir(tmp_path)
 
 

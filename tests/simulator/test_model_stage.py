@@ -202,6 +202,6 @@ def test_a_feature_that_belongs_to_neither_the_user_nor_the_ad_of_its_side_is_re
     world = WORLDS[1]
     features = tuple(f for f in FEATURES if f.name != feature.name)
     model, preprocessor = model_of(world, problem(feature, features=features), "mmoe")
-    words = f"of side '{feature.side}' reads '{feature.name}'; users and ads are packed apart"
+    words = f"of side '{feature.side}' reads '{feature.name}'; users and ads are packed separately"
     with pytest.raises(ValueError, match=words):
         predictor(world, model, preprocessor)

@@ -1,8 +1,7 @@
-"""A world of users and ads whose true probabilities are known, and the logs it writes.
+"""A simulated world of users and ads with known true probabilities, and the logs it writes.
 
 On real logs nobody knows how good a model could be. Here every row carries the probabilities
-its labels were drawn from, so that a metric can be compared with the best attainable one.
-
+that its labels were drawn from. A metric can therefore be compared with its best possible value.
     python -m tfmtl.simulator --impressions 200000 --out ads_log
     python -m tfmtl.simulator --impressions 200000 --daily --out daily_log
     python -m tfmtl.simulator --kind early_stage --requests 20000 --out early_stage_log

@@ -12,24 +12,26 @@ from tfmtl.text import LINE_BREAK, printable
 
 EXAMPLES = """\
 kinds:
-  impressions   Ads that were shown, with clicks, conversions and quality: PATH/*.parquet, or
-                with --daily PATH/day-0/*.parquet, PATH/day-1/*.parquet and so on, which a
-                pipeline reads as spans by the pattern PATH/day-{SPAN}/*.
-  early_stage   150 retrieved ads a request go through an early stage, a final stage and an
-                auction. PATH/log/*.parquet holds what an early stage learns from: impressions
-                (row_type R1, R2), and samples of the ads that were not shown (R3) or that the
-                early stage did not pass on (R4), with the final stage's predictions; clicks
-                are null where no ad was shown. PATH/replay/*.parquet holds all retrieved ads of
-                later requests, ranked by the final stage: what recall is measured on.
+  impressions   Shown ads, with clicks, conversions and quality events: PATH/*.parquet.
+                With --daily the files are PATH/day-0/*.parquet, PATH/day-1/*.parquet and so
+                on. A pipeline reads them as spans by the pattern PATH/day-{SPAN}/*.
+  early_stage   150 retrieved ads per request go through an early stage, a final stage and an
+                auction. PATH/log/*.parquet is the training log of an early stage. It holds
+                impressions (row_type R1, R2) and samples of two kinds of candidates: those
+                that the final stage did not show (R3), and those that the early stage dropped
+                (R4). All rows have the final stage's predictions. Clicks are null where no ad
+                was shown. PATH/replay/*.parquet holds all retrieved ads of later requests,
+                ranked by the final stage. Recall is measured on it.
 
-In both, columns true_* hold the probabilities that labels were drawn from. They are no features.
+In both, the columns true_* hold the probabilities that labels were drawn from. Do not use them
+as features.
 
 examples:
   python -m tfmtl.simulator --out ads_log --impressions 2000000
   python -m tfmtl.simulator --out daily_log --daily --days 30
   python -m tfmtl.simulator --kind early_stage --out early_stage_log --requests 40000
 """
-# Flags that one kind alone has, and their values where they are not given.
+# The flags that only one kind has, with their default values.
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "impressions": {"impressions": 200_000, "daily": False},
     "early_stage": {
@@ -46,15 +48,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = _parser()
     options = parser.parse_args(argv)
-    own: dict[str, Any] = {}
+    kind_options: dict[str, Any] = {}
     for kind, defaults in DEFAULTS.items():
         for name, default in defaults.items():
             given = getattr(options, name)
             if kind == options.kind:
-                own[name] = default if given is None else given
+                kind_options[name] = default if given is None else given
             elif given is not None:
                 flag = "--" + name.replace("_", "-")
-                parser.error(f"{flag} is of --kind {kind}, but this is --kind {options.kind}")
+                parser.error(f"{flag} belongs to --kind {kind}, but this is --kind {options.kind}")
     shared: dict[str, Any] = {
         "seed": options.seed,
         "days": options.days,
@@ -63,15 +65,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     try:
         if options.kind == "impressions":
-            daily = own.pop("daily")
-            (write_daily_log if daily else write_impression_log)(options.out, **own, **shared)
-            folders = f", {options.days} folders of a day each" if daily else ""
-            done = f"{own['impressions']:,} impressions written to {options.out}{folders}"
+            daily = kind_options.pop("daily")
+            write = write_daily_log if daily else write_impression_log
+            write(options.out, **kind_options, **shared)
+            folders = f" in {options.days} folders, one per day" if daily else ""
+            done = f"{kind_options['impressions']:,} impressions written to {options.out}{folders}"
         else:
-            log, replay = write_early_stage_logs(options.out, **own, **shared)
+            log, replay = write_early_stage_logs(options.out, **kind_options, **shared)
             done = (
-                f"{own['requests']:,} requests written to {options.out}/log and "
-                f"{own['replay_requests']:,} to {options.out}/replay "
+                f"{kind_options['requests']:,} requests written to {options.out}/log and "
+                f"{kind_options['replay_requests']:,} to {options.out}/replay "
                 f"({len(log)} and {len(replay)} files)"
             )
     except (ValueError, OSError) as error:
@@ -90,23 +93,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--kind", choices=tuple(DEFAULTS), default="impressions", help="impressions by default")
-    add("--out", metavar="PATH", required=True, help="folder, new or empty")
-    add("--seed", metavar="N", type=int, default=0, help="of world and log")
-    add("--days", metavar="N", type=int, default=10, help="days the log spans; 10 by default")
+    add("--out", metavar="PATH", required=True, help="the folder to write; new or empty")
+    add("--seed", metavar="N", type=int, default=0, help="seed of the world and of the log")
+    add("--days", metavar="N", type=int, default=10, help="days in the log; 10 by default")
     add(
         "--scenes",
         type=int,
         choices=(1, 2),
-        help="1 for a feed, 2 for a search too; by default 2 for impressions, 1 for early_stage",
+        help="1: a feed; 2: a feed and a search; default: 2 for impressions, 1 for early_stage",
     )
     add = parser.add_argument_group("--kind impressions").add_argument
     add("--impressions", metavar="N", type=int, help="rows; 200,000 by default")
-    add("--daily", action="store_true", default=None, help="a folder for each day")
+    add("--daily", action="store_true", default=None, help="write one folder per day")
     add = parser.add_argument_group("--kind early_stage").add_argument
-    add("--requests", metavar="N", type=int, help="of the log; 20,000 by default")
-    add("--replay-requests", metavar="N", type=int, help="of the replay; 2,000 by default")
-    add("--keep-final", metavar="SHARE", type=float, help="of R3 rows; 0.25 by default")
-    add("--keep-early", metavar="SHARE", type=float, help="of R4 rows; 0.06 by default")
+    add("--requests", metavar="N", type=int, help="requests in the log; 20,000 by default")
+    add("--replay-requests", metavar="N", type=int, help="requests in the replay; 2,000 by default")
+    add("--keep-final", metavar="SHARE", type=float, help="share of R3 rows kept; 0.25 by default")
+    add("--keep-early", metavar="SHARE", type=float, help="share of R4 rows kept; 0.06 by default")
     return parser
 
 

@@ -1,9 +1,9 @@
 """Candidates as rows of the early stage's logs.
 
-Early features are those of Wang et al. (AdKDD 2023) in kind: ids, categories and coarse dense
-features of users, and of ads ids, category, advertiser and objective. Dense features of users
-are rounded to whole standard deviations; those of ads are the final stage's alone. What an
-early stage cannot see of an ad it must learn by the ad's id.
+The early features are of the same kinds as those of Wang et al. (AdKDD 2023). User features are
+ids, categories and coarse dense features. Ad features are id, category, advertiser and objective.
+The dense features of users are rounded to whole standard deviations. Only the final stage has the
+dense features of ads: what the early stage needs of them it must learn through the ad's id.
 """
 
 from collections.abc import Mapping
@@ -72,7 +72,7 @@ def replay_schema(constants: Constants) -> pa.Schema:
 
 
 def early_columns(world: World, candidates: Candidates, row: Ints, column: Ints) -> dict[str, Any]:
-    """What an early stage may know of some candidates, by the names of the logs' columns.
+    """The columns of the logs that an early stage may read, for some candidates.
 
     Args:
         world: Users and ads.
@@ -100,7 +100,7 @@ def early_columns(world: World, candidates: Candidates, row: Ints, column: Ints)
 
 
 def _early_fields(constants: Constants) -> list[tuple[str, pa.DataType]]:
-    # Values are exact, so that a total value made from the columns is the auction's.
+    # Full precision, so that a total value computed from the columns equals the auction's.
     return [
         ("request_id", INTEGER),
         ("day", INTEGER),
@@ -129,9 +129,9 @@ def logged_rows(
         world: Users and ads.
         funnel: Sizes of the stages.
         candidates: From `retrieve`.
-        early_value: `[R, N]`, by the early stage that served.
-        shares: Of the rows of type "R3" and "R4" that are kept.
-        seed: Of the final stage's error, outcomes and sampling.
+        early_value: `[R, N]`, the early total values of the stage that served.
+        shares: The shares of the rows of type "R3" and "R4" that are kept.
+        seed: Seed of the final stage's error, the outcomes and the sampling.
     """
     c = world.constants
     done = run_funnel(world, funnel, candidates, early_value, seed=seed)

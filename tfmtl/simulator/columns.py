@@ -1,4 +1,4 @@
-"""Columns of the simulator's logs, and the batches they make."""
+"""The columns of the simulator's logs, and the record batches made of them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,12 +24,12 @@ def user_fields(constants: Constants) -> list[tuple[str, pa.DataType]]:
 
 
 def user_columns(world: World, user: Ints, scene: Ints, *, coarse: bool = False) -> dict[str, Any]:
-    """What a model may know of the user of each row.
+    """The features of each row's user that a model may read.
 
     Args:
-        world: Whose users.
+        world: The world of the users.
         user: `[rows]`, user ids.
-        scene: `[rows]`, where the user is met.
+        scene: `[rows]`, indices of the scenes where the user is.
         coarse: Whether dense features are rounded to whole standard deviations.
     """
     c = world.constants
@@ -72,7 +72,7 @@ def impression_columns(
     ad: Ints,
     position: Ints,
 ) -> dict[str, Any]:
-    """What is known of impressions before anyone reacts, from ids and indices, all `[rows]`."""
+    """The columns known before users react, from ids and indices, all `[rows]`."""
     c = world.constants
     return {
         "request_id": request,

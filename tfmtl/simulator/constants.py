@@ -1,8 +1,8 @@
-"""The numbers that make the simulated world. All of them are our choice.
+"""The constants of the simulated world. All of them are our choice.
 
-They follow what is known of ads: clicks are rare and conversions rarer, what attracts clicks
-(clickbait) repels conversions and good ratings, and irrelevant ads are closed. One set serves
-every experiment, so that no comparison is won by tuning the world.
+They follow what is known about ads. Clicks are rare and conversions are rarer. Clickbait attracts
+clicks, but lowers conversion rates and ratings. Users close irrelevant ads. All experiments use
+the same constants, so that no comparison is won by tuning the world.
 """
 
 import dataclasses
@@ -12,18 +12,18 @@ from collections.abc import Mapping
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Effects:
-    """The logit of one event: `bias` plus each other field times the term of its name.
+    """The logit of one event: `bias`, plus each other field times the term with its name.
 
     Args:
         bias: The logit where every term is zero.
-        relevance: Of `r = z · v / √d`, the match of user and ad latents.
-        curve: Of `tanh(z₀ v₁)`, what no dot product of the latents expresses.
-        clickbait: Of the ad's eye-catching share; hidden.
-        skill: Of how well the ad's landing page converts; hidden.
-        creative: Of how annoying the ad's creative is; hidden.
-        appeal: Of the ad's further attraction, which drifts from day to day; hidden.
-        clicker: Of how readily the user clicks; hidden.
-        closer: Of how readily the user closes ads; hidden.
+        relevance: Coefficient of `r = z · v / √d`, the match of user and ad latents.
+        curve: Coefficient of `tanh(z₀ v₁)`, which no dot product of the latents can express.
+        clickbait: Coefficient of how eye-catching the ad is (hidden).
+        skill: Coefficient of how well the ad's landing page converts (hidden).
+        creative: Coefficient of how annoying the ad's creative is (hidden).
+        appeal: Coefficient of the ad's further attraction, which drifts from day to day (hidden).
+        clicker: Coefficient of how readily the user clicks (hidden).
+        closer: Coefficient of how readily the user closes ads (hidden).
     """
 
     bias: float = 0.0
@@ -39,17 +39,17 @@ class Effects:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scene:
-    """Where ads are shown, by `Constants` to the same users as elsewhere or to others.
+    """A place where ads are shown. `Constants` says whether scenes share users and ads.
 
     Args:
         name: Its value in the log.
-        share: Its share of the requests, relative to the other scenes'.
+        share: Its share of the requests, relative to the shares of the other scenes.
         click: Added to the click logit.
         conversion: Added to the logit of a conversion after a click.
-        age: How much more often older users come: the log of the factor for one standard
+        age: How much more often older users come: the logarithm of the factor per standard
             deviation of age.
-        pool: The share of all ads that can be shown here; where scenes share no ads, its size
-            relative to the other scenes'.
+        pool: The share of all ads that can be shown here. Where scenes share no ads, it is the
+            pool's size relative to the pools of the other scenes.
     """
 
     name: str
@@ -60,28 +60,28 @@ class Scene:
     pool: float = 1.0
 
 
-# The bare click logit gives about 2 % of clicks and so a conversion in some 400 rows. The scenes
-# lift it, so that 200,000 rows hold enough conversions to learn from and to measure.
+# Without a scene's bias, the click rate is about 2 % and about one row in 400 has a conversion.
+# The scenes raise both, so that 200,000 rows hold enough conversions for training and for metrics.
 FEED = Scene(name="feed", share=0.65, click=0.9, conversion=-0.25, age=-0.3, pool=0.8)
 SEARCH = Scene(name="search", share=0.35, click=1.5, age=0.4, pool=0.6)
 
-# The bare logits. A funnel ranks most ads away, so that those shown need no lift.
+# No bias. A funnel shows only the best of many ads, so their rates need not be raised.
 PLAIN_FEED = Scene(name="feed")
-# It differs from the plain feed as SEARCH does from FEED.
+# It differs from PLAIN_FEED as SEARCH differs from FEED.
 PLAIN_SEARCH = Scene(name="search", share=0.5, click=0.6, conversion=0.25, age=0.4, pool=0.6)
 
 EVENTS: Mapping[str, Effects] = {
     "click": Effects(
         bias=-4.3, relevance=0.75, clickbait=0.12, clicker=0.3, appeal=0.3, curve=0.25
     ),
-    # After a click.
+    # Given a click.
     "conversion": Effects(bias=-2.6, relevance=0.5, clickbait=-0.4, skill=0.3),
-    # After an impression, with or without a click.
+    # Given an impression, with or without a click.
     "view_conversion": Effects(bias=-6.0, relevance=0.55, clickbait=-0.3, skill=0.3),
     "xout": Effects(bias=-4.6, relevance=-0.9, clickbait=0.5, closer=0.4),
     "hide": Effects(bias=-4.6, relevance=-0.7, clickbait=0.3, creative=0.8),
     "report": Effects(bias=-6.5, relevance=-0.5, clickbait=0.7),
-    # Of those who are asked, who rates the ad well.
+    # Given that the user is asked: a good rating.
     "survey": Effects(relevance=0.8, clickbait=-0.8, creative=-0.3),
 }
 
@@ -96,33 +96,33 @@ class Constants:
         advertisers: Number of advertisers.
         categories: Number of ad categories, which are also the users' segments and interests.
         latent: Width `d` of the latent vectors.
-        interests: Categories a user is known to be interested in.
+        interests: Number of categories known as interests per user.
         category_spread: Standard deviation of an ad's latents that its category explains.
-        ad_spread: And the one it does not.
+        ad_spread: Standard deviation of an ad's latents that its category does not explain.
         dense_noise: Standard deviation of the noise on the dense features; see `World`.
-        activity: Standard deviation of the log of how often a user comes.
+        activity: Standard deviation of the logarithm of how often a user comes.
         drift: How far an ad's appeal moves in a day, in standard deviations of all appeals.
         objectives: Share of the ads that pay for a click, a conversion after a click, and a
             conversion after an impression.
-        bid_factors: Of a bid, by objective: rarer actions are worth more.
+        bid_factors: A factor of the bid per objective: rarer actions are worth more.
         advertiser_bid: Standard deviation of the log bid between advertisers.
-        ad_bid: And between the ads of one.
+        ad_bid: Standard deviation of the log bid between the ads of one advertiser.
         position: Added to the click logit for each doubling of the position (1, 2, 4, ...).
         final_noise: Standard deviation of the final stage's error on a logit.
-        scalars: What an event adds to an ad's quality. A survey counts by how far its
-            probability lies from a half.
+        scalars: The weight of each event in an ad's quality score. For a survey, the weight
+            multiplies the probability minus one half.
         events: The events' true logits.
         scenes: The scenes, with different names.
-        shared_users: Whether a user is the same person in every scene. Otherwise every scene but
-            the first has people of its own, drawn independently, under the same user ids: what
-            is learnt of an id in one scene says nothing in another. What a feature means of a
-            person is the same everywhere.
+        shared_users: Whether a user id is the same person in every scene. Otherwise each scene
+            after the first draws its own people independently, under the same user ids. What a
+            model learns about an id in one scene then says nothing about it in another. The
+            meaning of features is the same in all scenes.
         shared_ads: Whether scenes may show the same ads. Otherwise each ad belongs to one scene,
-            so that users are all that scenes can have in common.
+            and scenes can share nothing but users.
 
     Raises:
         ValueError: Scenes or objectives contradict each other, a size is not positive, or there
-            are too few ads for scenes that share none.
+            are too few ads for scenes without shared ads.
     """
 
     users: int = 3_000
@@ -195,20 +195,20 @@ class Constants:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Funnel:
-    """How many ads of a request reach each stage, and by which rules. All are our choice.
+    """How many ads per request reach each stage, and by which rules. All are our choice.
 
     Args:
-        retrieved: Ads that retrieval finds for a request, `N`.
-        passed: Ads that the early stage passes on to the final one.
-        slots: Ads that are shown at most.
-        matched: Share of the retrieved ads that are drawn from the user's interests; the others
-            are drawn from all ads.
-        reserve: Total value that an ad must exceed to be shown; below zero, ads are shown whose
-            quality costs more than they pay.
-        reserve_bid: Least price of an action, where the bid is not below it.
-        survey_rate: Share of the shown ads whose user is asked to rate them.
-        early_noise: Standard deviation of the early conversion model's error on a logit: larger
-            than the final stage's 0.15, for it is the simpler model.
+        retrieved: Ads that retrieval finds per request, `N`.
+        passed: Ads per request that the early stage passes to the final stage.
+        slots: The greatest number of ads shown per request.
+        matched: Share of the retrieved ads that is drawn from the user's interests. The others are
+            drawn from all ads.
+        reserve: Total value that an ad must exceed to be shown. With a reserve below zero, an ad
+            can be shown although its quality cost is greater than its payment.
+        reserve_bid: The lowest price of an action, unless the bid is lower.
+        survey_rate: Share of the impressions where the user is asked to rate the ad.
+        early_noise: Standard deviation of the early conversion model's error on a logit. It is
+            larger than the final stage's 0.15, because the early model is simpler.
 
     Raises:
         ValueError: The stages do not narrow, or a share or a spread makes no sense.
@@ -240,10 +240,10 @@ class Funnel:
 
 
 def funnel_constants(scenes: int = 1) -> Constants:
-    """The constants of the funnel's world: bare rates, for a funnel shows the best ads only.
+    """The constants of the funnel's world: no raised rates, because a funnel shows the best ads.
 
     Args:
-        scenes: 1 for a feed alone, 2 for a search too.
+        scenes: 1 for a feed, 2 for a feed and a search.
 
     Raises:
         ValueError: `scenes` is neither 1 nor 2.

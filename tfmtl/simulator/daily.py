@@ -1,4 +1,4 @@
-"""A log of impressions in folders of a day each, as a pipeline that runs daily reads it."""
+"""A log of impressions with one folder per day, for a pipeline that runs daily."""
 
 import itertools
 import os
@@ -27,30 +27,32 @@ def write_daily_log(
     world: World | None = None,
     progress: bool = False,
 ) -> list[str]:
-    """Writes the rows of `write_impression_log`, `path/day-0/*.parquet`, `path/day-1/…` and so on.
+    """Writes the rows of `write_impression_log` with one folder per day, `path/day-0/*.parquet`, ….
 
-    Memory is constant. A day is written under a hidden name and renamed when it is whole: what
-    is called `day-…` is complete, wherever the writing was interrupted. Every day has rows.
+    Memory is constant. Each day is written to a hidden folder, which is renamed when it is
+    complete. A folder named `day-…` is therefore always complete, even after an interruption.
+    Every day has rows.
 
     Args:
-        path: The folder; made where it is missing.
-        impressions: Number of rows of all days.
-        seed: Of the log, and of the world where none is given.
-        days: Days the log spans.
-        scenes: 2 for a feed and a search, 1 for the feed alone; where neither constants nor a
-            world are given.
-        constants: Of the world that is drawn where none is given.
-        rows_per_file: Rows a file.
-        world: Users and ads; drawn where none is given.
+        path: The folder; it is created if it does not exist.
+        impressions: Number of rows over all days.
+        seed: Seed of the log, and of the world if none is given.
+        days: Number of days in the log.
+        scenes: 2 for a feed and a search, 1 for the feed only. Used if neither `constants` nor
+            `world` is given.
+        constants: Constants of the world that is drawn if none is given.
+        rows_per_file: Rows per file.
+        world: Users and ads; drawn if none is given.
         progress: Whether to show a progress bar on stderr.
 
     Returns:
         The files, day by day.
 
     Raises:
-        FileExistsError: The folder holds something already.
-        ValueError: As `impression_batches` raises; constants are given beside a world; or there
-            are too few rows for the last days to have any (the days before are written).
+        FileExistsError: The folder is not empty.
+        ValueError: An argument is out of range (see `impression_batches`); both `constants` and
+            `world` are given; or there are too few rows, so that the last days have none. In the
+            last case the days before them are written.
     """
     if world is not None and constants is not None:
         raise ValueError("a world has its constants; give either a world or constants.")
@@ -67,16 +69,16 @@ def write_daily_log(
     )
     new_folder(path)
     files: list[str] = []
-    whole = 0
+    complete_days = 0
     with tqdm(total=impressions, unit=" rows", unit_scale=True, disable=not progress) as bar:
         for day, pieces in itertools.groupby(_by_day(batches, bar), key=lambda piece: piece[0]):
             rows = (batch for _, batch in pieces)
             files += _write_day(os.path.join(path, f"day-{day}"), rows, rows_per_file)
-            whole += 1
-    if whole < days:
+            complete_days += 1
+    if complete_days < days:
         raise ValueError(
-            f"impressions={impressions} fill {whole} of days={days}; give more impressions or "
-            "fewer days."
+            f"impressions={impressions} fill {complete_days} of days={days}; give more "
+            "impressions or fewer days."
         )
     return files
 
@@ -92,7 +94,7 @@ def _by_day(batches: Iterable[pa.RecordBatch], bar: tqdm) -> Iterator[tuple[int,
 
 def _write_day(path: str, rows: Iterable[pa.RecordBatch], rows_per_file: int) -> list[str]:
     folder, name = os.path.split(path)
-    # A leading dot hides it from globs and from readers of the folder.
+    # A leading dot hides the folder from globs and from readers of the parent folder.
     building = os.path.join(folder, f".{name}.building")
     try:
         files = write_files(building, rows, rows=0, rows_per_file=rows_per_file)

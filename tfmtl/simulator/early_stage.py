@@ -1,4 +1,4 @@
-"""The logs of an early stage: what it learns from, and the replay it is judged by."""
+"""The logs of an early stage: a training log, and a replay for its evaluation."""
 
 import os
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from tfmtl.simulator.funnel import EarlyStage, logging_policy
 from tfmtl.simulator.retrieval import Candidates, check_retrieval, retrieve
 from tfmtl.simulator.world import World, draw_world
 
-# Requests that are in memory at once.
+# Requests held in memory at the same time.
 STEP = 1_024
 
 
@@ -35,7 +35,7 @@ def consolidated_log(
     keep_final: float = 0.25,
     keep_early: float = 0.06,
 ) -> pa.Table:
-    """A log in memory; `consolidated_batches` says what it holds."""
+    """A consolidated log in memory; see `consolidated_batches` for its rows and columns."""
     batches = consolidated_batches(
         world,
         funnel,
@@ -67,32 +67,34 @@ def consolidated_batches(
 ) -> Iterator[pa.RecordBatch]:
     """Yields the consolidated log of a policy in constant memory, in the order of requests.
 
-    Each row is a candidate of a request (Wang et al., AdKDD 2023, §3.2), of `row_type`
+    Each row is a candidate of a request (Wang et al., AdKDD 2023, §3.2). Its `row_type` is one of:
 
-    - R1: an impression whose value needs a click (`ctr_traffic`),
-    - R2: an impression of which only the quality counts,
-    - R3: a candidate of the final stage that was not shown; a share `keep_final` is kept,
-    - R4: a candidate the early stage did not pass on, which the final stage's models score for
-      the log alone; a share `keep_early` is kept.
+    - R1: an impression whose total value depends on a click (`ctr_traffic`),
+    - R2: an impression of which only the quality events are used,
+    - R3: a candidate that reached the final stage and was not shown; the share `keep_final` of
+      these rows is kept,
+    - R4: a candidate that the early stage dropped. The final stage's models score it only for the
+      log; the share `keep_early` of these rows is kept.
 
-    What users did is null where the ad was not shown: such a row is no negative. `survey_rating`
-    (1 for a good one) is null too where nobody was asked. A conversion needs a click. The
-    columns `final_pctr`, `final_rate`, `final_cqs` and `final_tv` are the final stage's.
-    `true_ctr` (in the position shown, in the first one otherwise) and `true_cqs` are the
-    probabilities behind the labels: no features, but what a model can at best find out.
+    The user's reactions are null where the ad was not shown: such a row is not a negative.
+    `survey_rating` (1 for a good rating) is also null where the user was not asked. A conversion
+    needs a click. The columns `final_pctr`, `final_rate`, `final_cqs` and `final_tv` are the final
+    stage's predictions. `true_ctr` (at the position shown, or at the first one if not shown) and
+    `true_cqs` are the true values behind the labels. They are not features: they are the best
+    predictions that a model could make.
 
     Args:
         world: Users and ads.
         funnel: Sizes of the stages.
         policy: The early stage that served the requests.
-        requests: How many.
-        seed: Of requests, ads, the final stage's error, outcomes and sampling.
-        first_request: The first one's id.
-        days: The requests are spread over this many days evenly and in order.
-        first_day: The first one.
-        keep_final: Share of R3 that is kept, by a hash of request and ad.
-        keep_early: Share of R4 that is kept.
-        batch_rows: Rows a batch; the rows themselves do not depend on it.
+        requests: Number of requests.
+        seed: Seed of requests, ads, the final stage's error, outcomes and sampling.
+        first_request: Id of the first request.
+        days: Number of days. The requests are spread over them evenly and in order.
+        first_day: Index of the first day.
+        keep_final: Share of the R3 rows that is kept, chosen by a hash of request and ad.
+        keep_early: Share of the R4 rows that is kept.
+        batch_rows: Rows per batch; it does not change the rows.
 
     Raises:
         ValueError: A number or a share is out of range, or the world has fewer days.
@@ -118,7 +120,7 @@ def replay_log(
     days: int = 1,
     first_day: int = 0,
 ) -> pa.Table:
-    """A replay in memory; `replay_batches` says what it holds."""
+    """A replay in memory; see `replay_batches` for its rows and columns."""
     batches = replay_batches(
         world,
         funnel,
@@ -142,21 +144,21 @@ def replay_batches(
     first_day: int = 0,
     batch_rows: int = ROWS_PER_GROUP,
 ) -> Iterator[pa.RecordBatch]:
-    """Yields held-out requests, all of whose retrieved ads the final stage scored.
+    """Yields held-out requests. The final stage has scored all of their retrieved ads.
 
-    That is the paper's simulator without time-outs (§3.3). No early stage has a part in it, so
-    one replay serves every model. `rank_final` is 0 for the ad of the greatest final total
-    value, of equals the one with the lower id; `is_gold` marks the first `funnel.passed`.
+    This is the paper's simulator without time-outs (§3.3). It does not depend on an early stage,
+    so one replay serves every model. `rank_final` is 0 for the ad with the greatest final total
+    value; ties are broken by the lower ad id. `is_gold` marks the first `funnel.passed` ads.
 
     Args:
         world: Users and ads.
         funnel: Sizes of the stages.
-        requests: How many.
-        first_request: The first one's id; beyond those of the log that models learn from.
-        seed: As that of the log, with which its predictions then agree to the bit.
-        days: The requests are spread over this many days evenly and in order.
-        first_day: The first one.
-        batch_rows: Rows a batch; the rows themselves do not depend on it.
+        requests: Number of requests.
+        first_request: Id of the first request; greater than all ids in the training log.
+        seed: With the seed of the log, its predictions equal those of the log to the bit.
+        days: Number of days. The requests are spread over them evenly and in order.
+        first_day: Index of the first day.
+        batch_rows: Rows per batch; it does not change the rows.
 
     Raises:
         ValueError: A number is out of range, or the world has fewer days.
@@ -186,36 +188,37 @@ def write_early_stage_logs(
 ) -> tuple[list[str], list[str]]:
     """Writes `path/log` and `path/replay` as Parquet files, in constant memory.
 
-    The log spans the days `0 … days − 1`, the replay further requests of the day after.
+    The log covers the days `0 … days − 1`. The replay holds further requests of the day after.
 
     Args:
-        path: The folder; made where it is missing.
-        requests: Requests of the log.
-        replay_requests: Requests of the replay.
-        seed: Of both, and of the world where none is given.
-        days: Days the log spans.
-        scenes: 2 for a feed and a search, 1 for the feed alone; where no world is given.
-        keep_final: Share of the final stage's candidates that is logged without being shown.
-        keep_early: Share of the other retrieved ads that is logged.
-        funnel: Sizes of the stages; `Funnel()` where none is given.
-        policy: The early stage that served; `logging_policy(world)` where none is given.
-        world: Users and ads; drawn where none is given, for `days + 1`.
-        rows_per_file: Rows a file.
+        path: The folder; it is created if it does not exist.
+        requests: Number of requests in the log.
+        replay_requests: Number of requests in the replay.
+        seed: Seed of both, and of the world if none is given.
+        days: Number of days in the log.
+        scenes: 2 for a feed and a search, 1 for the feed only. Used if no world is given.
+        keep_final: Share kept of the candidates that the final stage did not show (R3).
+        keep_early: Share kept of the candidates that the early stage dropped (R4).
+        funnel: Sizes of the stages; `Funnel()` if none is given.
+        policy: The early stage that served; `logging_policy(world)` if none is given.
+        world: Users and ads; if none is given, a world of `days + 1` days is drawn.
+        rows_per_file: Rows per file.
         progress: Whether to show progress bars on stderr.
 
     Returns:
-        The log's files, and the replay's.
+        The files of the log, and the files of the replay.
 
     Raises:
-        FileExistsError: The folder holds something already.
-        ValueError: As `consolidated_batches` raises, or `scenes` is neither 1 nor 2.
+        FileExistsError: The folder is not empty.
+        ValueError: An argument is out of range (see `consolidated_batches`), or `scenes` is
+            neither 1 nor 2.
     """
     if rows_per_file < 1:
         raise ValueError(f"rows_per_file={rows_per_file}; at least 1 makes sense.")
     funnel = funnel or Funnel()
     if world is None:
         world = draw_world(seed, days=max(days, 1) + 1, constants=funnel_constants(scenes))
-    rows = min(ROWS_PER_GROUP, rows_per_file)
+    batch_rows = min(ROWS_PER_GROUP, rows_per_file)
     log = consolidated_batches(
         world,
         funnel,
@@ -225,7 +228,7 @@ def write_early_stage_logs(
         days=days,
         keep_final=keep_final,
         keep_early=keep_early,
-        batch_rows=rows,
+        batch_rows=batch_rows,
     )
     replay = replay_batches(
         world,
@@ -234,26 +237,32 @@ def write_early_stage_logs(
         first_request=requests,
         seed=seed,
         first_day=days,
-        batch_rows=rows,
+        batch_rows=batch_rows,
     )
-    sampled = keep_final * (funnel.passed - funnel.slots)
-    sampled += keep_early * (funnel.retrieved - funnel.passed)
-    expected = {
-        "log": round(requests * (funnel.slots + sampled)),
-        "replay": replay_requests * funnel.retrieved,
+    per_request = _expected_rows(funnel, keep_final, keep_early)
+    parts = {
+        "log": (log, round(requests * per_request)),
+        "replay": (replay, replay_requests * funnel.retrieved),
     }
     new_folder(path)
     log_files, replay_files = (
         write_files(
             os.path.join(path, name),
             batches,
-            rows=expected[name],
+            rows=rows,
             rows_per_file=rows_per_file,
             progress=progress,
         )
-        for name, batches in (("log", log), ("replay", replay))
+        for name, (batches, rows) in parts.items()
     )
     return log_files, replay_files
+
+
+def _expected_rows(funnel: Funnel, keep_final: float, keep_early: float) -> float:
+    """The expected number of log rows per request, an estimate for the progress bar."""
+    not_shown = keep_final * (funnel.passed - funnel.slots)
+    dropped = keep_early * (funnel.retrieved - funnel.passed)
+    return funnel.slots + not_shown + dropped
 
 
 def _check(world: World, days: int, first_day: int, batch_rows: int) -> None:
@@ -278,7 +287,7 @@ def _candidates(
     last = first_request + requests
     start = first_request
     while start < last:
-        # Steps end at whole blocks, so that no block is drawn twice.
+        # Steps end at block boundaries, so that no block is drawn twice.
         end = min((start // STEP + 1) * STEP, last)
         index = np.arange(start - first_request, end - first_request)
         yield retrieve(

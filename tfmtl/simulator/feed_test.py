@@ -1,12 +1,12 @@
-"""An online test of a scene: arms rank the same candidates, and the truth says what it is worth.
+"""An online test in one scene: all arms rank the same candidates; the true rates score them.
 
-The measures are those of MTMS's online rows (Tan et al., eq. 4): CVR, CTCVR and `t_charge`, bid
-times conversion rate. They are expectations under the true probabilities of the ads shown, in
-the positions shown: no label is drawn, so what differs between arms is their ranking alone.
+The metrics are those of MTMS's online test (Tan et al., eq. 4): CVR, CTCVR and `t_charge`, which
+is bid times conversion rate. They are expectations under the true probabilities of the shown ads
+at their positions. No label is drawn, so arms differ only by their ranking.
 
-`t_charge` takes every bid as one of a conversion. Only where all ads pay for conversions
-(`Constants(objectives={"conversion": 1.0}, bid_factors={"conversion": 12.0})`) is it what
-advertisers would pay for a click.
+`t_charge` treats every bid as a bid per conversion. It equals what advertisers would pay per click
+only if all ads pay for conversions, as with `Constants(objectives={"conversion": 1.0},
+bid_factors={"conversion": 12.0})`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -22,11 +22,11 @@ from tfmtl.simulator.requests import draw_ads, visitors
 from tfmtl.simulator.truth import probabilities, true_logits
 from tfmtl.simulator.world import Floats, Ints, World
 
-# A block of requests has its own random stream; results would change with its size.
+# Each block of requests has its own random stream, so another size changes the results.
 BLOCK = 1_024
 
 Arm = Callable[[pa.Table], ArrayLike]
-"""Scores rows of candidates, `[n]`: of a request, the greatest are shown, best first."""
+"""Scores rows of candidates, `[n]`. The highest scores of each request are shown, best first."""
 
 METRICS: Mapping[str, tuple[str, str]] = {
     "ctr@imp": ("clicks", "impressions"),
@@ -34,7 +34,7 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "ctcvr@imp": ("conversions", "impressions"),
     "t_charge@click": ("charge", "clicks"),
 }
-"""What each metric is a ratio of; its name says over what. `charge` is `Σ bid · conversions`."""
+"""Numerator and denominator of each metric. `charge` is `Σ bid · conversions`."""
 
 
 def feed_test(
@@ -50,27 +50,27 @@ def feed_test(
     samples: int = 1000,
     progress: bool = False,
 ) -> OnlineTest:
-    """Serves requests of one scene by every arm.
+    """Serves the same requests of one scene with every arm.
 
-    Candidates are drawn by the rule that draws the ads of logs: some match the user's interests,
-    others are random. An arm sees them as a table with the columns of an impression log that are
-    known before anyone reacts, in position 1. It usually gives `bid · p̂` of a conversion. Of
-    equal scores the lower ad id is first. A request does not depend on how many there are.
+    Candidates are drawn by the same rule as the ads of logs: some match the user's interests,
+    others are random. An arm gets them as a table with those columns of an impression log that are
+    known before users react, at position 1. An arm usually returns `bid · p̂` of a conversion.
+    Ties are broken by the lower ad id. A request does not depend on the number of requests.
 
     Args:
         world: Users and ads.
-        arms: By name.
-        scene: Whose users come and whose ads are shown.
-        requests: How many.
-        candidates: Ads of a request; fewer where the scene has no more.
-        shown: How many of them are shown, in positions from 1.
+        arms: The arms by name.
+        scene: Name of the scene that users and ads belong to.
+        requests: Number of requests.
+        candidates: Ads per request; fewer if the scene has fewer.
+        shown: How many of them are shown, at positions from 1.
         day: The day of the requests.
-        seed: Of users and candidates.
-        samples: Resamples of the intervals.
+        seed: Seed of users and candidates.
+        samples: Number of bootstrap resamples for the intervals.
         progress: Whether to show a progress bar on stderr.
 
     Returns:
-        The measures of `METRICS` by arm; `compare` gives paired intervals.
+        The metrics of `METRICS` by arm; `compare` gives paired intervals.
 
     Raises:
         ValueError: There are no arms, a name or a number is out of range, or scores are not
@@ -102,8 +102,8 @@ def feed_test(
                 parts[name].append(_shown_sums(world, rows, score, shown))
             bar.update(len(np.unique(rows["request"])))
     sums = {
-        name: {key: np.concatenate([part[key] for part in found]) for key in found[0]}
-        for name, found in parts.items()
+        name: {key: np.concatenate([block[key] for block in blocks]) for key in blocks[0]}
+        for name, blocks in parts.items()
     }
     return OnlineTest(sums=sums, metrics=METRICS, samples=samples, seed=seed)
 
@@ -115,7 +115,7 @@ def _schema(world: World) -> pa.Schema:
 def _candidates(
     world: World, scene: int, requests: int, candidates: int, day: int, seed: int
 ) -> Iterator[dict[str, Ints]]:
-    """The candidates of a block of requests, row by row, as `impression_columns` takes them."""
+    """The candidate rows of each block of requests, as arguments of `impression_columns`."""
     for start in range(0, requests, BLOCK):
         stream = np.random.SeedSequence(seed, spawn_key=(4, scene, start // BLOCK))
         rng = np.random.default_rng(stream)

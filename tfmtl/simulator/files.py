@@ -1,4 +1,4 @@
-"""Batches of one size, and Parquet files of one size, in constant memory."""
+"""Batches of equal size and Parquet files of equal size, written in constant memory."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,7 @@ ROWS_PER_FILE = 1_000_000
 def sized(
     blocks: Iterable[pa.RecordBatch], rows: int, schema: pa.Schema
 ) -> Iterator[pa.RecordBatch]:
-    """Batches of `rows` rows each, and what is left."""
+    """Yields batches of `rows` rows each; the last one holds the remaining rows."""
     waiting: list[pa.RecordBatch] = []
     count = 0
     for block in blocks:
@@ -31,10 +31,10 @@ def sized(
 
 
 def new_folder(path: str) -> None:
-    """Makes a folder where it is missing.
+    """Creates a folder if it does not exist.
 
     Raises:
-        FileExistsError: The folder holds something already.
+        FileExistsError: The folder is not empty.
     """
     os.makedirs(path, exist_ok=True)
     if os.listdir(path):
@@ -52,14 +52,14 @@ def write_files(
     """Writes batches as Parquet files into a folder and returns the files.
 
     Args:
-        path: The folder; made where it is missing.
+        path: The folder; it is created if it does not exist.
         batches: The rows, read one batch at a time.
-        rows: How many rows to expect, for the progress bar.
-        rows_per_file: Rows a file.
+        rows: The expected number of rows, for the progress bar.
+        rows_per_file: Rows per file.
         progress: Whether to show a progress bar on stderr.
 
     Raises:
-        FileExistsError: The folder holds something already.
+        FileExistsError: The folder is not empty.
         ValueError: `rows_per_file` is not positive.
     """
     if rows_per_file < 1:

@@ -14,7 +14,7 @@ from tfmtl.simulator.truth import cqs, final_predictions, probabilities, true_lo
 from tfmtl.simulator.world import Floats, Ints, World
 
 EarlyStage = Callable[[Candidates], Floats]
-"""Gives each candidate its early total value, `[R, N]`."""
+"""Returns the early total value of each candidate, `[R, N]`."""
 
 ACTIONS = {
     "click": "click",
@@ -27,15 +27,15 @@ OUTCOMES = ("click", "conversion", *PER_IMPRESSION, "survey_shown", "survey")
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Valued:
-    """Predictions for ads and what they make of them, all of one shape.
+    """Predictions for ads and the values computed from them, all of one shape.
 
     Attributes:
-        ctr: Probability of a click; the final stage's is that in the first position.
-        rate: Conversion rate, of an impression where the ad's objective is a conversion after an
-            impression, of a click otherwise.
+        ctr: Probability of a click. The final stage predicts it for the first position.
+        rate: Conversion rate: per impression if the ad's objective is a conversion after an
+            impression, per click otherwise.
         cqs: Consolidated quality score.
-        total_value: Of the auction.
-        action: Probability of the action that is paid for.
+        total_value: Total value in the auction.
+        action: Probability of the action that the advertiser pays for.
     """
 
     ctr: Floats
@@ -47,22 +47,23 @@ class Valued:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Funnelled:
-    """What became of `R` requests. Slot `s` shows the ad that `passed` has in column `s`.
+    """The result of `R` requests. Slot `s` shows the ad in column `s` of `passed`.
 
     Attributes:
-        passed: `[R, P]`, columns of the candidates that reached the final stage, best by its
-            total value first, of equals the lower ad id.
+        passed: `[R, P]`, columns of the candidates that reached the final stage, in descending
+            order of its total value. Ties are broken by the lower ad id.
         final: The final stage's predictions for them, `[R, P]`.
-        shown: `[R, S]`, whether a slot shows an ad: those above the reserve, so that empty slots
-            come last.
-        ad: `[R, S]`, shown ads; -1 where none is.
-        price: `[R, S]`, of one action; 0 where no ad is shown.
-        true: The probability of each event, `[R, S]`, in the position the ad is shown in; of
-            "conversion" given a click, of "survey" (a good rating) given that the user is asked.
-            0 where no ad is shown.
-        worth: `[R, S]`, what the auction would make of the true probabilities; 0 where no ad is
-            shown.
-        outcomes: What happened, boolean `[R, S]`: `OUTCOMES`; "survey" is a good rating.
+        shown: `[R, S]`, whether a slot shows an ad. Only ads above the reserve are shown, so empty
+            slots come last.
+        ad: `[R, S]`, shown ads; -1 where no ad is shown.
+        price: `[R, S]`, price per action; 0 where no ad is shown.
+        true: The true probability of each event, `[R, S]`, at the ad's position. "conversion" is
+            given a click, "survey" (a good rating) is given that the user is asked. 0 where no ad
+            is shown.
+        worth: `[R, S]`, the auction's values computed from the true probabilities; 0 where no ad
+            is shown.
+        outcomes: Whether each event of `OUTCOMES` happened, boolean `[R, S]`; "survey" is a good
+            rating.
     """
 
     passed: Ints
@@ -88,17 +89,17 @@ def auction_value(constants: Constants) -> TotalValue:
 
 
 def logging_policy(world: World, *, noise: float = 0.5, seed: int = 0) -> EarlyStage:
-    """The early stage before there is a model: bid times a rule of thumb, times luck.
+    """The early stage before there is a model: bid times an average rate, times random noise.
 
-    The rule of thumb is one rate for each objective, that of an average user and ad, so that
-    it prefers high bids and knows nothing of match or quality. The luck belongs to request and
-    ad and outweighs the bids' spread (0.36): nearly every ad is sent on now and then, and
-    yet the log is as biased as logs are.
+    The rate of each objective is that of an average user and ad. The policy therefore prefers high
+    bids and ignores match and quality. The noise is a function of request and ad, and its spread
+    is larger than that of the bids (0.36). So nearly every ad passes sometimes, and the log still
+    has the selection bias of a real log.
 
     Args:
-        world: Gives the rates.
-        noise: Standard deviation of the logarithm of the luck.
-        seed: Of the luck.
+        world: The world that gives the rates.
+        noise: Standard deviation of the logarithm of the noise.
+        seed: Seed of the noise.
     """
     c = world.constants
     value = auction_value(c)
@@ -108,8 +109,8 @@ def logging_policy(world: World, *, noise: float = 0.5, seed: int = 0) -> EarlyS
     action = expected_action(np.full(len(names), typical["click"]), rate, *value.needs(names))
 
     def early_value(candidates: Candidates) -> Floats:
-        luck = keyed_normal(seed, LOGGING_POLICY, candidates.request[:, None], candidates.ad)
-        return candidates.bid * action[candidates.objective] * np.exp(noise * luck)
+        error = keyed_normal(seed, LOGGING_POLICY, candidates.request[:, None], candidates.ad)
+        return candidates.bid * action[candidates.objective] * np.exp(noise * error)
 
     return early_value
 
@@ -117,10 +118,10 @@ def logging_policy(world: World, *, noise: float = 0.5, seed: int = 0) -> EarlyS
 def final_stage(
     world: World, candidates: Candidates, index: Ints | None = None, *, seed: int = 0
 ) -> Valued:
-    """The final stage's predictions for candidates, all `[R, N]` or those at `index`, `[R, k]`.
+    """The final stage's predictions for all candidates, `[R, N]`, or those at `index`, `[R, k]`.
 
-    The error belongs to seed, request, ad and event: whoever scores a candidate again, alone or
-    among others, gets the same bits.
+    The error is a function of seed, request, ad and event. Scoring a candidate again, alone or
+    among others, gives the same bits.
     """
     ad = candidates.ad if index is None else np.take_along_axis(candidates.ad, index, axis=1)
     user, day, scene, request = (
@@ -133,9 +134,9 @@ def final_stage(
 def value_logits(
     world: World, *, user: ArrayLike, ad: ArrayLike, day: ArrayLike, scene: ArrayLike
 ) -> dict[str, Floats]:
-    """The true logits, in the first position, of all that a total value needs."""
+    """The true logits, at the first position, of all events that a total value needs."""
     shape = np.broadcast_shapes(*map(np.shape, (user, ad, day, scene)))
-    # One dimension, because a bit of a vectorised function may depend on the layout.
+    # Flattened, because the last bit of a vectorised function may depend on the memory layout.
     users, ads, days, scenes = (np.broadcast_to(x, shape).ravel() for x in (user, ad, day, scene))
     events = dict.fromkeys(("click", "conversion", "view_conversion", *world.constants.scalars))
     logits = true_logits(world, users, ads, events=events, day=days, scene=scenes)
@@ -145,7 +146,7 @@ def value_logits(
 def judge(
     world: World, logits: Mapping[str, Floats], *, request: ArrayLike, ad: Ints, seed: int
 ) -> Valued:
-    """The final stage's predictions from the true logits; arguments as of `final_predictions`."""
+    """The final stage's predictions from the true logits; see `final_predictions`."""
     requests = np.broadcast_to(request, ad.shape).ravel()
     flat = {name: logit.ravel() for name, logit in logits.items()}
     predicted = final_predictions(world, flat, request=requests, ad=ad.ravel(), seed=seed)
@@ -153,7 +154,7 @@ def judge(
 
 
 def value_of(world: World, predictions: Mapping[str, Floats], ad: Ints) -> Valued:
-    """What the auction makes of predictions, be they the final stage's or the true ones."""
+    """The auction's values from predictions, either the final stage's or the true ones."""
     c = world.constants
     value = auction_value(c)
     clicks, converts = (
@@ -172,7 +173,7 @@ def value_of(world: World, predictions: Mapping[str, Floats], ad: Ints) -> Value
 def best(value: Floats, ad: Ints, count: int | None = None) -> Ints:
     """Columns of the `count` greatest values of each row, best first, `[R, count]`.
 
-    Of equals the lower ad id comes first, so that an order of candidates never decides.
+    Ties are broken by the lower ad id, so that the order of candidates has no influence.
     """
     return np.lexsort((ad, -value), axis=-1)[:, :count]
 
@@ -185,26 +186,28 @@ def run_funnel(
     *,
     seed: int = 0,
 ) -> Funnelled:
-    """Sends requests through the funnel, from the early stage's choice to the users' reaction.
+    """Sends requests through the funnel, from the early stage's choice to the users' reactions.
 
-    The best `funnel.passed` candidates by `early_value` reach the final stage, whose best
-    `funnel.slots` above the reserve are shown. An ad pays, for an action, the least bid that
-    had kept its slot: `(V − f(CQS)) / eAction` with the next total value `V`, or the reserve
-    where that is higher or no candidate is next; at least `reserve_bid` and at most its bid.
+    The best `funnel.passed` candidates by `early_value` reach the final stage. Its best
+    `funnel.slots` candidates above the reserve are shown. The price of an action is the lowest bid
+    that keeps the ad's slot: `(V − f(CQS)) / eAction`, where `V` is the next ad's total value. `V`
+    is the reserve if the reserve is higher or there is no next ad. The price is at least
+    `reserve_bid` and at most the bid.
 
-    Outcomes are drawn from the true probabilities, by uniform values that belong to seed,
-    request, ad and event. Two arms that show the same ad in the same slot see the same outcome,
-    and in different slots nearly always: the click's threshold moves, its draw does not.
+    Outcomes are drawn from the true probabilities. The uniform values are functions of seed,
+    request, ad and event. Two arms that show the same ad in the same slot therefore get the same
+    outcome. In different slots they nearly always do: the click probability differs, the uniform
+    value does not.
 
     Args:
         world: Users and ads.
         funnel: Sizes and reserves.
-        candidates: From `retrieve`.
-        early_value: `[R, N]`, finite; only its order within a request counts.
-        seed: Of the final stage's error and of the outcomes.
+        candidates: Candidates from `retrieve`.
+        early_value: `[R, N]`, finite; only its order within a request is used.
+        seed: Seed of the final stage's error and of the outcomes.
 
     Raises:
-        ValueError: `early_value` has another shape, or values that are not finite.
+        ValueError: `early_value` has a wrong shape or values that are not finite.
     """
     early_value = np.asarray(early_value, np.float64)
     if early_value.shape != candidates.ad.shape:

@@ -1,4 +1,4 @@
-"""A log of impressions: requests that show several ads each, and what users did with them."""
+"""A log of impressions: requests that show several ads each, and the users' reactions."""
 
 from collections.abc import Iterator
 
@@ -23,7 +23,7 @@ EVENTS = ("xout", "hide", "report")
 
 
 def impression_log(world: World, *, impressions: int, seed: int = 0, days: int = 10) -> pa.Table:
-    """A log in memory; `impression_batches` says what it holds."""
+    """A log in memory; see `impression_batches` for its rows and columns."""
     batches = impression_batches(world, impressions=impressions, seed=seed, days=days)
     return pa.Table.from_batches(batches, schema(world.constants)).combine_chunks()
 
@@ -38,19 +38,19 @@ def impression_batches(
 ) -> Iterator[pa.RecordBatch]:
     """Yields a log in constant memory, in the order of requests.
 
-    A request has one user, one scene, one day and 4 to 10 different ads, position 1 first;
-    the last one is cut where it would exceed `impressions`. A conversion needs a click. The
-    columns `true_ctr`, `true_cvr` (of a conversion, given the click), `true_ctcvr` and
-    `true_cqs` are the probabilities the labels were drawn from: no features, but what a model
-    can at best find out. `final_cqs` is the final stage's consolidated quality score, the
-    true one with the error of `final_predictions`.
+    A request has one user, one scene, one day and 4 to 10 different ads, position 1 first. The
+    last request is cut so that the log has exactly `impressions` rows. A conversion needs a click.
+    The columns `true_ctr`, `true_cvr` (a conversion given the click), `true_ctcvr` and `true_cqs`
+    are the true values behind the labels. They are not features: they are the best predictions
+    that a model could make. `final_cqs` is the final stage's consolidated quality score, computed
+    with the error of `final_predictions`.
 
     Args:
         world: Users and ads.
         impressions: Number of rows.
-        seed: Of requests, ads and labels; not of the world.
-        days: The requests are spread over days `0 … days − 1` evenly and in order.
-        batch_rows: Rows a batch; the rows themselves do not depend on it.
+        seed: Seed of requests, ads and labels; not of the world.
+        days: Number of days. The requests are spread over days `0 … days − 1` evenly and in order.
+        batch_rows: Rows per batch; it does not change the rows.
 
     Raises:
         ValueError: `impressions` or `batch_rows` is not positive, or the world has fewer days.
@@ -81,21 +81,22 @@ def write_impression_log(
     """Writes a log as Parquet files into a folder, in constant memory.
 
     Args:
-        path: The folder; made where it is missing.
+        path: The folder; it is created if it does not exist.
         impressions: Number of rows.
-        seed: Of the log, and of the world where none is given.
-        days: Days the log spans.
-        scenes: 2 for a feed and a search, 1 for the feed alone; where no world is given.
-        rows_per_file: Rows a file.
-        world: Users and ads; drawn where none is given.
+        seed: Seed of the log, and of the world if none is given.
+        days: Number of days in the log.
+        scenes: 2 for a feed and a search, 1 for the feed only. Used if no world is given.
+        rows_per_file: Rows per file.
+        world: Users and ads; drawn if none is given.
         progress: Whether to show a progress bar on stderr.
 
     Returns:
         The files.
 
     Raises:
-        FileExistsError: The folder holds something already.
-        ValueError: As `impression_batches` raises, or `scenes` is neither 1 nor 2.
+        FileExistsError: The folder is not empty.
+        ValueError: An argument is out of range (see `impression_batches`), or `scenes` is neither
+            1 nor 2.
     """
     world = world or feed_and_search(seed, days, scenes)
     if rows_per_file < 1:
@@ -113,7 +114,7 @@ def write_impression_log(
 
 
 def feed_and_search(seed: int, days: int, scenes: int) -> World:
-    """The world of logs that name none: 2 scenes for a feed and a search, 1 for the feed alone.
+    """The default world: 2 scenes for a feed and a search, 1 for the feed only.
 
     Raises:
         ValueError: `scenes` is neither 1 nor 2.
@@ -139,7 +140,7 @@ def schema(constants: Constants) -> pa.Schema:
 
 
 def _blocks(world: World, impressions: int, seed: int, days: int) -> Iterator[pa.RecordBatch]:
-    # Where the number of slots falls a little short, the last day is longer.
+    # If the drawn requests have fewer slots than expected, the last day is longer.
     per_day = max(1.0, impressions / ((FEWEST + MOST) / 2) / days)
     left, block = impressions, 0
     while left:

@@ -1,7 +1,7 @@
 """Trained models as the simulator's early stage.
 
-A world has few users and ads, so each is packed once and pairs are put together from those; a
-model of two towers computes each vector once, as it would when serving.
+A world has few users and ads, so each one is packed only once and pairs are gathered from these
+rows. A two-tower model computes each vector once, as it would in serving.
 """
 
 import functools
@@ -25,29 +25,30 @@ AD_COLUMNS = ("ad_id", "category", "advertiser_id", "objective", "bid")
 
 Transform = Callable[[Mapping[str, object]], Mapping[str, tf.Tensor]]
 Predict = Callable[[Candidates], Mapping[str, Floats]]
+Pairs = Callable[[tf.Tensor, tf.Tensor], Mapping[str, tf.Tensor]]
 
 
 def model_stage(
     world: World, predictors: Mapping[str, Predict], *, value: TotalValue | None = None
 ) -> EarlyStage:
-    """An early stage that ranks by what models predict.
+    """An early stage that ranks by the predictions of models.
 
     Args:
         world: Users and ads.
-        predictors: Who predicts the tasks that `value` names: `{"ctr": …, "cqs": …}`, all by one
-            model or each by its own. One that serves both is asked once.
-        value: The total value; the world's own by default.
+        predictors: The predictor of each task that `value` names: `{"ctr": …, "cqs": …}`. The
+            tasks may share a predictor, which then runs once per call.
+        value: The total value; by default `auction_value` of the world.
     """
     value = value or auction_value(world.constants)
     names = np.asarray(list(world.constants.objectives))
     clicks, converts = value.needs(names)
 
     def early_value(candidates: Candidates) -> Floats:
-        asked: dict[int, Mapping[str, Floats]] = {}
+        predictions: dict[int, Mapping[str, Floats]] = {}
         for predictor in predictors.values():
-            if id(predictor) not in asked:
-                asked[id(predictor)] = predictor(candidates)
-        by_task = {task: asked[id(p)][task] for task, p in predictors.items()}
+            if id(predictor) not in predictions:
+                predictions[id(predictor)] = predictor(candidates)
+        by_task = {task: predictions[id(p)][task] for task, p in predictors.items()}
         objective = candidates.objective
         pctr = by_task[value.ctr]
         return value.combine(
@@ -64,16 +65,16 @@ def model_stage(
 
 
 def predictor(world: World, model: MultiTaskModel, transform: Transform) -> Predict:
-    """What a model says of every candidate, `{task: [R, N]}`, for its served tasks.
+    """A model's predictions for every candidate, `{task: [R, N]}`, for its served tasks.
 
     Args:
         world: Users and ads.
-        model: A trained model, on the features of the simulator's early-stage logs.
+        model: A model trained on the features of the simulator's early-stage logs.
         transform: Raw columns to packed tensors, such as a fitted `Preprocessor`.
 
     Raises:
-        ValueError: A feature depends on the request or the pair, or is declared of another side:
-            packed once a user or an ad, it would be another's.
+        ValueError: A feature depends on the request or on the pair, or has the wrong `side`. It
+            cannot be packed once per user or once per ad.
     """
     _check_sides(world, model.problem)
     packed = _packed(world, transform)
@@ -91,9 +92,9 @@ def predictor(world: World, model: MultiTaskModel, transform: Transform) -> Pred
         parts: dict[str, list[np.ndarray]] = {task: [] for task in tasks}
         for start in range(0, len(ad), PAIRS):
             rows = slice(start, start + PAIRS)
-            found = pairs(tf.constant(user[rows]), tf.constant(ad[rows]))
+            predictions = pairs(tf.constant(user[rows]), tf.constant(ad[rows]))
             for task in tasks:
-                parts[task].append(found[task].numpy())
+                parts[task].append(predictions[task].numpy())
         return {t: np.concatenate(p).astype(np.float64).reshape(shape) for t, p in parts.items()}
 
     return predict
@@ -107,7 +108,7 @@ def _check_sides(world: World, problem: ProblemSpec) -> None:
             if column.name not in known:
                 raise ValueError(
                     f"feature {feature.name!r} of side {feature.side!r} reads {column.name!r}; "
-                    f"users and ads are packed apart, so of {list(known)} would be right."
+                    f"users and ads are packed separately, so only {list(known)} can be read."
                 )
 
 
@@ -136,16 +137,16 @@ def _packed(world: World, transform: Transform) -> dict[str, tf.Tensor]:
             )
             rows = np.arange(len(user))
             cache[id(user)] = transform(early_columns(world, one, rows, np.zeros_like(rows)))
-        found = cache[id(user)]
+        tensors = cache[id(user)]
         for name in (f"ids_{side}", f"numbers_{side}"):
-            if name in found:
-                packed[name] = tf.convert_to_tensor(found[name])
+            if name in tensors:
+                packed[name] = tf.convert_to_tensor(tensors[name])
     return packed
 
 
-def _by_rows(model: MultiTaskModel, packed: Mapping[str, tf.Tensor]):
+def _by_rows(model: MultiTaskModel, packed: Mapping[str, tf.Tensor]) -> Pairs:
     @tf.function(reduce_retracing=True)
-    def pairs(user, ad):
+    def pairs(user: tf.Tensor, ad: tf.Tensor) -> Mapping[str, tf.Tensor]:
         return model.predict_served(
             {n: tf.gather(v, ad if n.endswith("_ad") else user) for n, v in packed.items()}
         )
@@ -153,22 +154,25 @@ def _by_rows(model: MultiTaskModel, packed: Mapping[str, tf.Tensor]):
     return pairs
 
 
-def _by_vectors(model: MultiTaskModel, packed: Mapping[str, tf.Tensor]):
+def _by_vectors(model: MultiTaskModel, packed: Mapping[str, tf.Tensor]) -> Pairs:
     user_vectors, ad_vectors = (
         _batched(functools.partial(tower_vector, model, tower), packed, sides)
         for tower, sides in model.backbone.tower_sides.items()
     )
 
     @tf.function(reduce_retracing=True)
-    def pairs(user, ad):
+    def pairs(user: tf.Tensor, ad: tf.Tensor) -> Mapping[str, tf.Tensor]:
         return join_vectors(model, tf.gather(user_vectors, user), tf.gather(ad_vectors, ad))
 
     return pairs
 
 
-def _batched(tower, packed: Mapping[str, tf.Tensor], sides: Sequence[str]) -> tf.Tensor:
-    own = {n: v for n, v in packed.items() if n.split("_")[-1] in sides}
-    rows = len(next(iter(own.values())))
+def _batched(
+    tower: Callable[..., tf.Tensor], packed: Mapping[str, tf.Tensor], sides: Sequence[str]
+) -> tf.Tensor:
+    inputs = {n: v for n, v in packed.items() if n.split("_")[-1] in sides}
+    rows = len(next(iter(inputs.values())))
     apply = tf.function(tower, reduce_retracing=True)
     starts = range(0, rows, PAIRS)
-    return tf.concat([apply({n: v[s : s + PAIRS] for n, v in own.items()}) for s in starts], axis=0)
+    vectors = [apply({n: v[s : s + PAIRS] for n, v in inputs.items()}) for s in starts]
+    return tf.concat(vectors, axis=0)

@@ -1,9 +1,9 @@
-"""Online A/B tests: several early stages on one stream of requests.
+"""Online A/B tests: several early stages serve the same stream of requests.
 
-All arms meet the same requests, the same retrieved ads, the same errors of the final stage and
-the same luck of the users (common random numbers), so what differs between them is theirs.
-Metrics are expectations under the true probabilities of the ads shown, which vary far less than
-drawn clicks; those are reported beside them, as `sampled/…`.
+All arms get the same requests, the same retrieved ads, the same errors of the final stage and the
+same random draws of the users (common random numbers). Only the arms themselves can cause a
+difference. Metrics are expectations under the true probabilities of the shown ads, which vary far
+less than drawn clicks. Metrics of the drawn events are reported too, as `sampled/…`.
 """
 
 import dataclasses
@@ -36,19 +36,19 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "sampled/xout_rate@imp": ("sampled_xouts", "impressions"),
     "sampled/survey_score@asked": ("sampled_good_surveys", "sampled_surveys"),
 }
-"""What each metric is a ratio of; its name says over what. `macs` are the early stage's
-multiply-adds, where they are given; `spend` is the advertisers'."""
+"""Numerator and denominator of each metric. `macs` are the early stage's multiply-adds, if costs
+are given; `spend` is what the advertisers pay."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class OnlineTest:
-    """What an A/B test found. `R` requests.
+    """The result of an A/B test with `R` requests.
 
     Attributes:
-        sums: By arm and quantity, `[R]`, the sums over each request's shown ads.
-        metrics: What each metric is a ratio of.
-        samples: Resamples of the intervals.
-        seed: Of the resamples.
+        sums: By arm and quantity, the sums over each request's shown ads, `[R]`.
+        metrics: Numerator and denominator of each metric.
+        samples: Number of bootstrap resamples for the intervals.
+        seed: Seed of the resamples.
     """
 
     sums: Mapping[str, Mapping[str, Floats]]
@@ -63,18 +63,18 @@ class OnlineTest:
 
     def values(self, arm: str) -> dict[str, Interval]:
         """An arm's metrics, by name, with 95 % bootstrap intervals over requests."""
-        found = intervals(self._ratios(arm), samples=self.samples, seed=self.seed)
-        return dict(zip(self._metrics, found, strict=True))
+        values = intervals(self._ratios(arm), samples=self.samples, seed=self.seed)
+        return dict(zip(self._metrics, values, strict=True))
 
     def compare(self, control: str, arm: str) -> dict[str, PairedInterval]:
-        """How far an arm differs from another on the same requests, with paired intervals."""
+        """The difference of an arm from another on the same requests, with paired intervals."""
         pair = (self._ratios(control), self._ratios(arm))
-        found = paired_intervals(*pair, samples=self.samples, seed=self.seed)
-        return dict(zip(self._metrics, found, strict=True))
+        differences = paired_intervals(*pair, samples=self.samples, seed=self.seed)
+        return dict(zip(self._metrics, differences, strict=True))
 
     @property
     def _metrics(self) -> dict[str, tuple[str, str]]:
-        # A cost that nobody gave is no metric.
+        # Without given costs there is no metric of cost.
         given = next(iter(self.sums.values()))
         return {name: parts for name, parts in self.metrics.items() if set(parts) <= set(given)}
 
@@ -100,18 +100,18 @@ def run_online(
     costs: Mapping[str, float] | None = None,
     progress: bool = False,
 ) -> OnlineTest:
-    """Serves a stream of requests by every arm.
+    """Serves the same stream of requests with every arm.
 
     Args:
         world: Users and ads.
         funnel: Sizes of the stages.
         arms: Early stages by name.
-        requests: Length of the stream.
-        first_request: The first one's id; beyond those the arms' models learnt from.
+        requests: Number of requests.
+        first_request: Id of the first request; greater than all ids in the arms' training logs.
         day: The day of the requests.
-        seed: Of requests, ads, the final stage's error and outcomes.
-        samples: Resamples of the intervals.
-        costs: Multiply-adds of a request by arm, of all arms or of none; see
+        seed: Seed of requests, ads, the final stage's error and outcomes.
+        samples: Number of bootstrap resamples for the intervals.
+        costs: Multiply-adds per request by arm, for all arms or not at all; see
             `tfmtl.serving.cost.request_macs`.
         progress: Whether to show a progress bar on stderr.
 
@@ -138,7 +138,7 @@ def run_online(
                 done = run_funnel(world, funnel, candidates, early, seed=seed)
                 parts[name].append(request_sums(done, early))
                 bar.update(len(candidates))
-    joined = {name: _joined(found) for name, found in parts.items()}
+    joined = {name: _joined(blocks) for name, blocks in parts.items()}
     for name, cost in (costs or {}).items():
         joined[name]["macs"] = np.full(requests, float(cost))
     return OnlineTest(sums=joined, samples=samples, seed=seed)
@@ -147,11 +147,11 @@ def run_online(
 def request_sums(done: Funnelled, early_value: Floats) -> dict[str, Floats]:
     """The quantities of `METRICS`, summed over each request's shown ads, `[R]`.
 
-    Divergence is over the ads that reached the final stage, shown or not.
+    The divergence is summed over all ads that reached the final stage, shown or not.
 
     Args:
-        done: What became of the requests.
-        early_value: `[R, N]`, by the early stage that chose.
+        done: The result of the requests.
+        early_value: `[R, N]`, the values by which the early stage chose.
     """
     true, drawn = done.true, done.outcomes
     early = np.take_along_axis(early_value, done.passed, axis=1)

@@ -1,7 +1,7 @@
-"""Who asks, and which ads are shown, by a rule and not by a model.
+"""Draws users and the ads shown to them by a fixed rule, not by a model.
 
-Some ads match the user's interests, others are random, and their order is random too, so that
-position is not confused with relevance.
+Some ads match the user's interests and others are random. Their order is random too, so that the
+position is not correlated with relevance.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tfmtl.simulator.world import Floats, Ints, World
 
-# A block of requests has its own random stream; results would change with its size.
+# Each block of requests has its own random stream, so another size changes the results.
 BLOCK = 4_096
 FEWEST, MOST = 4, 10
 MATCHED = 0.6
@@ -29,7 +29,7 @@ def draw_requests(rng: np.random.Generator, world: World, count: int = BLOCK) ->
 
 
 def visitors(world: World, scene: int, luck: Floats) -> Ints:
-    """The users of requests of one scene, by uniform values in `[0, 1)` of the same shape."""
+    """The users of one scene's requests, from uniform values in `[0, 1)` of the same shape."""
     total = np.cumsum(world.visits[scene])
     return np.searchsorted(total / total[-1], luck, side="right")
 
@@ -43,22 +43,22 @@ def draw_ads(
     fewest: int = FEWEST,
     most: int = MOST,
 ) -> tuple[Ints, Ints, Ints]:
-    """Draws `fewest` to `most` different ads a request, fewer where it finds no more.
+    """Draws `fewest` to `most` different ads per request, or fewer if the draw has fewer.
 
-    They are the first different ones out of `2 · most` that are drawn with replacement.
+    They are the first different ads among `2 · most` draws with replacement.
 
     Args:
-        rng: The block's.
-        world: Whose ads and interests.
+        rng: The generator of the block.
+        world: Ads and interests.
         scene: `[R]`.
         user: `[R]`.
-        fewest: Ads of a request.
-        most: Ads of a request.
+        fewest: The lowest number of ads per request.
+        most: The greatest number of ads per request.
 
     Returns:
-        For each of `n` rows the request's index, below `R`, the position from 1, and the ad.
+        For each of `n` rows: the index of the request, below `R`; the position, from 1; the ad.
     """
-    # More than are shown, for some are drawn twice.
+    # More draws than slots, because some ads are drawn twice.
     shape = (len(user), 2 * most)
     slots = rng.integers(fewest, most, size=len(user), endpoint=True)
     shares = np.cumsum(INTEREST_SHARES[: world.interests.shape[1]])
@@ -81,7 +81,7 @@ def draw_ads(
 
 
 def _first_of_its_kind(values: Ints) -> NDArray[np.bool_]:
-    """Whether a value is the first of its kind in its row, bool `[n, m]`."""
+    """Whether a value occurs for the first time in its row, bool `[n, m]`."""
     order = np.argsort(values, axis=1, kind="stable")
     ordered = np.take_along_axis(values, order, axis=1)
     first = np.ones(values.shape, bool)

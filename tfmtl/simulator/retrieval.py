@@ -1,4 +1,4 @@
-"""The first stage of the funnel: which ads a request may show, by a rule and not by a model."""
+"""The first stage of the funnel: it retrieves ads by a fixed rule, not by a model."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,20 +13,20 @@ from tfmtl.simulator.requests import draw_requests
 from tfmtl.simulator.truth import probabilities, true_logits
 from tfmtl.simulator.world import Floats, Ints, World
 
-# A block of requests has its own random stream; results would change with its size. It is small
-# because retrieval holds a number for each of its requests and every ad.
+# Each block of requests has its own random stream, so another size changes the results. The size
+# is small, because retrieval holds one number per request of the block and ad.
 BLOCK = 256
-# Which event's probability is the conversion rate of an ad, where it is not a conversion after a
-# click. Ads that pay for a click have that rate too, though no value reads it.
+# The event whose probability is the conversion rate of an ad, for objectives that are not a
+# conversion after a click. Ads that pay per click get a rate too, but no total value reads it.
 RATES = {"view_conversion": "view_conversion"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Candidates:
-    """The retrieved ads of `R` requests, `N` each, and what the early stage may know of them.
+    """The retrieved ads of `R` requests, `N` per request, as the early stage may see them.
 
-    Retrieval orders the ads of a request by id, so that their order says nothing. Whatever
-    order they are in, no later stage depends on it.
+    Retrieval orders the ads of a request by id, so that their order carries no information. No
+    later stage depends on the order.
 
     Attributes:
         request: `[R]`, ids.
@@ -36,8 +36,8 @@ class Candidates:
         ad: `[R, N]`, different ads within a request.
         objective: `[R, N]`, index into `constants.objectives`.
         bid: `[R, N]`, value of one action of the ad's objective.
-        early_cvr: `[R, N]`, what the early conversion model predicts: of an impression where the
-            objective is a conversion after an impression, of a click otherwise.
+        early_cvr: `[R, N]`, prediction of the early conversion model: per impression if the
+            objective is a conversion after an impression, per click otherwise.
     """
 
     request: Ints
@@ -53,12 +53,12 @@ class Candidates:
         return len(self.request)
 
     def select(self, requests: Any) -> "Candidates":
-        """Those of some requests: a slice, indices, or a boolean for each."""
+        """The candidates of some requests: a slice, indices, or one boolean per request."""
         fields = dataclasses.fields(self)
         return Candidates(**{f.name: getattr(self, f.name)[requests] for f in fields})
 
     def permuted(self, order: Ints) -> "Candidates":
-        """The same, with the ads of each request in another order, `[R, N]` indices."""
+        """The same candidates with the ads of each request in the order of `[R, N]` indices."""
         names = ("ad", "objective", "bid", "early_cvr")
         moved = {n: np.take_along_axis(getattr(self, n), order, axis=1) for n in names}
         return dataclasses.replace(self, **moved)
@@ -75,20 +75,20 @@ def retrieve(
 ) -> Candidates:
     """Draws requests and finds `funnel.retrieved` different ads for each.
 
-    A share `funnel.matched` of them is drawn from the categories the user is interested in, as
-    far as the scene has that many; the others are drawn from all ads of the scene that are left.
-    A request depends on seed and id alone: however a stream of requests is cut into calls, they
-    are the same.
+    A share `funnel.matched` of them is drawn from the categories that the user is interested in,
+    as far as the scene has enough of them. The others are drawn from the remaining ads of the
+    scene. A request depends only on seed and id, so one call or several calls give the same
+    requests.
 
-    The early conversion model is a fixed oracle with an error on the logit that belongs to person
-    and ad (and neither to a request nor to a seed): it is not what an experiment here changes.
+    The early conversion model is the true logit with a fixed error per person and ad. The error
+    depends on neither request nor seed, because no experiment here changes this model.
 
     Args:
         world: Users and ads.
         funnel: Gives `retrieved`, `matched` and `early_noise`.
         requests: How many requests, `R`.
-        seed: Of requests and ads; not of the world.
-        first_request: The first one's id; the others follow.
+        seed: Seed of requests and ads; not of the world.
+        first_request: Id of the first request; the others follow.
         day: One day, or the day of each request.
 
     Raises:
@@ -123,7 +123,7 @@ def retrieve(
 
 
 def check_retrieval(world: World, funnel: Funnel, requests: int, first_request: int) -> None:
-    """Raises what `retrieve` raises of numbers that are out of range."""
+    """Raises the errors of `retrieve` for numbers that are out of range."""
     if requests < 1 or first_request < 0:
         raise ValueError(
             f"requests={requests}, first_request={first_request}; at least 1 and 0 make sense."
@@ -137,7 +137,7 @@ def check_retrieval(world: World, funnel: Funnel, requests: int, first_request: 
 
 
 def rate_of(world: World, ad: Ints, predictions: Mapping[str, Floats]) -> Floats:
-    """The conversion rate of each ad's objective, from the predictions of both kinds."""
+    """The conversion rate of each ad's objective, from the predictions of both conversions."""
     after_view = [RATES.get(name) is not None for name in world.constants.objectives]
     return np.where(
         np.asarray(after_view)[world.objective[ad]],
@@ -161,7 +161,7 @@ def _targeting(world: World) -> tuple[NDArray[np.bool_], Ints, Ints, Ints]:
     interested = np.zeros((len(world.interests), c.categories), bool)
     np.put_along_axis(interested, world.interests, True, axis=1)
     sizes = np.asarray([len(pool) for pool in world.pool])
-    # Shorter pools are filled up; `sizes` says where.
+    # Shorter pools are padded; `sizes` holds their true lengths.
     pools = np.stack([np.resize(pool, sizes.max()) for pool in world.pool])
     return interested, pools, world.category[pools], sizes
 
@@ -192,5 +192,5 @@ def _block(
 
 
 def _least(keys: Floats, count: int) -> Ints:
-    """Where the `count` least values of each row are, in any order."""
+    """The indices of the `count` lowest values of each row, in any order."""
     return np.argpartition(keys, max(count - 1, 0), axis=1)[:, :count]

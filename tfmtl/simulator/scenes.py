@@ -1,4 +1,4 @@
-"""Many scenes at once, for what must work with fifty of them."""
+"""Draws many scenes, for tests and benchmarks with up to fifty of them."""
 
 import numpy as np
 
@@ -6,15 +6,15 @@ from tfmtl.simulator.constants import Scene
 
 
 def many_scenes(count: int, *, seed: int = 0) -> tuple[Scene, ...]:
-    """Draws scenes named `scene_00`, `scene_01`, …, whose traffic falls off by Zipf's law.
+    """Draws scenes named `scene_00`, `scene_01`, …, with traffic by Zipf's law.
 
-    Scene `k` has `1 / (k + 1)` of the first one's requests, so that most scenes are sparse. Their
-    rates, ages and pools differ about as much as `FEED` and `SEARCH` do (our choice). A scene
-    does not depend on how many are drawn.
+    Scene `k` has `1 / (k + 1)` of the requests of the first scene, so most scenes are sparse.
+    Their rates, ages and pools differ about as much as those of `FEED` and `SEARCH` (our choice).
+    A scene does not depend on `count`.
 
     Args:
-        count: How many.
-        seed: Of all but names and shares.
+        count: Number of scenes.
+        seed: Seed of everything but names and shares.
 
     Raises:
         ValueError: `count` is not positive.

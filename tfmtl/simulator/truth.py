@@ -1,4 +1,4 @@
-"""What truly happens: the probability of every event, and the final stage's view of it."""
+"""The true probability of every event, and the final stage's prediction of it."""
 
 from collections.abc import Iterable, Mapping
 
@@ -22,25 +22,26 @@ def true_logits(
 ) -> dict[str, Floats]:
     """The logits that events are drawn from, for pairs of users and ads.
 
-    Indices broadcast: users `[R, 1]` with ads `[R, N]` give `[R, N]`. "conversion" is
-    conditional on a click and "survey" on being asked; the others are per impression.
+    Indices broadcast: users `[R, 1]` with ads `[R, N]` give `[R, N]`. "conversion" is given a
+    click and "survey" is given that the user is asked. All other events are per impression.
 
     Args:
-        world: Whose truth.
+        world: The world.
         users: User ids.
         ads: Ad ids.
-        events: Names out of `world.constants.events`; all of them by default.
+        events: Names in `world.constants.events`; all of them by default.
         day: Day indices, for the ads' drifting appeal.
-        scene: Scene indices, whose biases are added; without them none is, and users are those
-            of the first scene where others have users of their own.
-        position: Positions from 1, which lower the click logit; without them every ad is first.
+        scene: Scene indices; the biases of the scenes are added. Without them no bias is added,
+            and, if scenes do not share users, the users are those of the first scene.
+        position: Positions from 1, which lower the click logit. Without them every ad is at
+            position 1.
     """
     c = world.constants
     person = users if c.shared_users or scene is None else world.people(users, scene)
     person, ads = np.broadcast_arrays(np.asarray(person, np.int64), np.asarray(ads, np.int64))
     day = np.asarray(day, np.int64)
     z, v = world.user_latent[person], world.ad_latent[ads]
-    # Each term is made only for the events that have it.
+    # A term is computed only if an event has it.
     makers = {
         "relevance": lambda: np.einsum("...d,...d->...", z, v) / np.sqrt(c.latent),
         "curve": lambda: np.tanh(z[..., 0] * v[..., 1]),
@@ -85,17 +86,17 @@ def final_predictions(
     ad: ArrayLike,
     seed: int,
 ) -> dict[str, Floats]:
-    """What the final stage's models predict: the truth with an error on every logit.
+    """The final stage's predictions: the truth with an error on every logit.
 
-    The error is normal with `constants.final_noise` and belongs to seed, request, ad and
-    event, so that a replay meets the same error as the log.
+    The error is normal with standard deviation `constants.final_noise`. It is a function of seed,
+    request, ad and event, so that a replay has the same error as its log.
 
     Args:
-        world: Whose constants count.
-        logits: By event, as `true_logits` gives them.
+        world: The world that gives the constants.
+        logits: The logits by event, from `true_logits`.
         request: Request ids, broadcast against the logits.
         ad: Ad indices, broadcast against the logits.
-        seed: Of the log.
+        seed: Seed of the log.
     """
     streams = {name: FINAL_STAGE + i for i, name in enumerate(world.constants.events)}
     noise = world.constants.final_noise
@@ -106,14 +107,15 @@ def final_predictions(
 
 
 def cqs(constants: Constants, predictions: Mapping[str, Floats]) -> Floats:
-    """The consolidated quality score: quality events' probabilities, weighed and summed.
+    """The consolidated quality score: the weighted sum of the quality events' probabilities.
 
-    `Σ scalar · p` over `constants.scalars`, a survey by its distance from a half.
+    It is `Σ scalar · p` over `constants.scalars`; for a survey, `p − ½` takes the place of `p`.
 
     Args:
-        constants: Give the scalars.
-        predictions: The probability of each event in `constants.scalars`; true ones give the
-            true score, the final stage's the one that models learn from.
+        constants: The constants that give the scalars.
+        predictions: The probability of each event in `constants.scalars`. True probabilities give
+            the true score; the final stage's predictions give the score that models are trained
+            on.
     """
     return np.asarray(
         sum(

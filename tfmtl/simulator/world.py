@@ -1,4 +1,4 @@
-"""Users and ads with hidden properties, and what a model may see of them."""
+"""Users and ads with hidden properties, and the features that a model may see."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -17,23 +17,23 @@ Rngs = Sequence[np.random.Generator]
 class World:
     """`U` users, `A` ads and `S` scenes; see `draw_world`.
 
-    There are `P` people: `U`, or `S · U` where scenes have users of their own, scene by scene;
-    `people` says who a user id is.
+    There are `P` people: `P = U` if scenes share users, otherwise `P = S · U`, ordered by scene.
+    The method `people` maps a user id to a person.
 
-    The latents, biases and effects are hidden: a model has ids, categories and dense features.
-    The dense features are the latents, turned by one rotation for users and another for ads
-    and blurred by noise, so that a model must find out which belong together.
+    The latents, biases and effects are hidden: a model has only ids, categories and dense
+    features. The dense features are the latents after a rotation, with added noise. Users and ads
+    have different rotations, so a model must learn which dimensions match.
 
     Attributes:
-        constants: What the world was drawn with.
+        constants: The constants that the world was drawn with.
         user_latent: `z`, `[P, d]`.
         clicker: `[P]`, how readily a user clicks.
         closer: `[P]`, how readily a user closes ads.
-        segment: `[P]`, the category that suits the user best.
-        interests: `[P, interests]`, the categories that suit the user best, best first.
+        segment: `[P]`, the category that matches the user best.
+        interests: `[P, interests]`, the categories that match the user best, best first.
         age: `[P]`, whole years.
         user_dense: `[P, d]`.
-        ad_latent: `v`, `[A, d]`, about `c_category`.
+        ad_latent: `v`, `[A, d]`, centred on the latents of the ad's category.
         category: `[A]`.
         advertiser: `[A]`.
         objective: `[A]`, index into `constants.objectives`.
@@ -43,7 +43,7 @@ class World:
         creative: `[A]`.
         appeal: `[days, A]`; each day has unit variance.
         ad_dense: `[A, d]`.
-        visits: `[S, U]`, the share of each scene's requests that come from a user.
+        visits: `[S, U]`, the share of a scene's requests per user.
         pool: `[S]` arrays of the ads of a scene, ordered by category.
         pool_start: `[S, categories + 1]`, where a category begins in `pool`.
     """
@@ -72,14 +72,14 @@ class World:
 
     @property
     def days(self) -> int:
-        """Days the world was drawn for."""
+        """Number of days that the world was drawn for."""
         return len(self.appeal)
 
     def people(self, user: ArrayLike, scene: ArrayLike) -> Ints:
-        """Who users are in scenes: indices of people, of the shape the two broadcast to.
+        """The persons behind user ids in scenes: indices, in the shape the arguments broadcast to.
 
         Args:
-            user: User ids, as logs have them.
+            user: User ids, as in the logs.
             scene: Indices into `constants.scenes`.
         """
         user, scene = np.broadcast_arrays(np.asarray(user, np.int64), np.asarray(scene, np.int64))
@@ -89,13 +89,13 @@ class World:
 def draw_world(seed: int = 0, *, days: int = 30, constants: Constants | None = None) -> World:
     """Draws a world. The same arguments give the same world; more days only add days.
 
-    Whether scenes share users changes nothing of the first scene, so that worlds of one seed are
-    compared there person by person. So are rows of their logs, to the bit, as long as every
-    request finds as many ads as it shows: pools of some hundred ads will do.
+    `shared_users` does not change the first scene. Two worlds with the same seed can therefore be
+    compared there person by person. The rows of their logs are equal too, to the bit, if every
+    request finds as many ads as it shows. Pools of a few hundred ads are enough for this.
 
     Args:
-        seed: Of all of the world's randomness.
-        days: For how many days the ads' appeal drifts.
+        seed: Seed of all random draws.
+        days: Number of days over which the ads' appeal drifts.
         constants: Sizes and effects.
 
     Raises:
@@ -104,10 +104,11 @@ def draw_world(seed: int = 0, *, days: int = 30, constants: Constants | None = N
     if days < 1:
         raise ValueError(f"days={days}; at least 1 makes sense.")
     c = constants or Constants()
-    # A stream of its own for every part: a change to one leaves the others as they were.
-    *streams, own = np.random.SeedSequence(seed, spawn_key=(0,)).spawn(6)
+    # Each part has its own random stream, so that a change to one part leaves the others
+    # unchanged.
+    *streams, scene_users = np.random.SeedSequence(seed, spawn_key=(0,)).spawn(6)
     shared, of_users, of_ads, of_days, of_scenes = map(np.random.default_rng, streams)
-    further = [] if c.shared_users else own.spawn(len(c.scenes))[1:]
+    further = [] if c.shared_users else scene_users.spawn(len(c.scenes))[1:]
     crowds = [np.random.default_rng(stream) for stream in further]
     centres = shared.standard_normal((c.categories, c.latent))
     people = _draw_people([of_users, *crowds], c, centres)
@@ -128,7 +129,7 @@ def draw_world(seed: int = 0, *, days: int = 30, constants: Constants | None = N
 def _draw_people(rngs: Rngs, c: Constants, centres: Floats) -> dict[str, NDArray]:
     """`c.users` people from each generator."""
     crowds = [_draw_users(rng, c, centres) for rng in rngs]
-    # One rotation for all, so that a feature means the same of everyone.
+    # One rotation for all, so that a feature has the same meaning for everyone.
     rotation = _rotation(rngs[0], c)
     for rng, crowd in zip(rngs, crowds, strict=True):
         crowd["user_dense"] = _blurred(rng, crowd["user_latent"], rotation, c)
@@ -139,7 +140,7 @@ def _draw_users(rng: np.random.Generator, c: Constants, centres: Floats) -> dict
     latent = rng.standard_normal((c.users, c.latent))
     liking = latent @ centres.T
     interests = np.argsort(-liking, axis=1, kind="stable")[:, : c.interests]
-    # Part of the taste comes with age, so that even age alone tells something.
+    # Part of the taste depends on age, so that age carries information too.
     years = 0.6 * latent[:, 0] + 0.8 * rng.standard_normal(c.users)
     return {
         "user_latent": latent,
@@ -153,8 +154,8 @@ def _draw_users(rng: np.random.Generator, c: Constants, centres: Floats) -> dict
 
 def _draw_ads(rng: np.random.Generator, c: Constants, centres: Floats) -> dict[str, NDArray]:
     category = rng.integers(c.categories, size=c.ads)
-    own = rng.standard_normal((c.ads, c.latent))
-    latent = c.category_spread * centres[category] + c.ad_spread * own
+    deviation = rng.standard_normal((c.ads, c.latent))
+    latent = c.category_spread * centres[category] + c.ad_spread * deviation
     advertiser = rng.integers(c.advertisers, size=c.ads)
     shares = np.asarray(list(c.objectives.values()), np.float64)
     objective = rng.choice(len(shares), size=c.ads, p=shares / shares.sum())
@@ -186,16 +187,16 @@ def _blurred(rng: np.random.Generator, latent: Floats, rotation: Floats, c: Cons
 def _drifting(rng: np.random.Generator, c: Constants, days: int) -> Floats:
     appeal = np.empty((days, c.ads))
     appeal[0] = rng.standard_normal(c.ads)
-    # A day correlates with the next so that it moves by `drift` and the variance stays 1.
+    # The correlation of one day with the next: the appeal moves by `drift` and keeps variance 1.
     correlation = 1.0 - c.drift**2 / 2.0
     for day in range(1, days):
-        news = rng.standard_normal(c.ads)
-        appeal[day] = correlation * appeal[day - 1] + np.sqrt(1.0 - correlation**2) * news
+        innovation = rng.standard_normal(c.ads)
+        appeal[day] = correlation * appeal[day - 1] + np.sqrt(1.0 - correlation**2) * innovation
     return appeal
 
 
 def _draw_visits(rngs: Rngs, c: Constants, age: Ints) -> Floats:
-    """How often people come, whose activity is drawn from one generator for each crowd."""
+    """How often people come. Each generator draws the activity of one group of people."""
     activity = [c.activity * rng.standard_normal(c.users) for rng in rngs]
     crowds = list(zip(activity, age.reshape(len(rngs), c.users), strict=True))
     visits = []

@@ -1,20 +1,21 @@
-"""AutoMTL: Tables 3, 4 and 5 and Figures 3 to 5, a search against networks that people designed.
+"""AutoMTL: Tables 3, 4 and 5 and Figures 3 to 5, searched networks against designed ones.
 
-The paper's data sets are not here. What can agree are signs: of AutoMTL's mean AUC less another
-arm's, paired over seeds, on simulated logs with two and with four tasks, against the paper's mean
-over its tasks and over its data sets with as many tasks. With `--data FOLDER` the census runs too,
-from `FOLDER/census_income`, and a data set of the paper, once it has a reader, with its own levels
-and the signs of each task. `arms` declares data sets, arms and sizes: `--grid reduced` searches a
-part of the paper's space, at a tenth of the cost.
+We do not have the paper's data sets, so only signs can agree. The sign is that of AutoMTL's mean
+AUC minus another arm's, paired over seeds, on simulated logs with two and with four tasks. It is
+compared with the paper's mean over its tasks and over its data sets with as many tasks. With
+`--data FOLDER` the census runs too, from `FOLDER/census_income`. A data set of the paper runs once
+it has a reader, with its own levels and the signs of each task. `arms` declares data sets, arms
+and sizes. `--grid reduced` searches a part of the paper's space, at a tenth of the cost.
 
-Everything is selected on validation rows, and figures are of test rows. Of the figures the paper
-draws, what they are said to show is judged: that tasks choose other experts with the auxiliary loss
-(3), that DARTS and DARTS− end with more skip connections (4), and that the loss is higher with one
-expert a task and with all of them than with some (5). The pictures of the first seed are drawn into
-`--keep`, or into a folder that the last row names.
+All choices are made on validation rows, and all results are of test rows. For the paper's figures,
+its statements about them are judged: tasks choose different experts with the auxiliary loss (3);
+DARTS and DARTS− end with more skip connections (4); the loss is higher with one expert per task,
+and with all experts, than with some (5). The pictures of the first seed are written to `--keep`,
+or to a folder that the last row names.
 
-Beside AUC stand MTL-Loss, AUC in expectation over the true probabilities where they are known, what
-searches and trainings cost, and paired t-tests, with a star below .005 as in the paper.
+Besides AUC, the results have MTL-Loss, AUC in expectation over the true probabilities if they are
+known, the cost of searches and trainings, and paired t-tests. A star marks p < .005, as in the
+paper.
 """
 
 import argparse
@@ -34,42 +35,42 @@ from benchmarks.paper import Further, Measured, Paper, Published, compare, kept
 from benchmarks.papers.automtl.cells import OURS, RANDOM, cells
 from tfmtl.errors import SpecError
 
-# Figures of other code are not taken for these.
+# Kept figures are used again only while these sources are unchanged.
 CODE = ("tfmtl", "benchmarks/papers/automtl/arms.py", "benchmarks/funnels.py", "pipeline/configs")
 
 SIMULATED = "simulated_ads"
 
 STAR = 0.005
-"""Below this p-value the paper has a star."""
+"""The paper marks p-values below this one with a star."""
 
 LABELS: Mapping[str, str] = {
     "mtl_loss": "mean of the tasks' cross-entropies",
     "search_cpu": "seconds of all threads",
     "train_cpu": "seconds of all threads",
-    "epochs": "passes that validation chose",
-    "parameters": "those of the fields' embeddings left out",
+    "epochs": "number of epochs, chosen by validation",
+    "parameters": "without the embeddings of the fields",
     "skips": "skip connections at the end, of all blocks of the search",
     "stopped": "share of operations whose weights were stopped",
-    "distance": "between two tasks' weights of the experts",
-    "distinct": "experts that some task has",
+    "distance": "between the expert weights of two tasks",
+    "distinct": "number of experts that at least one task uses",
 }
 
 
 def measure(run: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Measured]:
-    """The run's arm, or its differences from another, by metric over the seeds."""
-    found = [_pick(levels, run, "") for levels in _over_seeds(run["data"], options)]
+    """The figures of the run's arm, or its differences from another, by metric over the seeds."""
+    by_seed = [_pick(levels, run, "") for levels in _over_seeds(run["data"], options)]
     if "less" in run:
         others = [_pick(levels, run, "less_") for levels in _over_seeds(run["data"], options)]
-        shared = [name for name in found[0] if name in others[0]]
+        shared = [name for name in by_seed[0] if name in others[0]]
         return {
-            name: Measured(values=[a[name] - b[name] for a, b in zip(found, others, strict=True)])
+            name: Measured(values=[a[name] - b[name] for a, b in zip(by_seed, others, strict=True)])
             for name in shared
         }
-    return {name: Measured(values=[one[name] for one in found]) for name in found[0]}
+    return {name: Measured(values=[one[name] for one in by_seed]) for name in by_seed[0]}
 
 
 def further(options: argparse.Namespace) -> Iterator[Row]:
-    """The other cells, every figure and test of the data sets that were run, and the pictures."""
+    """The other cells, and all figures, tests and pictures of the data sets that were run."""
     from benchmarks.papers.automtl.arms import DATA_SETS
 
     sizes = _sizes(options.quick, options.requests, options.grid)
@@ -81,18 +82,18 @@ def further(options: argparse.Namespace) -> Iterator[Row]:
             continue
         judged = [cell for cell in cells_of(name, sizes) if cell.name not in shown]
         yield from compare(Paper(title="", cells=judged, measure=measure), options)
-        found = _over_seeds(name, options)
-        yield from tests(name, [task.name for task in data.tasks], data.rows.space, found)
-        yield from _figures(name, found)
-        yield _pictures(name, found[0], options)
+        by_seed = _over_seeds(name, options)
+        yield from tests(name, [task.name for task in data.tasks], data.rows.space, by_seed)
+        yield from _figures(name, by_seed)
+        yield _pictures(name, by_seed[0], options)
 
 
 def cells_of(name: str, sizes: Any) -> list[Published]:
     """All cells of a data set.
 
     Args:
-        name: Of `automtl_arms.DATA_SETS`.
-        sizes: `automtl_arms.Sizes`, which says what is run.
+        name: A name in `arms.DATA_SETS`.
+        sizes: An `arms.Sizes`, which lists the arms to run.
     """
     from benchmarks.papers.automtl.arms import DATA_SETS, default_count
 
@@ -103,35 +104,35 @@ def cells_of(name: str, sizes: Any) -> list[Published]:
 
 
 def tests(
-    name: str, tasks: Sequence[str], space: str, found: Sequence[Mapping[str, Any]]
+    name: str, tasks: Sequence[str], space: str, by_seed: Sequence[Mapping[str, Any]]
 ) -> Iterator[Row]:
-    """Paired t-tests of AutoMTL against other arms, over seeds; none of a single seed.
+    """Paired t-tests of AutoMTL against other arms, over seeds; none for a single seed.
 
-    Of each task against the best of the baselines, as the paper's stars are, and of the mean AUC
+    Each task is tested against the best baseline, as for the paper's stars. The mean AUC is tested
     against every arm.
 
     Args:
-        name: The data set's.
-        tasks: Its tasks.
-        space: What its rows are.
-        found: Figures by arm, `"arms"`, a seed each.
+        name: Name of the data set.
+        tasks: Names of its tasks.
+        space: Name of its rows.
+        by_seed: For each seed, the figures by arm under `"arms"`.
     """
     from benchmarks.papers.automtl.arms import BASELINES
 
-    if len(found) < 2:
+    if len(by_seed) < 2:
         return
-    arms = [arm for arm in found[0]["arms"] if arm != OURS]
+    arms = [arm for arm in by_seed[0]["arms"] if arm != OURS]
     baselines = [arm for arm in arms if arm in BASELINES]
     for task in tasks if baselines else ():
         metric = f"{task}/auc@{space}"
-        best = max(baselines, key=lambda arm: statistics.fmean(_values(found, arm, metric)))
-        yield _test(f"{name}/{OURS} against the best baseline, {best}", metric, found, best)
+        best = max(baselines, key=lambda arm: statistics.fmean(_values(by_seed, arm, metric)))
+        yield _test(f"{name}/{OURS} against the best baseline, {best}", metric, by_seed, best)
     for arm in arms:
-        yield _test(f"{name}/{OURS} against {arm}", "mean_auc", found, arm)
+        yield _test(f"{name}/{OURS} against {arm}", "mean_auc", by_seed, arm)
 
 
-def _test(what, metric, found, arm):
-    ours, others = _values(found, OURS, metric), _values(found, arm, metric)
+def _test(what: str, metric: str, by_seed: Sequence[Mapping[str, Any]], arm: str) -> Result:
+    ours, others = _values(by_seed, OURS, metric), _values(by_seed, arm, metric)
     gaps = [a - b for a, b in zip(ours, others, strict=True)]
     p = float(stats.ttest_rel(ours, others).pvalue)
     star = "*, " if p < STAR and statistics.fmean(gaps) > 0 else ""
@@ -144,28 +145,28 @@ def _test(what, metric, found, arm):
     )
 
 
-def _values(found, arm, metric):
-    return [levels["arms"][arm][metric] for levels in found]
+def _values(by_seed: Sequence[Mapping[str, Any]], arm: str, metric: str) -> list[float]:
+    return [levels["arms"][arm][metric] for levels in by_seed]
 
 
-def _figures(name: str, found: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
-    """Every figure of every arm, with its deviation, and the curves of Figures 4 and 5."""
-    for arm, figures in found[0]["arms"].items():
+def _figures(name: str, by_seed: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
+    """All figures of all arms, with their deviations, and the curves of Figures 4 and 5."""
+    for arm, figures in by_seed[0]["arms"].items():
         for metric in figures:
-            yield _over(f"{name}/{arm}/{metric}", _values(found, arm, metric), metric)
-    for count in found[0]["counts"]:
-        losses = [levels["counts"][count]["mtl_loss"] for levels in found]
-        yield _over(f"{name}/{OURS}, {count} experts a task/mtl_loss", losses, "mtl_loss")
-    least = [min(each["counts"], key=lambda n: each["counts"][n]["mtl_loss"]) for each in found]
-    note = "experts a task with the least MTL-Loss on test rows, by seed; chosen by nobody"
+            yield _over(f"{name}/{arm}/{metric}", _values(by_seed, arm, metric), metric)
+    for count in by_seed[0]["counts"]:
+        losses = [levels["counts"][count]["mtl_loss"] for levels in by_seed]
+        yield _over(f"{name}/{OURS}, {count} experts per task/mtl_loss", losses, "mtl_loss")
+    least = [min(each["counts"], key=lambda n: each["counts"][n]["mtl_loss"]) for each in by_seed]
+    note = "experts per task with the lowest MTL-Loss on test rows, by seed; only for information"
     yield Further(
         name=f"{name}/least loss", ours=Measured(values=[float(n) for n in least]), note=note
     )
-    for arm, history in found[0]["histories"].items():
+    for arm, history in by_seed[0]["histories"].items():
         for epoch, row in enumerate(history):
             values = [
                 float(each["histories"][arm][epoch]["n_skip"])
-                for each in found
+                for each in by_seed
                 if epoch < len(each["histories"][arm])
             ]
             note = f"of {row['n_blocks']} blocks"
@@ -180,7 +181,7 @@ def _over(name: str, values: Sequence[float], metric: str) -> Further:
 
 
 def _pictures(name: str, first: Mapping[str, Any], options: argparse.Namespace) -> Row:
-    """Draws what the first seed's searches found, and how."""
+    """Draws the networks that the first seed's searches chose, and their histories."""
     from tfmtl.automtl.architecture import Architecture
     from tfmtl.automtl.curves import draw_selection, draw_skips
     from tfmtl.automtl.pictures import draw_architecture
@@ -191,8 +192,8 @@ def _pictures(name: str, first: Mapping[str, Any], options: argparse.Namespace) 
     drawn: dict[str, Any] = {"skips": draw_skips(skips)}
     for arm in (arm for arm in (OURS, "without_aux") if arm in histories):
         drawn[f"selection-{arm}"] = draw_selection(histories[arm])
-        found = Architecture.from_json(first["architectures"][arm])
-        drawn[f"architecture-{arm}"] = draw_architecture(found, title=f"{name}, {arm}")
+        architecture = Architecture.from_json(first["architectures"][arm])
+        drawn[f"architecture-{arm}"] = draw_architecture(architecture, title=f"{name}, {arm}")
     folder = os.path.join(options.keep or tempfile.mkdtemp(prefix="automtl-"), f"automtl-{name}")
     os.makedirs(folder, exist_ok=True)
     for label, figure in drawn.items():
@@ -227,13 +228,13 @@ def _path(name: str, options: argparse.Namespace) -> str | None:
 
 
 def _sizes(quick: bool, requests: int | None, grid: str | None) -> Any:
-    # Imported here: whoever lists the papers does not wait for TensorFlow.
+    # Imported here, so that listing the papers does not load TensorFlow.
     from benchmarks.papers.automtl.arms import GRIDS, QUICK
 
     if (grid or "full") not in GRIDS:
-        raise SpecError(f"--grid {grid!r} is none of {', '.join(GRIDS)}.")
+        raise SpecError(f"--grid {grid!r}: one of {', '.join(GRIDS)} would be right.")
     sizes = QUICK if quick else GRIDS[grid or "full"]
-    # Requests show seven ads on average.
+    # A request shows seven ads on average.
     return sizes if requests is None else dataclasses.replace(sizes, impressions=requests * 7)
 
 
@@ -247,17 +248,17 @@ def _seed(
     path: str | None,
     keep: str | None,
 ) -> dict[str, Any]:
-    """All that one seed gives: figures by arm and by count, histories and architectures."""
+    """The results of one seed: figures by arm and by count, histories and architectures."""
     from benchmarks.papers.automtl import arms as arms
     from tfmtl.automtl.architecture import Architecture
 
     sizes = _sizes(quick, requests, grid)
     data, default = arms.DATA_SETS[name], arms.default_count(arms.DATA_SETS[name], sizes)
     rows = functools.cache(lambda: arms.ready(data, seed, sizes, path))
-    told = f"{name}-{_told(sizes)}-seed{seed}"
+    key = f"{name}-{_size_text(sizes)}-seed{seed}"
 
     def keeping(what, make):
-        made = kept(keep, "automtl", CODE, f"{told}-{what}", make)
+        made = kept(keep, "automtl", CODE, f"{key}-{what}", make)
         bar.update()
         return made
 
@@ -272,24 +273,26 @@ def _seed(
         what = arm if count is None else f"{arm}-{count}"
         return keeping(what, lambda: arms.trained(data, declared, *rows()))
 
-    found: dict[str, Any] = {}
+    figures_by_arm: dict[str, Any] = {}
     histories: dict[str, Any] = {}
     architectures: dict[str, str] = {}
     counts: dict[int, Any] = {}
     with tqdm(desc=f"{name}, seed {seed}", unit=" steps", disable=None) as bar:
         for arm in sizes.arms:
             if arm not in arms.SEARCHES:
-                found[arm] = figures(arm)
+                figures_by_arm[arm] = figures(arm)
                 continue
             search = keeping(
                 f"search-{arm}", lambda arm=arm: arms.searched(data, arm, seed, sizes, rows()[0])
             )
             count = default if arms.narrows(arm) else None
-            found[arm] = {
+            figures_by_arm[arm] = {
                 **figures(arm, search["architecture"], count),
                 **arms.standing(search, count),
             }
-            found[arm]["search_by_training"] = found[arm]["search_cpu"] / found[arm]["train_cpu"]
+            figures_by_arm[arm]["search_by_training"] = (
+                figures_by_arm[arm]["search_cpu"] / figures_by_arm[arm]["train_cpu"]
+            )
             if arm != RANDOM:
                 histories[arm] = search["history"]
             if arm == OURS:
@@ -297,28 +300,28 @@ def _seed(
                 counts = {
                     n: figures(arm, search["architecture"], n) for n in wanted if n != default
                 }
-                counts = dict(sorted({**counts, default: found[arm]}.items()))
+                counts = dict(sorted({**counts, default: figures_by_arm[arm]}.items()))
     return {
-        "arms": found,
+        "arms": figures_by_arm,
         "counts": counts,
         "histories": histories,
         "architectures": architectures,
     }
 
 
-def _told(sizes: Any) -> str:
+def _size_text(sizes: Any) -> str:
     searched = f"{sizes.search['epochs']}-{sizes.search['trials']}"
     return f"{sizes.impressions}-{sizes.dim}-{sizes.epochs}-{searched}"
 
 
 def _first_cells() -> tuple[Published, ...]:
-    """Of the log with two tasks, those that every size measures; `further` has the others."""
+    """The cells that every size measures, on the log with two tasks; `further` has the others."""
     short = ("mmoe", RANDOM, OURS, "without_aux", "darts")
     return tuple(cells(SIMULATED, ("ctr", "ctcvr"), "imp", short))
 
 
 PAPER = Paper(
-    title="AutoMTL: mean AUC of searched networks and of designed ones, and what searches do",
+    title="AutoMTL: mean AUC of searched and designed networks, and the course of searches",
     cells=_first_cells(),
     measure=measure,
     further=further,

@@ -1,23 +1,24 @@
-"""The arms of AutoMTL's tables as data: data sets, networks and searches, and how each is run.
+"""The arms of AutoMTL's tables: data sets, networks and searches, and functions to run them.
 
-A further data set is an entry of `DATA_SETS`: rows as `benchmarks.funnels` declares them, and its
-tasks, AUC0's first. All arms then run on it as they are.
+To add a data set, add an entry to `DATA_SETS`: its rows, declared as in `benchmarks.funnels`, and
+its tasks, the task of AUC0 first. All arms then run on it without changes.
 
-Settings are the paper's (section 4.1.4): eight experts, four and four of CGC and PLE, Adam at 0.001
-and a patience of two epochs for every network that is trained, searched or not; of a search SGD at
-0.01 falling by a cosine, Adam at 0.001 for α and β, and an auxiliary weight of 0.1. What it leaves
-open, or what two CPU cores have no time for, is our choice:
+The settings are the paper's (section 4.1.4). Networks have eight experts; CGC and PLE have four
+and four. Every network is trained by Adam at 0.001 with a patience of two epochs. A search uses
+SGD at 0.01 with a cosine decay, Adam at 0.001 for α and β, and an auxiliary weight of 0.1. The
+following is our choice, because the paper does not say, or because two CPU cores are too slow:
 
 - `Sizes` has width, rows, batches and epochs. The paper's widths are 64 and 128; its batch size and
   the widths of the baselines' experts are not printed.
-- PLE has two levels, of one layer each: of one level it would be CGC.
+- PLE has two levels of one layer each. With one level it would be CGC.
 - All numbers are projected to one field, the same for all arms.
 - Training stops by validation MTL-Loss, the mean of the tasks' cross-entropies, as the search
   does. Test rows are predicted once, by the network of the best epoch.
-- An arm's search keeps all experts, and each task then takes its `n` heaviest: `n` has no part in
-  the search, so that one search serves a sweep over it. It is `AutoMTL.chosen_of`'s and not tuned.
-- A search has a few hundred steps here, so that the patience of early stopping, which the paper
-  tunes for each data set, is five steps, and α and β, which move by 0.001 a step, stay near even.
+- An arm's search keeps all experts, and each task then takes the `n` experts with the greatest
+  weights. The search does not depend on `n`, so one search serves all values of `n`. The default
+  is that of `AutoMTL.chosen_of` and is not tuned.
+- A search has only a few hundred steps here. The patience of early stopping, which the paper tunes
+  per data set, is therefore five steps. α and β move by 0.001 per step, so they stay nearly even.
 - The paper's row "w/o OLES" is DARTS− after a few epochs, because DARTS had collapsed. Both are
   arms here, with as many epochs as any other search.
 """
@@ -54,17 +55,17 @@ TOWER_UNITS = (64,)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sizes(funnels.Sizes):
-    """How much is simulated, searched and trained.
+    """Sizes of simulation, search and training.
 
     Args:
         impressions: Rows of the simulated log; six tenths train, three tenths test.
-        epochs: Most passes over the training rows, after a search.
+        epochs: Greatest number of passes over the training rows, after a search.
         dim: Width of embeddings, and of the searched networks' hidden vectors.
-        batch_size: Rows a step.
+        batch_size: Rows per step.
         expert_units: Widths of the baselines' experts.
         search: Fields of `AutoMTL`, the same for all searches.
-        arms: What is run.
-        counts: Experts a task in Figure 5, besides the default.
+        arms: Names of the arms to run.
+        counts: Numbers of experts per task in Figure 5, besides the default.
     """
 
     impressions: int = 40_000
@@ -95,7 +96,7 @@ SEARCHES: Mapping[str, Mapping[str, Any]] = {
     "darts": {"stopping": "none"},
     "darts_minus": {"stopping": "none", "auxiliary_skip": True},
 }
-"""What sets a search apart from AutoMTL's, as fields of `AutoMTL`."""
+"""The fields of `AutoMTL` that differ from the paper's search, by arm."""
 
 ARMS = (*BASELINES, *SEARCHES)
 SHORT = ("mmoe", "random", "automtl", "without_aux", "darts")
@@ -103,7 +104,7 @@ FULL = Sizes(arms=ARMS)
 
 
 def part(candidates: Sequence[Candidate], *labels: str) -> list[Candidate]:
-    """The candidates of these labels."""
+    """The candidates with these labels."""
     return [candidate for candidate in candidates if candidate[0] in labels]
 
 
@@ -137,19 +138,19 @@ QUICK = dataclasses.replace(
     search={**REDUCED.search, "epochs": 2, "num_blocks": 1},
     arms=SHORT,
 )
-"""To see that all runs."""
+"""Only to check that everything runs."""
 
 GRIDS: Mapping[str, Sizes] = {"full": FULL, "reduced": REDUCED}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """Rows with two tasks or more.
+    """Rows with two or more tasks.
 
     Args:
-        rows: Where they are from and what models see.
-        tasks: What is asked, in the paper's order of AUCs.
-        name: In the tables; that of the rows if not given.
+        rows: Source and features of the rows.
+        tasks: The tasks, in the paper's order of AUCs.
+        name: Name in the tables; the name of the rows if not given.
     """
 
     rows: funnels.DataSet
@@ -161,7 +162,7 @@ class DataSet:
 
     @property
     def problem(self) -> ProblemSpec:
-        """The declaration of its features and tasks."""
+        """The declaration of features and tasks."""
         return ProblemSpec(features=self.rows.features, tasks=self.tasks, space=self.rows.space)
 
 
@@ -170,8 +171,8 @@ DATA_SETS: Mapping[str, DataSet] = {
     data.name: data
     for data in (
         DataSet(rows=funnels.SIMULATED, tasks=FUNNEL),
-        # An ad that is closed and one that is hidden: what the simulated user does to ads that do
-        # not suit, each drawn for every impression with a probability of its own.
+        # The simulated user closes or hides ads that are not relevant. Each event has its own
+        # probability and is drawn for every impression.
         DataSet(
             rows=funnels.SIMULATED,
             tasks=(*FUNNEL, binary("xout", label="xout"), binary("hide", label="hide")),
@@ -183,11 +184,11 @@ DATA_SETS: Mapping[str, DataSet] = {
 
 
 def baseline(name: str, sizes: Sizes) -> dict[str, Any]:
-    """The backbone of a network that people designed.
+    """The backbone of a designed network.
 
     Args:
-        name: Of `BASELINES`.
-        sizes: Has the experts' number and widths.
+        name: A name in `BASELINES`.
+        sizes: Gives the number and widths of the experts.
     """
     units, experts = sizes.expert_units, sizes.num_experts
     halves = {"num_specific": experts // 2, "num_shared": experts // 2}
@@ -202,13 +203,13 @@ def baseline(name: str, sizes: Sizes) -> dict[str, Any]:
 
 
 def experiment(data: DataSet, arm: str, seed: int, sizes: Sizes) -> ExperimentConfig:
-    """One arm: an experiment to train, or to search a network for.
+    """The experiment of one arm: to train, or to search a network.
 
     Args:
-        data: Its rows.
-        arm: A name of `ARMS`.
-        seed: Of initial weights and the order of rows, and of a search.
-        sizes: How much.
+        data: The data set.
+        arm: A name in `ARMS`.
+        seed: Seed of the initial weights, of the order of rows and of a search.
+        sizes: Sizes of the run.
     """
     model = Model(dim=sizes.dim, tower_units=TOWER_UNITS)
     declared = None
@@ -237,21 +238,21 @@ def experiment(data: DataSet, arm: str, seed: int, sizes: Sizes) -> ExperimentCo
 
 
 def narrows(arm: str) -> bool:
-    """Whether an arm's search leaves all experts, of which each task takes some afterwards."""
+    """Whether an arm's search keeps all experts, so that each task takes some afterwards."""
     return arm in SEARCHES and arm not in ("random", "without_selection")
 
 
 def default_count(data: DataSet, sizes: Sizes) -> int:
-    """Experts a task where nothing else is said."""
+    """The default number of experts per task."""
     return AutoMTL(**sizes.search).chosen_of(len(data.tasks))
 
 
 def choosing(architecture: Architecture, count: int) -> Architecture:
-    """The network in which each task has the `count` experts that it weighs most.
+    """The network in which each task has its `count` experts with the greatest weights.
 
     Args:
-        architecture: One whose tasks have all experts, and weights of them.
-        count: How many.
+        architecture: An architecture whose tasks have all experts, with weights.
+        count: Experts per task.
     """
     tasks = {
         task: dataclasses.replace(selection, experts=first_of([selection.beta], count)[0])
@@ -263,7 +264,7 @@ def choosing(architecture: Architecture, count: int) -> Architecture:
 
 
 def ready(data: DataSet, seed: int, sizes: Sizes, path: str | None) -> tuple[Prepared, Any]:
-    """Packed rows, and the test table."""
+    """Packed rows and the test table."""
     tables = dict(data.rows.tables(seed, sizes, path))
     return prepare(data.problem, tables), tables["test"]
 
@@ -274,33 +275,33 @@ def searched(data: DataSet, arm: str, seed: int, sizes: Sizes, rows: Prepared) -
     Returns:
         As plain data: the `architecture`, the `history` and the `budget`.
     """
-    # Keras keeps every graph it has built.
+    # Without this, Keras keeps all graphs of earlier models in memory.
     keras.backend.clear_session()
-    found = search(experiment(data, arm, seed, sizes), rows.data, verbose=0)
+    result = search(experiment(data, arm, seed, sizes), rows.data, verbose=0)
     return {
-        "architecture": found.architecture.to_json(),
-        "history": found.history,
-        "budget": dict(found.budget),
+        "architecture": result.architecture.to_json(),
+        "history": result.history,
+        "budget": dict(result.budget),
     }
 
 
 def trained(
     data: DataSet, declared: ExperimentConfig, rows: Prepared, test: Any
 ) -> dict[str, float]:
-    """Trains a network, from new weights, and tests it.
+    """Trains a network from new weights and tests it.
 
     Returns:
-        Test figures by metric; `validation_loss` and `epochs`, of the best epoch;
-        `train_cpu`, seconds of all threads; and `parameters`, those of the tables left out.
+        Test figures by metric; `validation_loss` and `epochs` of the best epoch; `train_cpu`, the
+        seconds of all threads; and `parameters`, the number of parameters without the tables.
     """
     keras.backend.clear_session()
     start = time.process_time()
-    found = train(declared, rows.data, verbose=0)
+    trained_model = train(declared, rows.data, verbose=0)
     spent = time.process_time() - start
-    metrics = found.model.evaluate(rows.test.batches(1 << 14))
+    metrics = trained_model.model.evaluate(rows.test.batches(1 << 14))
     figures = {name: metrics[name] for name in metrics if "/auc@" in name}
     if data.rows.true:
-        scores = found.model.predict_rows(rows.test.batches(1 << 14)).predictions
+        scores = trained_model.model.predict_rows(rows.test.batches(1 << 14)).predictions
         for task in (task.name for task in data.tasks if task.name in data.rows.true):
             labels = test[data.rows.true[task]].to_numpy()
             figures[f"{task}/auc_true@{data.rows.space}"] = auc(labels, scores[task])
@@ -308,25 +309,25 @@ def trained(
         **figures,
         "mean_auc": metrics["mean_auc"],
         "mtl_loss": metrics["loss"],
-        "validation_loss": best_metrics(found)["loss"],
-        "epochs": float(found.best_epoch + 1),
+        "validation_loss": best_metrics(trained_model)["loss"],
+        "epochs": float(trained_model.best_epoch + 1),
         "train_cpu": spent,
-        "parameters": float(_parameters(found.model)),
+        "parameters": float(_parameters(trained_model.model)),
     }
 
 
 def standing(searched: Mapping[str, Any], count: int | None) -> dict[str, float]:
-    """What can be said of a search itself.
+    """Figures of a search itself.
 
     Args:
-        searched: As `searched` returns it.
-        count: Experts a task, where each takes some of all.
+        searched: The result of the function `searched`.
+        count: Experts per task, if each task takes some of them.
 
     Returns:
-        `search_cpu`; for a search with epochs `skips`, of all its blocks, and `stopped`, the share
-        of operations whose weights were stopped; and where tasks weigh experts `distance`, the
-        mean Euclidean distance between two tasks' weights, and `distinct`, how many experts some
-        task has.
+        `search_cpu`. For a search with epochs: `skips`, the number in all its blocks, and
+            `stopped`, the share of operations whose weights were stopped. If tasks weight experts:
+            `distance`, the mean Euclidean distance between two tasks' weights, and `distinct`, the
+            number of experts that at least one task uses.
     """
     architecture = Architecture.from_json(searched["architecture"])
     figures = {"search_cpu": float(searched["budget"]["cpu_seconds"])}
@@ -345,5 +346,5 @@ def standing(searched: Mapping[str, Any], count: int | None) -> dict[str, float]
 
 def _parameters(model: MultiTaskModel) -> int:
     tables = {id(variable) for variable in model.embedding.trainable_variables}
-    own = (v for v in model.trainable_variables if id(v) not in tables)
-    return sum(math.prod(variable.shape) for variable in own)
+    without_tables = (v for v in model.trainable_variables if id(v) not in tables)
+    return sum(math.prod(variable.shape) for variable in without_tables)

@@ -1,9 +1,9 @@
-"""AutoMTL's printed tables, and which of ours is held against them.
+"""AutoMTL's printed tables, and our figures to compare with them.
 
 The paper is "Automatic Multi-Task Learning Framework with Neural Architecture Search for
-Recommender Systems". On its own data sets levels and each task's differences are judged. Any other
-data set stands for those with as many tasks, and the sign of its mean AUC's difference is held
-against their mean.
+Recommender Systems". On the paper's own data sets, levels and the differences of each task are
+judged. Any other data set is compared with the mean of the paper's data sets with as many tasks,
+by the sign of the difference of mean AUC.
 """
 
 import statistics
@@ -69,7 +69,7 @@ TABLE_3: Mapping[str, Mapping[str, tuple[float, ...]]] = {
         "automtl": (0.7152, 0.8880),
     },
 }
-"""AUC by data set, model and task; printed are "AutoML-R" and "AutoMLT"."""
+"""AUC by data set, model and task. The paper prints the names "AutoML-R" and "AutoMLT"."""
 
 TABLE_5: Mapping[str, Mapping[str, tuple[float, ...]]] = {
     "user_behavior": {
@@ -94,7 +94,7 @@ TABLE_5: Mapping[str, Mapping[str, tuple[float, ...]]] = {
         "without_oles": (0.7298, 0.8579),
     },
 }
-"""The same of AutoMTL's variants."""
+"""AUC of AutoMTL's variants by data set, model and task."""
 
 TABLE_4: Mapping[str, tuple[float, float]] = {
     "user_behavior": (0.8, 0.09),
@@ -104,14 +104,14 @@ TABLE_4: Mapping[str, tuple[float, float]] = {
     "aliexpress_fr": (16.0, 1.8),
     "aliexpress_us": (16.5, 1.9),
 }
-"""GPU hours of a search, and of training what it found."""
+"""GPU hours of a search, and of training the chosen network."""
 
 ROWS: Mapping[str, tuple[str, ...]] = {"without_oles": ("darts", "darts_minus")}
-"""Arms that are held against a row, where it is not the arm of its name: the row "w/o OLES" has
-DARTS−, and leaving early stopping out gives DARTS."""
+"""Arms to compare with a row, if they differ from the row's name: the row "w/o OLES" has DARTS−,
+and AutoMTL without early stopping is DARTS."""
 
 NEAR = 0.01
-"""How near a level must come: batch size and the experts' widths are not printed."""
+"""The tolerance of a level: the paper does not print batch size and widths of experts."""
 
 
 def cells(
@@ -122,15 +122,15 @@ def cells(
     counts: Sequence[int] = (),
     default: int = 0,
 ) -> Iterator[Published]:
-    """The printed figures, held against a data set's.
+    """The printed figures, to compare with those of a data set.
 
     Args:
-        name: Its name. Levels are judged on the paper's own alone.
-        tasks: Its tasks, AUC0's first.
-        space: What its rows are.
-        arms: What was run.
-        counts: Experts a task in Figure 5.
-        default: Experts a task elsewhere.
+        name: Name of the data set. Levels are judged only on the paper's own.
+        tasks: Names of its tasks, that of AUC0 first.
+        space: Name of its rows.
+        arms: Names of the arms that were run.
+        counts: Numbers of experts per task in Figure 5.
+        default: The default number of experts per task.
     """
     for table, rows, other in (("Table 3", TABLE_3, OURS), ("Table 5", TABLE_5, OURS)):
         for row in next(iter(rows.values())):
@@ -139,7 +139,7 @@ def cells(
                     yield from _levels_of_row(table, rows[name][row], name, tasks, space, arm)
                 if arm == OURS or OURS not in arms:
                     continue
-                # Table 3 is of what AutoMTL gains, Table 5 of what its variants lose.
+                # Table 3 shows gains of AutoMTL, Table 5 shows losses of its variants.
                 first, less = (OURS, arm) if table == "Table 3" else (arm, other)
                 sign = 1.0 if first == OURS else -1.0
                 for metric, gain in _gains(rows, row, name, tasks, space):
@@ -157,7 +157,14 @@ def cells(
     yield from _drawn(name, arms, counts, default)
 
 
-def _levels_of_row(table, printed, name, tasks, space, arm):
+def _levels_of_row(
+    table: str,
+    printed: Sequence[float],
+    name: str,
+    tasks: Sequence[str],
+    space: str,
+    arm: str,
+) -> Iterator[Published]:
     for task, value in zip(tasks, printed, strict=True):
         yield Published(
             name=f"{table}, {name}: {arm}/{task}/auc@{space}",
@@ -170,8 +177,14 @@ def _levels_of_row(table, printed, name, tasks, space, arm):
         )
 
 
-def _gains(rows, row, name, tasks, space):
-    """AutoMTL's AUC less the row's: of each task where they are printed, else of the mean one."""
+def _gains(
+    rows: Mapping[str, Mapping[str, Sequence[float]]],
+    row: str,
+    name: str,
+    tasks: Sequence[str],
+    space: str,
+) -> Iterator[tuple[str, float]]:
+    """AutoMTL's AUC minus the row's: per task if both are printed, otherwise of the mean AUC."""
     if name in rows:
         pairs = zip(TABLE_3[name][OURS], rows[name][row], strict=True)
         for task, (ours, other) in zip(tasks, pairs, strict=True):
@@ -187,7 +200,7 @@ def _gains(rows, row, name, tasks, space):
         yield "mean_auc", statistics.fmean(gaps)
 
 
-def _cost_cell(name, tasks):
+def _cost_cell(name: str, tasks: int) -> Published:
     ratios = {data: search / train for data, (search, train) in TABLE_4.items()}
     alike = [ratio for data, ratio in ratios.items() if len(TABLE_3[data][OURS]) == tasks]
     low, high = min(alike or ratios.values()), max(alike or ratios.values())
@@ -198,12 +211,14 @@ def _cost_cell(name, tasks):
         source="Table 4",
         run={"data": name, "arm": OURS},
         gate=False,
-        not_comparable="of GPU hours there, of CPU seconds here, with other numbers of epochs",
+        not_comparable="GPU hours there, CPU seconds here, and other numbers of epochs",
     )
 
 
-def _drawn(name, arms, counts, default):
-    """What the figures are said to show."""
+def _drawn(
+    name: str, arms: Sequence[str], counts: Sequence[int], default: int
+) -> Iterator[Published]:
+    """The paper's statements about its figures."""
 
     def cell(figure, what, metric, run, printed, value=1.0):
         return Published(
@@ -232,5 +247,5 @@ def _drawn(name, arms, counts, default):
         if count == default:
             continue
         run = {"arm": OURS, "less": OURS, "count": count}
-        what = f"MTL-Loss, {count} experts a task less {default}"
+        what = f"MTL-Loss, {count} experts per task less {default}"
         yield cell("Figure 5", what, "mtl_loss", run, "higher")

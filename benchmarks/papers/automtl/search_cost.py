@@ -1,17 +1,17 @@
-"""What an iteration of the architecture search costs, in training steps of AutoMTL's baseline.
+"""The cost of an iteration of the architecture search, in training steps of a baseline.
 
 The search is the paper's: 13 interactions, and 8 experts of one of 4 poolings and 3 of 13 layers,
-for two tasks, with dim 64 and batches of 2,048. An iteration is all that is done with one batch
-of training rows and one of validation rows: both gradients, the test of their directions and all
-updates. The baseline is an MMoE of 8 experts (512, 256) with the same embedding and towers. So
-the ratio is that of the search to one training over as many epochs. Beside it stands the ratio to
-a step of derived networks, drawn from the search space.
+for two tasks, with dim 64 and batches of 2,048. An iteration includes all work for one batch of
+training rows and one of validation rows: both gradients, the test of their directions and all
+updates. The baseline is an MMoE of 8 experts (512, 256) with the same embedding and towers. So the
+ratio is that of a search to one training with as many epochs. There is also the ratio to a step of
+derived networks, drawn from the search space.
 
-Rows are random, in the simulated log's shape: 9 categorical features, one with 3 values a row,
-and 18 numbers as one joint field. The steps run in turns, the one or the other first by turns
-too, so that a busier machine is shared; the median of the pairs' ratios counts. The ratio of
-processor seconds stands beside it: it does not see what else runs, nor how well two cores are
-used. Memory is the peak of the process after each kind of step, the baseline's first.
+Rows are random, in the shape of the simulated log: 9 categorical features, one with 3 values per
+row, and 18 numbers as one joint field. The steps run in turns with alternating order, so that
+other load affects both. The result is the median of the pairs' ratios. The ratio of processor
+seconds is given too: it does not depend on other load, nor on how well two cores are used. Memory
+is the peak of the process after each kind of step, the baseline's first.
 """
 
 import argparse
@@ -66,8 +66,8 @@ Step = Callable[[int], object]
 
 
 def run(options: argparse.Namespace) -> Iterator[Result]:
-    """Yields the times of a step of each kind, the ratios, and the memory."""
-    # As all training here: the same seed gives the same weights, at some cost to both.
+    """Yields the time of each kind of step, the ratios and the memory."""
+    # The same seed gives the same weights, as in all training here, at some cost to both.
     keras.utils.set_random_seed(options.seed)
     tf.config.experimental.enable_op_determinism()
     random = np.random.default_rng(options.seed)
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> Iterator[Result]:
     started = time.perf_counter()
     steps["search"] = _searched(batches)
     traced = time.perf_counter() - started
-    # Of each turn, seconds by the clock and of the processors.
+    # For each turn, the seconds by the clock and of the processors.
     spent = {name: np.empty((pairs, 2)) for name in steps}
     for turn in range(pairs):
         for name in list(steps)[:: 1 if turn % 2 else -1]:
@@ -90,9 +90,9 @@ def run(options: argparse.Namespace) -> Iterator[Result]:
     memory["search"] = peak_memory() / 1e9
     derived = np.mean([spent[name] for name in steps if name.startswith("derived")], axis=0)
     times = {"baseline": spent["baseline"], "derived": derived, "search": spent["search"]}
-    for name, found in times.items():
-        note = f"{traced:.0f} s until the first is done" if name == "search" else ""
-        step = 1e3 * float(np.median(found[:, 0]))
+    for name, seconds in times.items():
+        note = f"{traced:.0f} s until the first iteration is done" if name == "search" else ""
+        step = 1e3 * float(np.median(seconds[:, 0]))
         yield Result(f"search/{name}/step", step, "ms", runs=pairs, note=note)
     for name, bound in (("baseline", AT_MOST), ("derived", None)):
         by_clock, by_processors = (times["search"] / times[name]).T
@@ -102,9 +102,9 @@ def run(options: argparse.Namespace) -> Iterator[Result]:
         yield Result(f"search/{name}/memory", peak, "GB", note="peak of the process so far")
 
 
-def _ratio(name, ratios, **target) -> Result:
+def _ratio(name: str, ratios: np.ndarray, **target: float) -> Result:
     low, high = np.quantile(ratios, [0.25, 0.75])
-    note = f"half of the pairs lie in {low:.3g} … {high:.3g}"
+    note = f"half of the pairs are in {low:.3g} … {high:.3g}"
     return Result(name, float(np.median(ratios)), runs=len(ratios), note=note, **target)
 
 
@@ -130,7 +130,7 @@ def _searched(batches: list[dict[str, tf.Tensor]]) -> Step:
 
 
 def _warm(step: Step) -> Step:
-    # The first call traces, and the second is the first that does not.
+    # The first call traces the graph; the second is the first without tracing.
     for turn in range(2):
         timed(step, turn)
     return step
@@ -153,8 +153,8 @@ def _batch(random: np.random.Generator) -> dict[str, tf.Tensor]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what only this benchmark asks for."""
-    parser.add_argument("--seed", type=int, default=1, help="of weights, rows and networks")
+    """Adds the arguments that only this benchmark has."""
+    parser.add_argument("--seed", type=int, default=1, help="seed of weights, rows and networks")
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
 """Early-stage ads ranking (Wang et al., AdKDD 2023): Tables 1 to 4 and Figure 4, simulated.
 
-The paper measures an ads system nobody else can; ours is a simulated one whose truth is known,
-so signs can agree and sizes only by chance. Shown are relative differences (of the survey score
-absolute ones), by arm and the arm it is compared with:
+The paper measures a private ads system. Ours is simulated, with a known truth, so signs can agree,
+but sizes only by chance. The figures are relative differences (absolute ones for the survey
+score), by arm and the arm it is compared with:
 
-- `cqs`: one consolidated-quality model in place of a model for each quality event (Table 1);
-  both beside the same click model.
-- `mt`: the multi-task model in place of that quality model and that click model (Table 2).
-- `dedicated`, `no_teacher`, `no_augmentation`: without one part, against `mt` (Tables 3 and 4,
-  Figure 4). "According to Figure 3" in the paper's text means Table 3. Its dedicated arm deploys
-  a click model, with the teacher, and a quality model together.
+- `cqs`: one consolidated-quality model instead of one model per quality event (Table 1), both with
+  the same click model.
+- `mt`: the multi-task model instead of that quality model and that click model (Table 2).
+- `dedicated`, `no_teacher`, `no_augmentation`: `mt` without one part, compared with `mt` (Tables 3
+  and 4, Figure 4). "According to Figure 3" in the paper's text means Table 3. Its dedicated arm
+  serves a click model, with the teacher, and a quality model.
 
-`ne@imp` is against true click probabilities, `mse@final` on final-stage rows, and `recall` is
-soft recall at 20 of 150. What `--check` minds are the signs that held in every world tried
-before; one set of constants serves all, and none is tuned for a cell.
+`ne@imp` uses the true click probabilities, `mse@final` the final-stage rows, and `recall` is soft
+recall at 20 of 150. `--check` tests the signs that held in every world tried before. All cells use
+one set of constants, which is not tuned for any of them.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from benchmarks.paper import Further, Measured, Paper, Published, kept
 
-# Figures of other code are not taken for these.
+# Kept figures are used again only while these sources are unchanged.
 CODE = ("tfmtl", "benchmarks", "pipeline/configs/early_stage.py")
 
 RECALL, TVD = "soft_recall@20", "tvd@final"
@@ -44,7 +44,7 @@ PAIRS: Mapping[str, tuple[str, str]] = {
     "final_only": ("mt", "mt_final_only"),
     "early_only": ("mt", "mt_early_only"),
 }
-"""The arm compared with, and the arm."""
+"""The baseline arm and the arm, by name."""
 
 OURS = ("teacher_on_ctr", "both_teachers", "final_only", "early_only")
 CLICKBAIT = (0.0, 0.12, 0.3, 0.5)
@@ -55,18 +55,18 @@ SHOWN = (RECALL, TVD, NE, MSE, CTR, CVR, XOUT, VALUE)
 
 
 def measure(run: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Measured]:
-    """The differences of the run's arm, by metric, over the seeds."""
-    found = [_seed(seed, options)["differences"][run["arm"]] for seed in _seeds(options)]
-    return {metric: _measured([one[metric] for one in found]) for metric in found[0]}
+    """The differences of the run's arm by metric, over the seeds."""
+    by_seed = [_seed(seed, options)["differences"][run["arm"]] for seed in _seeds(options)]
+    return {metric: _measured([one[metric] for one in by_seed]) for metric in by_seed[0]}
 
 
 def further(options: argparse.Namespace) -> Iterator[Further]:
-    """What the paper leaves open, and how far its signs hang on one constant of the world."""
+    """Additional rows: open questions of the paper, and a sweep of one constant of the world."""
     seeds = list(_seeds(options))
     for name in OURS:
         for metric in SHOWN:
-            found = [_seed(s, options)["differences"][name][metric] for s in seeds]
-            yield Further(name=f"{name}/{metric}", ours=_measured(found), note=_against(name))
+            by_seed = [_seed(s, options)["differences"][name][metric] for s in seeds]
+            yield Further(name=f"{name}/{metric}", ours=_measured(by_seed), note=_against(name))
     names = sorted(_seed(seeds[0], options)["offline"])
     for recipe in names:
         for metric in _seed(seeds[0], options)["offline"][recipe]:
@@ -108,21 +108,21 @@ def _seed(seed: int, options: argparse.Namespace, clickbait: float | None = None
 
 @functools.cache
 def _figures(seed: int, requests: int, clickbait: float | None, keep: str | None) -> dict[str, Any]:
-    """One seed's figures: measured, or read where they were kept."""
+    """One seed's figures: measured, or read from those that were kept."""
     dial = "" if clickbait is None else f"-clickbait{clickbait:g}"
     name = f"{requests}-seed{seed}{dial}"
     return kept(keep, "early_stage", CODE, name, lambda: _measured_seed(seed, requests, clickbait))
 
 
 def _measured_seed(seed: int, requests: int, clickbait: float | None) -> dict[str, Any]:
-    # Imported here: whoever lists the papers does not wait for TensorFlow.
+    # Imported here, so that listing the papers does not load TensorFlow.
     from benchmarks.papers.early_stage.arms import Sizes, differences, study
 
     pairs = PAIRS if clickbait is None else {name: PAIRS[name] for name in SWEEP}
     arms = tuple(dict.fromkeys(arm for pair in pairs.values() for arm in pair))
     dial = "" if clickbait is None else f", clickbait {clickbait:g}"
     with tqdm(desc=f"seed {seed}{dial}", unit=" models", disable=None) as bar:
-        found = study(
+        result = study(
             seed,
             Sizes(requests=requests),
             arms=arms,
@@ -130,10 +130,10 @@ def _measured_seed(seed: int, requests: int, clickbait: float | None) -> dict[st
             trained=lambda: bar.update(),
         )
     return {
-        "differences": {name: differences(found, *pair) for name, pair in pairs.items()},
-        "offline": found.offline,
-        "rows": found.rows,
-        "seconds": found.seconds,
+        "differences": {name: differences(result, *pair) for name, pair in pairs.items()},
+        "offline": result.offline,
+        "rows": result.rows,
+        "seconds": result.seconds,
     }
 
 
@@ -175,15 +175,15 @@ def _not_comparable(arm: str, metric: str) -> Published:
 
 
 WEAKER_CLICKS = (
-    "our click model beside both arms knows impressions alone, and errs most on ads never shown"
+    "the click model of both arms is trained on impressions only, and is worst on ads never shown"
 )
 DEDICATED = (
-    "our towers have room for either task alone; the paper's were shared to save cost, and "
+    "our towers are large enough for either task alone; the paper's are shared to save cost, and "
     "the features were chosen for the shared model"
 )
 FEWER_CLICKS = (
-    "here the click rate falls by far more than the paper's sentence suggests, and the clicks "
-    "that are lost were the less likely to convert"
+    "here the click rate falls by far more than in the paper's text, and the clicks "
+    "that are lost were less likely to convert"
 )
 
 PAPER = Paper(

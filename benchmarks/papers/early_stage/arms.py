@@ -1,9 +1,9 @@
-"""The arms of the early-stage tables: what each is trained on, and how one seed is measured.
+"""The arms of the early-stage tables: their training data, and the measurement of one seed.
 
-One world, one log and one set of constants for all arms of a seed; nothing is tuned an arm.
-Features, network and training are those of the configuration `early_stage`. All
-train for the same number of epochs at a falling rate, and keep the epoch with the least loss on
-the log's last day.
+All arms of a seed use one world, one log and one set of constants. Nothing is tuned per arm.
+Features, network and training are those of the configuration `early_stage`. All models train for
+the same number of epochs at a falling rate, and keep the epoch with the lowest loss on the log's
+last day.
 """
 
 import dataclasses
@@ -36,19 +36,19 @@ from tfmtl.simulator.online import OnlineTest, run_online
 from tfmtl.simulator.retrieval import Candidates, retrieve
 from tfmtl.simulator.world import World, draw_world
 
-TRAIN_DAYS, DAYS = 9, 12  # Training, validation on the next, test and A/B on the ones after.
+TRAIN_DAYS, DAYS = 9, 12  # Training days, then one day each for validation, test and A/B.
 SHOWN, AUCTION, ALL = ("R1", "R2"), ("R1", "R2", "R3"), ("R1", "R2", "R3", "R4")
 FINAL_ONLY, EARLY_ONLY = AUCTION, ("R1", "R2", "R4")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How one model is trained.
+    """The training data and losses of one model.
 
     Args:
-        tasks: Its tasks.
-        rows: Types of rows it learns from.
-        weights: Weights of the tasks' losses; 1 where a task is left out.
+        tasks: Tasks of the model.
+        rows: Types of its training rows.
+        weights: Weights of the tasks' losses; 1 for tasks that are not named.
     """
 
     tasks: tuple[Task, ...]
@@ -78,7 +78,7 @@ RECIPES: Mapping[str, Recipe] = {
     "mt_early_only": _multi_task(rows=EARLY_ONLY),
     "dedicated_ctr": Recipe(tasks=_only(["ctr", "teacher"]), weights={"teacher": 2.0}),
     "dedicated_cqs": Recipe(tasks=_only(["cqs"])),
-    # As before the framework, with which augmentation and teacher came (§3.2): impressions alone.
+    # The model before the framework, without augmentation and teacher (§3.2): impressions only.
     "production_ctr": Recipe(tasks=_only(["ctr"]), rows=SHOWN),
     "production_cqs": Recipe(tasks=_only(["cqs"]), rows=SHOWN),
     "xout": Recipe(tasks=(binary("xout", label="xout"),), rows=SHOWN),
@@ -96,16 +96,17 @@ ARMS: Mapping[str, Mapping[str, str]] = {
     "ctr_and_cqs": {"ctr": "production_ctr", "cqs": "production_cqs"},
     "ctr_and_events": {"ctr": "production_ctr", "xout": "xout", "hide": "hide"},
 }
-"""Which recipe predicts what, by arm. Events are weighed with their scalars into the score."""
+"""The recipe of each prediction, by arm. The score is the sum of the events times their
+scalars."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """How much is simulated.
+    """Sizes of the simulation.
 
     Args:
-        requests: Logged requests, of which the last tenth validates.
-        test: Requests of the test log and of the replay, each.
+        requests: Logged requests; the last tenth is for validation.
+        test: Requests of the test log, and of the replay.
         online: Requests of the A/B test.
         epochs: Passes over the training rows.
     """
@@ -117,7 +118,7 @@ class Sizes:
 
 
 def world_constants(clickbait: float | None = None) -> Constants:
-    """The constants of all tables; `clickbait` turns the dial of the sensitivity sweep."""
+    """The constants of all tables; `clickbait` is varied in the sensitivity sweep."""
     constants = funnel_constants()
     if clickbait is None:
         return constants
@@ -128,15 +129,15 @@ def world_constants(clickbait: float | None = None) -> Constants:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Study:
-    """What one seed found.
+    """The results of one seed.
 
     Attributes:
-        recalls: Soft recall at K by request, and divergence's parts, by arm.
+        recalls: Soft recall at K by request, by arm.
         divergences: Total-value divergence on the replay, by arm.
         offline: Test metrics by recipe: `ne@imp` and `mse@final`.
         online: The A/B test.
-        costs: What a prediction costs, by recipe.
-        seconds: Where the time went.
+        costs: Cost of a prediction, by recipe.
+        seconds: Seconds by part of the work.
         rows: Rows of the log by type.
     """
 
@@ -160,10 +161,10 @@ def study(
     """Simulates a log, trains the arms' models on it and measures them.
 
     Args:
-        seed: Of world, log, models and test requests.
-        sizes: How much is simulated.
-        arms: Names of `ARMS`.
-        clickbait: The clickbait term of the click logit, where it is not the constants' own.
+        seed: Seed of world, log, models and test requests.
+        sizes: Sizes of the simulation.
+        arms: Names in `ARMS`.
+        clickbait: The clickbait term of the click logit, if it differs from the constants.
         trained: Called after each model, to show progress.
     """
     clock, seconds = Clock(), {}
@@ -253,15 +254,15 @@ def _train(recipe: Recipe, prepared: Prepared, seed: int, sizes: Sizes) -> Multi
         EXPERIMENT,
         problem=_problem(recipe),
         model=dataclasses.replace(EXPERIMENT.model, balancer=balancer),
-        # Every arm is trained to the end: no arm stops because another task does.
+        # Every arm is trained to the end, so that no task stops the training of another.
         training=dataclasses.replace(
             EXPERIMENT.training, epochs=sizes.epochs, patience=sizes.epochs, seed=seed
         ),
-        # One model's predictions alone may make no value.
+        # One model alone may not predict all parts of the total value.
         value=None,
         replay=None,
     )
-    # Keras keeps every graph it has built.
+    # Without this, Keras keeps all graphs of earlier models in memory.
     keras.backend.clear_session()
     return train(experiment, prepared.data, verbose=0).model
 
@@ -269,11 +270,11 @@ def _train(recipe: Recipe, prepared: Prepared, seed: int, sizes: Sizes) -> Multi
 def _offline(model: Any, preprocessor: Any, test: pa.Table) -> dict[str, float]:
     """Normalised entropy on impressions and squared error of the score on final-stage rows.
 
-    The entropy is against clicks' true probabilities: the expectation of the metric over clicks,
-    with far less noise than one draw of them. They are those in the position shown, of which no
-    model knows, the same for all arms.
+    The entropy uses the true click probabilities: it is the expectation of the metric over clicks,
+    with far less noise than a single draw. The probabilities are those at the position shown,
+    which no model knows. They are the same for all arms.
     """
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
     packed = preprocessor(test.select([c for c in test.column_names if c in _columns(model)]))
     predictions = {t: p.numpy() for t, p in model.predict_served(packed).items()}
     kind = np.asarray(test["row_type"])
@@ -282,15 +283,15 @@ def _offline(model: Any, preprocessor: Any, test: pa.Table) -> dict[str, float]:
         truth = np.asarray(test["true_ctr"])[rows]
         rate = truth.mean()
         entropy = -rate * np.log(rate) - (1 - rate) * np.log1p(-rate)
-        found["ne@imp"] = log_loss(truth, predictions["ctr"][rows]) / entropy
+        figures["ne@imp"] = log_loss(truth, predictions["ctr"][rows]) / entropy
         unseen = ~np.isin(kind, SHOWN) & (np.asarray(test["ctr_traffic"]) == 1)
         truth = np.asarray(test["true_ctr"])[unseen]
-        found["calibration@not_shown"] = predictions["ctr"][unseen].mean() / truth.mean()
+        figures["calibration@not_shown"] = predictions["ctr"][unseen].mean() / truth.mean()
     if "cqs" in predictions:
         rows = np.isin(kind, AUCTION)
         final = np.asarray(test["final_cqs"])[rows]
-        found["mse@final"] = float(np.mean((predictions["cqs"][rows] - final) ** 2) / final.var())
-    return found
+        figures["mse@final"] = float(np.mean((predictions["cqs"][rows] - final) ** 2) / final.var())
+    return figures
 
 
 def _columns(model: Any) -> set[str]:
@@ -330,28 +331,28 @@ def _replay(
     return recalls, divergences
 
 
-def differences(found: Study, control: str, arm: str) -> dict[str, tuple[float, float, float]]:
-    """How far an arm lies from another, by metric: value and 95 % interval over requests.
+def differences(result: Study, control: str, arm: str) -> dict[str, tuple[float, float, float]]:
+    """The differences of an arm from another, by metric: value and 95 % interval over requests.
 
-    Relative, but for `survey_score@imp`, which is absolute as the paper's. `ne@imp` and
-    `mse@final` are of one model each and have no interval here.
+    They are relative, except for `survey_score@imp`, which is absolute as in the paper. `ne@imp`
+    and `mse@final` belong to one model each and have no interval here.
     """
     figures: dict[str, tuple[float, float, float]] = {}
-    replayed = {"soft_recall@20": found.recalls, "tvd_replayed@20": found.divergences}
+    replayed = {"soft_recall@20": result.recalls, "tvd_replayed@20": result.divergences}
     for name, ratios in replayed.items():
         (pair,) = paired_intervals(ratios[control], ratios[arm], seed=0)
         figures[name] = dataclasses.astuple(pair.relative)
-    for name, pair in found.online.compare(control, arm).items():
+    for name, pair in result.online.compare(control, arm).items():
         absolute = name == "survey_score@imp"
         figures[name] = dataclasses.astuple(pair.difference if absolute else pair.relative)
     for metric, task in (("ne@imp", "ctr"), ("mse@final", "cqs")):
         sources = [ARMS[name].get(task, "") for name in (control, arm)]
-        before, after = (found.offline.get(s, {}).get(metric, np.nan) for s in sources)
+        before, after = (result.offline.get(s, {}).get(metric, np.nan) for s in sources)
         figures[metric] = (after / before - 1, np.nan, np.nan)
     return figures
 
 
 def arm_macs(costs: Mapping[str, Cost], arm: str) -> float:
-    """Multiply-adds a request of all models an arm serves, without a cache of ad vectors."""
+    """Multiply-adds per request of all models of an arm, without a cache of ad vectors."""
     models = [costs[name] for name in dict.fromkeys(ARMS[arm].values())]
     return request_macs(models, ads=Funnel().retrieved, cached=0.0)

@@ -1,18 +1,18 @@
-"""Ranking by cached ad vectors, against an MMoE that scores every pair of user and ad.
+"""Ranking by cached ad vectors, compared with an MMoE that scores every pair of user and ad.
 
-Both are trained on the same simulated early-stage log with the same features and tasks; the MMoE
-has the experts of the `simulated_ads` configuration. Quality is measured on held-out days:
-normalised entropy against the true click-through rates (of all held-out candidates whose value
-needs a click) and AUC on their clicks, of which there are few.
+Both are trained on the same simulated early-stage log with the same features and tasks. The MMoE
+has the experts of the `simulated_ads` configuration. Quality is measured on held-out days, on all
+candidates whose value needs a click: normalised entropy against the true click-through rates, and
+AUC on their few clicks.
 
-Timed are calls of the exported SavedModels on one request of 1,000 ads, in a process of one
-thread; the contenders take turns of ten calls, so that a busier machine is shared, and the median
-counts:
+The timed calls are those of the exported SavedModels on one request of 1,000 ads, in a process
+with one thread. The models take turns of ten calls, so that other load affects both. The result is
+the median:
 
-- `rank`: a user's vector and cached ad vectors to total values; `rank_with_ad_tower` makes the
-  ads' vectors too, from raw columns;
-- `mmoe_predict`: raw columns of the pairs to predictions; `mmoe_packed` spares it the raw
-  columns' encoding: the network alone.
+- `rank`: from a user's vector and cached ad vectors to total values. `rank_with_ad_tower` also
+  computes the ads' vectors, from raw columns;
+- `mmoe_predict`: from raw columns of the pairs to predictions. `mmoe_packed` starts from packed
+  features, so it times the network alone.
 """
 
 import argparse
@@ -50,7 +50,7 @@ ADS = 1_000
 CALLS, TURNS = 100, 10
 CLOCKS = (time.perf_counter, time.process_time)
 RATIO, SIMILAR = 0.1, 1.02
-# The MMoE first, by whose quality the other's is judged.
+# The MMoE comes first: the quality of the other model is compared with it.
 MODELS = ("mmoe", "two_tower")
 
 
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> Iterator[Result]:
 
 
 def _write_log(folder: Path, requests: int, seed: int) -> str:
-    # Imported here: `--measure` needs no simulator.
+    # Imported here, because `--measure` does not need the simulator.
     from tfmtl.simulator import write_early_stage_logs
 
     _say(f"writing the log of {requests:,} requests")
@@ -90,18 +90,18 @@ def _with(experiment: ExperimentConfig, backbone: str) -> ExperimentConfig:
 
 
 def _true_rates(log: str, split: Split) -> np.ndarray:
-    """True click-through rates of the test rows, in the order `read_table` gives the rows."""
+    """True click-through rates of the test rows, in the order of `read_table`."""
     assert split.column is not None
     columns = {
         split.column: Column(name=split.column, dtype="string"),
         "true_ctr": Column(name="true_ctr", dtype="float32"),
     }
-    found = []
+    rates = []
     for batch in open_table(log, columns):
-        # The split is by day, for which it does not matter where a batch begins.
+        # The split is by day, so it does not depend on where a batch begins.
         test = assign(split, batch, 0) == SPLITS.index("test")
-        found.append(batch.column(1).to_numpy()[test])
-    return np.concatenate(found)
+        rates.append(batch.column(1).to_numpy()[test])
+    return np.concatenate(rates)
 
 
 def _quality(
@@ -119,7 +119,7 @@ def _quality(
             f"towers/{name}/ctr_ne",
             entropies[name],
             at_most=bound,
-            note=f"against the truth, whose own is "
+            note=f"against the truth; NE of the truth itself is "
             f"{normalized_entropy(truth[asked], truth[asked]):.4f}; {int(asked.sum()):,} rows",
         )
         yield Result(
@@ -131,12 +131,12 @@ def _quality(
 
 
 class _Network(tf.Module):
-    """A model on packed features: what a pair costs when the raw columns are encoded already."""
+    """A model on packed features, to time the network without the encoding of raw columns."""
 
     def __init__(self, model: MultiTaskModel):
         super().__init__()
-        own = model.backbone.served_parts(model.heads.served_tasks())
-        self.parts = [model.embedding, *own, *model.heads.served_parts()]
+        backbone_parts = model.backbone.served_parts(model.heads.served_tasks())
+        self.parts = [model.embedding, *backbone_parts, *model.heads.served_parts()]
 
 
 def _export(
@@ -165,7 +165,7 @@ def _export(
 
 
 def _one_request(rows: pa.Table, problem: ProblemSpec) -> pa.Table:
-    """`ADS` different ads of the log, for the first row's user."""
+    """`ADS` different ads of the log, for the user of the first row."""
     ads = rows.column("ad_id").to_numpy()
     _, first = np.unique(ads, return_index=True)
     if len(first) < ADS:
@@ -191,7 +191,7 @@ def _measure_alone(folder: Path) -> dict[str, list[list[float]]]:
 
 
 def _measure(folder: Path) -> dict[str, list[list[float]]]:
-    """Seconds of every call by contender, as time passed and as work of the processor."""
+    """Seconds of every call by model, by the clock and of the processor."""
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     towers = tf.saved_model.load(str(folder / "two_tower")).signatures
@@ -231,7 +231,7 @@ def _measure(folder: Path) -> dict[str, list[list[float]]]:
                 starts = [clock() for clock in CLOCKS]
                 contender()
                 took = [clock() - start for clock, start in zip(CLOCKS, starts, strict=True)]
-                # The first turn warms up.
+                # The first turn is a warm-up.
                 if turn:
                     for values, value in zip(seconds[name], took, strict=True):
                         values.append(value)
@@ -239,16 +239,16 @@ def _measure(folder: Path) -> dict[str, list[list[float]]]:
 
 
 def _inputs(table: pa.Table, signature) -> dict[str, tf.Tensor]:
-    """Columns as a client sends them: lists filled up with empty text."""
-    found = {}
+    """Columns as a client sends them, with lists padded with empty text."""
+    inputs = {}
     for name, spec in signature.structured_input_signature[1].items():
         values = table.column(name).to_pylist()
         if spec.shape.rank == 2:
             values = tf.ragged.constant([row or [] for row in values], dtype=spec.dtype)
-            found[name] = values.to_tensor("" if spec.dtype == tf.string else None)
+            inputs[name] = values.to_tensor("" if spec.dtype == tf.string else None)
         else:
-            found[name] = tf.constant(values, spec.dtype)
-    return found
+            inputs[name] = tf.constant(values, spec.dtype)
+    return inputs
 
 
 def _times(seconds: dict[str, list[list[float]]]) -> Iterator[Result]:
@@ -259,7 +259,7 @@ def _times(seconds: dict[str, list[list[float]]]) -> Iterator[Result]:
             f"towers/{name}",
             wall[name] * 1e6 / ads,
             "µs" if ads == 1 else "µs/ad",
-            note=f"median of {len(passed)} calls; of the processor {cpu[name] * 1e6 / ads:.3g}",
+            note=f"median of {len(passed)} calls; processor time {cpu[name] * 1e6 / ads:.3g}",
             details={"ads": ads, "calls": len(passed), "seconds": wall[name], "cpu": cpu[name]},
         )
     once = wall["rank"] + wall["user_tower"]
@@ -269,7 +269,7 @@ def _times(seconds: dict[str, list[list[float]]]) -> Iterator[Result]:
         "times",
         at_most=RATIO,
         note=f"{cpu['rank'] / cpu['mmoe_predict']:.4f} by processor time; "
-        f"{once / wall['mmoe_predict']:.4f} with the user tower, once a request",
+        f"{once / wall['mmoe_predict']:.4f} with the user tower, once per request",
     )
     yield Result(
         "towers/rank_over_mmoe_packed",
@@ -303,8 +303,8 @@ def _say(text: str) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what only this benchmark asks for."""
-    parser.add_argument("--seed", type=int, default=1, help="of the simulated log")
+    """Adds the arguments that only this benchmark has."""
+    parser.add_argument("--seed", type=int, default=1, help="seed of the simulated log")
 
 
 if __name__ == "__main__":

@@ -1,19 +1,19 @@
-"""MAN (Luo et al., 2022): Tables 1 and 2, against LightGBM and without its parts.
+"""MAN (Luo et al., 2022): Tables 1 and 2, MAN against LightGBM, and MAN without single parts.
 
-The paper has one data set, Ali-CCP, whose rows are not here. What can agree are signs: of each
-model's AUC less LightGBM's (Table 1), and of each variant's less MAN's (Table 2), paired over seeds
-on a simulated log with a truth that is known. `arms` declares models and data sets; with `--data
-FOLDER`, each that reads rows runs on `FOLDER/NAME`, with its own signs, and Ali-CCP's, once it has
-a reader, with its levels too.
+The paper has one data set, Ali-CCP, whose rows we do not have, so only signs can agree. In Table 1
+it is the sign of each model's AUC minus LightGBM's, in Table 2 that of each variant's minus MAN's.
+The differences are paired over seeds, on a simulated log with a known truth. `arms` declares
+models and data sets. With `--data FOLDER`, each data set that reads rows runs on `FOLDER/NAME`,
+with its own signs. Once Ali-CCP has a reader, its levels are judged too.
 
-The paper's "CVR AUC" is of conversions among all impressions, `ctcvr/auc@imp`. Table 2's headers
-are swapped: its 0.6225 is Table 1's AUC of clicks. "Without meta-att" leaves out meta-learning and
-attention by its name and the embedding by the text; both are run, as `without_both` and
-`no_embedding`, and held against the same row. Its gains of "3.52 % and 7.29 %" are points of AUC,
-and the first is a misprint for 3.88.
+The paper's "CVR AUC" is that of conversions among all impressions, `ctcvr/auc@imp`. The headers of
+Table 2 are swapped: its 0.6225 is the AUC of clicks in Table 1. By its name, "Without meta-att"
+has no meta-learning and no attention; by the text, it has no embedding. Both variants run, as
+`without_both` and `no_embedding`, and are compared with the same row. The paper's gains of "3.52 %
+and 7.29 %" are points of AUC, and the first is a misprint for 3.88.
 
-Beside AUC stand normalised entropy, calibration, AUC in expectation over the true probabilities,
-and the two-sided p of a paired t-test of MAN against each other arm.
+Besides AUC, the results have normalised entropy, calibration, AUC in expectation over the true
+probabilities, and the two-sided p of a paired t-test of MAN against each other arm.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from tqdm import tqdm
 from benchmarks.contract import Result, Row
 from benchmarks.paper import Further, Measured, Paper, Published, compare, kept
 
-# Figures of other code are not taken for these.
+# Kept figures are used again only while these sources are unchanged.
 CODE = ("tfmtl", "benchmarks/papers/man/arms.py", "benchmarks/funnels.py", "pipeline/configs")
 
 SIMULATED, PUBLIC = "simulated_ads", "ali_ccp"
@@ -53,8 +53,8 @@ GAINS: Mapping[str, tuple[float, float]] = {
     "aitm": (0.0206, 0.0655),
     "man": (0.0352, 0.0729),
 }
-"""Table 1's own column of gains over LightGBM. MAN's in clicks is a misprint: .6225 less .5837 is
-.0388; here is what is printed."""
+"""The gains over LightGBM as printed in Table 1. MAN's gain in clicks is a misprint: .6225 minus
+.5837 is .0388."""
 
 TABLE_2: Mapping[str, tuple[float, float]] = {
     "man": (0.6225, 0.6599),
@@ -63,26 +63,28 @@ TABLE_2: Mapping[str, tuple[float, float]] = {
     "without_both": (0.6042, 0.6401),
     "no_embedding": (0.6042, 0.6401),
 }
-"""The same of MAN's variants, with the headers where they belong."""
+"""AUC of clicks and of conversions by variant of MAN, with the headers in the right order."""
 
 LABELS = ("ctr", "ctcvr")
 LEVELS = ("auc", "auc_true", "ne", "calibration")
-NOT_ITS_ROWS = "Ali-CCP's rows are not here; ours is of the simulated log"
+NOT_ITS_ROWS = "we do not have Ali-CCP's rows; ours is of the simulated log"
 NEAR = 0.01
-"""How near a level of Ali-CCP must come: its preparation is not published in full."""
+"""The tolerance of a level of Ali-CCP, whose preparation is not published in full."""
 
 
 def measure(run: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Measured]:
-    """The run's model, or its differences from another, by metric over the seeds."""
-    found = [levels[run["model"]] for levels in _over_seeds(run["data"], options)]
+    """Figures of the run's model, or its differences from another, by metric over the seeds."""
+    by_seed = [levels[run["model"]] for levels in _over_seeds(run["data"], options)]
     if "less" in run:
         others = [levels[run["less"]] for levels in _over_seeds(run["data"], options)]
-        return {metric: Measured(values=differences(found, others, metric)) for metric in found[0]}
-    return {metric: Measured(values=[one[metric] for one in found]) for metric in found[0]}
+        return {
+            metric: Measured(values=differences(by_seed, others, metric)) for metric in by_seed[0]
+        }
+    return {metric: Measured(values=[one[metric] for one in by_seed]) for metric in by_seed[0]}
 
 
 def further(options: argparse.Namespace) -> Iterator[Row]:
-    """Other data sets' cells, and every figure and test of the data sets that were run."""
+    """The cells of other data sets, and all figures and tests of the data sets that were run."""
     from benchmarks.funnels import path_of
     from benchmarks.papers.man.arms import DATA_SETS
 
@@ -94,17 +96,17 @@ def further(options: argparse.Namespace) -> Iterator[Row]:
         if name != SIMULATED:
             judged = tuple(cells(name, data.space))
             yield from compare(Paper(title="", cells=judged, measure=measure), options)
-        found = _over_seeds(name, options)
-        yield from _levels_of(name, found)
-        yield from tests(name, data.space, found)
+        by_seed = _over_seeds(name, options)
+        yield from _levels_of(name, by_seed)
+        yield from tests(name, data.space, by_seed)
 
 
 def cells(data: str, space: str) -> Iterator[Published]:
-    """The printed figures, held against a data set's.
+    """The printed figures, to compare with those of a data set.
 
     Args:
-        data: Its name. Levels are judged on Ali-CCP alone.
-        space: What its rows are.
+        data: Name of the data set. Levels are judged only on Ali-CCP.
+        space: Name of its rows.
     """
     where = "" if data == SIMULATED else f", {data}"
     losses = {
@@ -142,19 +144,19 @@ def cells(data: str, space: str) -> Iterator[Published]:
                     )
 
 
-def tests(name: str, space: str, found: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
-    """Paired t-tests of MAN against each other arm, over seeds; none of a single seed.
+def tests(name: str, space: str, by_seed: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
+    """Paired t-tests of MAN against each other arm, over seeds; none for a single seed.
 
     Args:
-        name: The data set's.
-        space: What its rows are.
-        found: Figures by model and metric, a seed each.
+        name: Name of the data set.
+        space: Name of its rows.
+        by_seed: For each seed, the figures by model and metric.
     """
-    if len(found) < 2:
+    if len(by_seed) < 2:
         return
-    ours = [levels[OURS] for levels in found]
-    for model in (model for model in found[0] if model not in (OURS, "truth")):
-        others = [levels[model] for levels in found]
+    ours = [levels[OURS] for levels in by_seed]
+    for model in (model for model in by_seed[0] if model not in (OURS, "truth")):
+        others = [levels[model] for levels in by_seed]
         for label in LABELS:
             for kind in ("auc", "auc_true"):
                 metric = f"{label}/{kind}@{space}"
@@ -178,17 +180,19 @@ def two_sided(gaps: Sequence[float]) -> float:
 def differences(
     ours: Sequence[Mapping[str, float]], others: Sequence[Mapping[str, float]], metric: str
 ) -> list[float]:
-    """Ours less others, seed by seed."""
+    """Ours minus others, per seed."""
     return [a[metric] - b[metric] for a, b in zip(ours, others, strict=True)]
 
 
-def _levels_of(name: str, found: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
-    for model, metrics in found[0].items():
+def _levels_of(name: str, by_seed: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
+    for model, metrics in by_seed[0].items():
         for metric in metrics:
             kind = metric.split("/")[-1].split("@")[0]
             if kind in LEVELS or metric == "epochs":
-                values = [levels[model][metric] for levels in found]
-                note = "passes that validation chose; of lightgbm trees" * (metric == "epochs")
+                values = [levels[model][metric] for levels in by_seed]
+                note = "number of epochs, chosen by validation; for lightgbm trees" * (
+                    metric == "epochs"
+                )
                 yield Further(
                     name=f"{name}/{model}/{metric}", ours=Measured(values=values), note=note
                 )
@@ -206,13 +210,13 @@ def _over_seeds(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
 def _levels(
     name: str, seed: int, quick: bool, requests: int | None, path: str | None, keep: str | None
 ) -> dict[str, Any]:
-    # Imported here: whoever lists the papers does not wait for TensorFlow.
+    # Imported here, so that listing the papers does not load TensorFlow.
     from benchmarks.funnels import Sizes
     from benchmarks.papers.man.arms import DATA_SETS, FULL, MODELS, QUICK, study
 
     sizes = QUICK if quick else FULL
     if requests is not None:
-        # Requests show seven ads on average.
+        # A request shows seven ads on average.
         sizes = Sizes(impressions=requests * 7, epochs=sizes.epochs)
 
     def remember(model: str, make: Callable[[], Any]) -> Any:
@@ -224,7 +228,7 @@ def _levels(
 
 
 PAPER = Paper(
-    title="MAN: AUC of clicks and conversions against LightGBM, and without its parts",
+    title="MAN: AUC of clicks and conversions, against LightGBM and without single parts",
     cells=tuple(cells(SIMULATED, "imp")),
     measure=measure,
     further=further,

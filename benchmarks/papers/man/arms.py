@@ -1,26 +1,28 @@
-"""The arms of MAN's tables as data: models and data sets, and how one seed is measured.
+"""The arms of MAN's tables: models and data sets, and the measurement of one seed.
 
-A further data set is a `DataSet` of `benchmarks.funnels` in `DATA_SETS`; all models then run on
-it as they are. Settings are the paper's (section 4.2): experts of 256 and 128, eight of them or
-four shared and four of each task, towers of 128, 16 and 32, Adam at 0.001 on batches of 2,048,
-decay of 1e-6. ESMM and AITM have no experts and keep their authors' own. What it leaves open is
-our choice:
+To add a data set, add a `DataSet` of `benchmarks.funnels` to `DATA_SETS`; all models then run on
+it without changes. The settings are the paper's (section 4.2): experts of 256 and 128 units, eight
+of them, or four shared and four per task; towers of 128, 16 and 32; Adam at 0.001 on batches of
+2,048; decay of 1e-6. ESMM and AITM have no experts and use the settings of their authors. The
+paper leaves the following open, and it is our choice:
 
-- PLE has two levels, of 256 and of 128: of one it would be CGC, which is MAN without attention.
-- A meta-step reads 2,048 rows, four tasks of 512, so that an update has read as many rows as any
-  other arm's; half of them adapt and half judge.
-- All arms stop on validation after two epochs without a better mean AUC of clicks and conversions,
-  and have the weights of the best. LightGBM's rounds are chosen there too, and by the same mean AUC
-  its leaves and which ids are categories: too many make a baseline that anything beats. Test rows
-  are predicted once.
-- Embeddings have the data set's own width, the same for all.
+- PLE has two levels, of 256 and of 128. With one level it would be CGC, which is MAN without
+  attention.
+- A meta-step reads 2,048 rows, four tasks of 512, so that an update uses as many rows as in any
+  other arm. Half of them are for adapting, half for the loss.
+- All arms stop after two epochs without a better mean AUC of clicks and conversions on validation
+  rows, and keep the weights of the best epoch. LightGBM's rounds are chosen there too. The same
+  mean AUC chooses its number of leaves and which ids are categories: with too many, it would be a
+  weak baseline. Test rows are predicted once.
+- The width of embeddings is that of the data set, the same for all models.
 
-The conversion head is `ctcvr_direct`, P(conversion | impression), in all but ESMM, whose product is
-the same probability: "CVR AUC" in the paper's tables is of all impressions, `ctcvr/auc@imp` here.
+The conversion head is `ctcvr_direct`, P(conversion | impression), in all models but ESMM, whose
+product is the same probability. "CVR AUC" in the paper's tables is over all impressions,
+`ctcvr/auc@imp` here.
 
-`no_embedding` is the other reading of the paper's "without meta-att", whose row's name says that
-meta-learning and attention are left out, and whose text that the embedding is: each id becomes a
-number, its hash, as evenly spread as the ids are, and MAN is else as it was.
+`no_embedding` is the second reading of the paper's "without meta-att". The name of the row says
+that meta-learning and attention are left out; the text says that the embedding is. Here each id
+becomes one number, its hash, which is uniformly distributed. The rest of MAN stays the same.
 """
 
 import dataclasses
@@ -61,10 +63,10 @@ META = Meta(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trees:
-    """LightGBM, a booster a task, both on all impressions.
+    """LightGBM with one booster per task, both trained on all impressions.
 
     Args:
-        settings: As `train_boosters` takes them; of several, validation chooses.
+        settings: Arguments of `train_boosters`; validation chooses between several.
     """
 
     settings: tuple[Mapping[str, Any], ...] = ({},)
@@ -75,12 +77,12 @@ class Network:
     """A network of the tables.
 
     Args:
-        backbone: As `Model` takes it.
-        tower_units: Widths of each task's tower; the backbone's own if `None`.
-        balancer: As `Model` takes it.
-        product: Whether conversions are pCTR·pCVR, and not a head of their own.
-        meta: Whether it is meta-trained.
-        embedded: Whether ids are embedded; else each is one number.
+        backbone: See `Model`.
+        tower_units: Widths of each task's tower; the backbone's default if `None`.
+        balancer: See `Model`.
+        product: Whether the conversion prediction is pCTR·pCVR and not a separate head.
+        meta: Whether the network is meta-trained.
+        embedded: Whether ids are embedded; otherwise each id is one number.
     """
 
     backbone: Mapping[str, Any]
@@ -101,7 +103,7 @@ MAN = Network(
 WITHOUT_ATTENTION = dataclasses.replace(MAN, backbone=CGC)
 
 MODELS: Mapping[str, Network | Trees] = {
-    # One thread: where other work has the cores, several wait for one another most of the time.
+    # One thread: if other work uses the cores, several threads mostly wait for each other.
     "lightgbm": Trees(
         settings=tuple(
             {"num_threads": 1, "num_leaves": leaves, "most_categories": most}
@@ -133,12 +135,12 @@ DATA_SETS: Mapping[str, DataSet] = {data.name: data for data in (SIMULATED, CENS
 
 
 def problem(data: DataSet, *, product: bool = False, embedded: bool = True) -> ProblemSpec:
-    """Clicks and conversions of all impressions; for a product the factor between them too.
+    """Clicks and conversions of all impressions; for a product also the conversion after a click.
 
     Args:
-        data: Its columns.
-        product: Whether there is the conversion of a click, which is not judged.
-        embedded: Whether ids are ids; else numbers of the columns that `hashed` adds.
+        data: The data set.
+        product: Whether there is a task for the conversion after a click, which is not judged.
+        embedded: Whether ids are categorical; otherwise they are the numbers that `hashed` adds.
     """
     between = (binary("cvr", label=data.conversion, observed_if=data.click, served=False),)
     return ProblemSpec(
@@ -153,20 +155,20 @@ def problem(data: DataSet, *, product: bool = False, embedded: bool = True) -> P
 
 
 def experiment(data: DataSet, model: str, seed: int, sizes: Sizes) -> ExperimentConfig:
-    """One arm that is a network.
+    """The experiment of an arm that is a network.
 
     Args:
-        data: Its rows.
-        model: A name of `MODELS`.
-        seed: Of initial weights and the order of rows.
-        sizes: How long it trains at most.
+        data: The data set.
+        model: A name in `MODELS`.
+        seed: Seed of the initial weights and of the order of rows.
+        sizes: Gives the greatest number of epochs.
     """
     network = MODELS[model]
     assert isinstance(network, Network)
-    own = {key: value for key, value in data.model.items() if key != "l2"}
+    model_fields = {key: value for key, value in data.model.items() if key != "l2"}
     if not network.embedded:
-        # No projection of all numbers to a few: a field is its number times a vector.
-        own["numeric_mode"] = "fieldwise"
+        # Numbers are not projected jointly: each field is its number times a vector.
+        model_fields["numeric_mode"] = "fieldwise"
     meta = dataclasses.replace(META, finetune_epochs=sizes.epochs) if network.meta else None
     return ExperimentConfig(
         name=f"{data.name}_{model}",
@@ -177,7 +179,7 @@ def experiment(data: DataSet, model: str, seed: int, sizes: Sizes) -> Experiment
             tower_units=network.tower_units,
             balancer=network.balancer,
             l2=L2,
-            **own,
+            **model_fields,
         ),
         training=Training(
             epochs=sizes.epochs, batch_size=ROWS, learning_rate=1e-3, patience=2, seed=seed
@@ -204,16 +206,16 @@ def study(
 
     Args:
         data: The data set.
-        seed: Of the rows, where they are simulated, and of the models.
-        sizes: How much.
-        path: Where the rows are read, where they are.
-        models: Names of `MODELS`.
-        remember: Gives a model's figures, made now or before.
-        trained: Called after each.
+        seed: Seed of the models, and of the rows if they are simulated.
+        sizes: Sizes of the run.
+        path: Path of the rows, if they are read.
+        models: Names in `MODELS`.
+        remember: Returns a model's kept figures, or makes and keeps them.
+        trained: Called after each model.
 
     Returns:
-        Test figures by model and metric, and `epochs`, how many passes (or trees) validation
-        chose; where the truth is known, its own as `truth`.
+        Test figures by model and metric, and `epochs`, the number of epochs (or trees) that
+        validation chose. If the truth is known, its figures are `truth`.
     """
     rows = _Rows(data, seed, sizes, path)
     levels = {}
@@ -226,7 +228,7 @@ def study(
 
 
 class _Rows:
-    """One seed's rows, read and packed when they are first asked for."""
+    """One seed's rows, which are read and packed at their first use."""
 
     def __init__(self, data: DataSet, seed: int, sizes: Sizes, path: str | None) -> None:
         self.data, self.seed, self.sizes, self.path = data, seed, sizes, path
@@ -255,12 +257,12 @@ def _figures(rows: _Rows, name: str) -> Figures:
     if isinstance(arm, Trees):
         scores, length = _trees(rows.data, arm, rows.tables, rows.seed)
     else:
-        # Keras keeps every graph it has built.
+        # Without this, Keras keeps all graphs of earlier models in memory.
         keras.backend.clear_session()
         ready = rows.prepared(arm.product, arm.embedded)
-        found = train(experiment(rows.data, name, rows.seed, rows.sizes), ready.data, verbose=0)
-        scores = found.model.predict_rows(ready.test.batches(1 << 14)).predictions
-        length = found.best_epoch + 1
+        result = train(experiment(rows.data, name, rows.seed, rows.sizes), ready.data, verbose=0)
+        scores = result.model.predict_rows(ready.test.batches(1 << 14)).predictions
+        length = result.best_epoch + 1
     return {**measures(rows.data, scores, rows.tables["test"]), "epochs": float(length)}
 
 
@@ -278,16 +280,16 @@ def _trees(
 
 
 def numbers_of(features: Iterable[Feature]) -> tuple[Numerical, ...]:
-    """The features as numbers alone: those of ids by the columns that `hashed` adds."""
-    found = []
+    """The features as numbers only; ids use the columns that `hashed` adds."""
+    numbers = []
     for feature in features:
         if isinstance(feature, Categorical):
-            found.append(numerical(feature.name, column=_hash_name(feature), side=feature.side))
+            numbers.append(numerical(feature.name, column=_hash_name(feature), side=feature.side))
         elif isinstance(feature, Numerical):
-            # A quantile's bucket is an id, and a piecewise encoding is of many inputs.
+            # A quantile bucket is an id, and a piecewise encoding has many inputs.
             name = feature.encoding["name"]
             kept = name if name in ("standard", "log") else "standard"
-            found.append(
+            numbers.append(
                 numerical(feature.name, column=feature.column, side=feature.side, encoding=kept)
             )
         else:
@@ -295,13 +297,13 @@ def numbers_of(features: Iterable[Feature]) -> tuple[Numerical, ...]:
                 f"feature {feature.name!r} is a {feature.kind}; only ids and numbers are made "
                 "plain numbers."
             )
-    return tuple(found)
+    return tuple(numbers)
 
 
 def hashed(features: Iterable[Feature], tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
-    """The tables with a number for each feature of ids: its hash in `[0, 1)`.
+    """The tables with one number per feature of ids: its hash in `[0, 1)`.
 
-    A list is the mean of its values' hashes, and a missing value a missing number.
+    The number of a list is the mean of its values' hashes. A missing value gives a missing number.
     """
     made = dict(tables)
     for feature in (f for f in features if isinstance(f, Categorical)):

@@ -1,12 +1,13 @@
-"""What meta-training costs: a meta-step against plain steps on the same number of rows.
+"""The cost of meta-training: a meta-step relative to plain steps on the same number of rows.
 
 The model is an MMoE of 8 experts (512, 256) over 16 categorical features (embeddings of 16,
-1,000,000 ids in all) with 2 tasks; rows are random. A task has 2,048 rows, half of which adapt,
-and a meta-step has one task or four: it stands beside one plain step of 2,048 rows, or four.
-First and second order, dense weights alone (`no_embedding`) or looked-up rows as well (`all`).
+1,000,000 ids in all) with 2 tasks. The rows are random. A meta-task has 2,048 rows, and half of
+them are for adapting. A meta-step has one meta-task or four, and is compared with one plain step
+of 2,048 rows, or four. The arms are first and second order, adapting only dense weights
+(`no_embedding`) or looked-up rows as well (`all`).
 
-All train the same weights on the same rows, in turns of random order, so that a busier machine is
-shared; the median over turns of the ratio to the same turn's plain steps counts.
+All train the same weights on the same rows, in turns of random order, so that other load affects
+all of them. The result is the median over turns of the ratio to the plain steps of the same turn.
 """
 
 import argparse
@@ -40,7 +41,7 @@ PROBLEM = ProblemSpec(
 
 
 def run(options: argparse.Namespace) -> Iterator[Result]:
-    """Yields the plain steps' time and each meta-step's ratio to it, by the number of tasks."""
+    """Yields the time of the plain steps and each meta-step's ratio to it, per number of tasks."""
     turns = QUICK_TURNS if options.quick else TURNS
     keras.utils.set_random_seed(options.seed)
     network = Model(
@@ -56,7 +57,8 @@ def run(options: argparse.Namespace) -> Iterator[Result]:
             for order in (1, 2):
                 meta = Meta(tasks_per_step=count, inner_params=which, second_order=order == 2)
                 calls[f"{which}/order_{order}"] = _meta(model, meta, tasks)
-        # The first turn traces, the second is the first without a trace; neither counts.
+        # The first turn traces the graph, the second is a warm-up without tracing. Neither is
+        # timed.
         seconds = in_turns(calls, turns, untimed=2)
         plain = seconds.pop("plain")
         name = f"meta/{count}_tasks"
@@ -69,7 +71,7 @@ def run(options: argparse.Namespace) -> Iterator[Result]:
                 float(np.median(ratios)),
                 "plain steps",
                 runs=turns,
-                note=f"{1e3 * np.median(taken):.0f} ms; half of the turns lie in "
+                note=f"{1e3 * np.median(taken):.0f} ms; half of the turns are in "
                 f"{low:.2f} … {high:.2f}",
             )
 
@@ -89,7 +91,7 @@ def _tasks(random: np.random.Generator, count: int) -> dict:
 
 
 def _plain(model: MultiTaskModel, tasks: dict, count: int) -> Callable:
-    """As many steps as there are tasks, on their rows."""
+    """One plain step per meta-task, on its rows."""
     both = {
         name: tf.concat([value, tasks[QUERY][name]], axis=1)
         for name, value in tasks[SUPPORT].items()
@@ -106,8 +108,8 @@ def _meta(model: MultiTaskModel, meta: Meta, tasks: dict) -> Callable:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what only this benchmark asks for."""
-    parser.add_argument("--seed", type=int, default=1, help="of weights and rows")
+    """Adds the arguments that only this benchmark has."""
+    parser.add_argument("--seed", type=int, default=1, help="seed of weights and rows")
 
 
 if __name__ == "__main__":

@@ -1,28 +1,28 @@
 """MTMS (Tan et al., Baidu): Tables I and II, simulated.
 
-The paper measures two scenes of an ads system nobody else can; ours are simulated, with a truth
-that is known, so signs can agree and sizes only by chance. `arms` describes the world. All figures
-are of the feed on the whole day after the last slot: AUC, MAE, NE and calibration of conversions on
-clicked rows, changes relative to the baseline's as the paper prints them. Arms:
+The paper measures two scenes of a private ads system. Ours are simulated, with a known truth, so
+signs can agree, but sizes only by chance. `arms` describes the world. All figures are of the feed
+on the whole day after the last slot: AUC, MAE, NE and calibration of conversions on clicked rows.
+Changes are relative to the baseline, as in the paper. Arms:
 
-- `apart`: clicks and conversions update tables of their own, apart; the fine-tuned network reads
-  both (the baseline of Table I, whose rows then differ in the update's loss alone). It is not said
-  whether the paper's does; `apart_alone` reads the conversions' tables only (the baseline of Table
-  II, where nothing of MTMS should be in it).
+- `apart`: clicks and conversions update separate tables, and the fine-tuned network reads both. It
+  is the baseline of Table I, whose rows then differ only in the loss of the update. The paper does
+  not say whether its baseline reads both. `apart_alone` reads only the conversions' tables. It is
+  the baseline of Table II, which should contain no part of MTMS.
 - `esmm`: CTR + CTCVR on shared tables. `mtms_shared`, `mtms`: CTR + CVR + CTCVR on shared tables
-  and on tables of their own; the latter is Table II's one scene.
-- `multi_scene`: the latter, reading the search's tables too.
+  and on separate tables. `mtms` is "one scene" in Table II.
+- `multi_scene`: `mtms` that also reads the tables of the search scene.
 
-MAE is no proper measure: where an event is less likely than not, it is least of a prediction of 0,
-whatever the probability. A model that says 0 to everything is shown as `zero`; NE and calibration
-tell what MAE hides. Online, arms rank by bid times conversion rate; `t_charge` is their product
-(eq. 4), a click's worth.
+MAE is not a proper scoring rule: for an event with a probability below one half, a prediction of 0
+has the lowest MAE. The model `zero` predicts 0 for everything; NE and calibration show what MAE
+hides. Online, arms rank by bid times conversion rate; `t_charge` is this product (eq. 4), the
+value of a click.
 
 The paper's text says that all losses lower MAE, but its Table I prints a rise for `esmm`. Its
-"6.54%%" are shares of ten thousand.
+"6.54%%" are parts per ten thousand.
 
-What `--check` minds are the signs that held in every world tried before, and what scenes learn
-of shared users. One set of constants serves all cells, and none is tuned for one.
+`--check` tests the signs that held in every world tried before, and the effect of shared users
+between scenes. All cells use one set of constants, which is not tuned for any of them.
 """
 
 import argparse
@@ -37,14 +37,14 @@ from tqdm import tqdm
 from benchmarks.contract import Result, Row
 from benchmarks.paper import Further, Measured, Paper, Published, kept
 
-# Figures of other code are not taken for these.
+# Kept figures are used again only while these sources are unchanged.
 CODE = ("tfmtl", "benchmarks")
 
 AUC, MAE, NE, CALIBRATION = "auc@click", "mae@click", "ne@click", "calibration@click"
 CVR, CTCVR, CHARGE = "cvr@click", "ctcvr@imp", "t_charge@click"
 ONLINE = (CVR, CTCVR, CHARGE)
-# The paper's charge rises by 9.97 % where CVR does by 1.31 % and CTCVR by 7.34 %: it may well be of
-# an impression.
+# The paper's charge rises by 9.97 %, CVR by 1.31 % and CTCVR by 7.34 %. The charge may be per
+# impression.
 CLICKS, CHARGE_SHOWN = "ctr@imp", "t_charge@imp"
 LEVELS = (AUC, MAE, NE, CALIBRATION)
 
@@ -57,50 +57,50 @@ PAIRS: Mapping[str, tuple[str, str]] = {
     "both_tables": ("apart_alone", "apart"),
     "second_scene": ("mtms", "multi_scene"),
 }
-"""The arm compared with, and the arm."""
+"""The baseline arm and the arm, by name of the pair."""
 
 OURS = ("both_tables", "second_scene")
 TABLE_2 = ("one_scene", "multi_scene")
 SIGNIFICANT = 0.1
-ZERO = "says 0 to everything; MAE is no proper measure, and rewards it"
+ZERO = "predicts 0 for everything; MAE is not a proper scoring rule and rewards it"
 
 WORLDS: Mapping[str, Mapping[str, bool]] = {
     "shared_users": {},
     "users_redrawn": {"shared_users": False},
     "shared_ads": {"shared_ads": True},
 }
-"""Worlds in which the second scene's worth is measured, and what sets them apart."""
+"""Worlds for the value of the second scene, and their settings."""
 
 
 def measure(run: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Measured]:
     """Differences of the run's pair of arms, or levels of its arm, by metric over the seeds."""
-    found = [_seed(seed, options) for seed in _seeds(options)]
+    by_seed = [_seed(seed, options) for seed in _seeds(options)]
     if "level" in run:
-        levels = [one["offline"][run["level"]] for one in found]
+        levels = [one["offline"][run["level"]] for one in by_seed]
         return {metric: Measured(values=[one[metric] for one in levels]) for metric in LEVELS}
-    pairs = [one["differences"][run["pair"]] for one in found]
+    pairs = [one["differences"][run["pair"]] for one in by_seed]
     return {metric: _measured([one[metric] for one in pairs]) for metric in pairs[0]}
 
 
 def further(options: argparse.Namespace) -> Iterator[Row]:
-    """What the tables leave open: levels, and what one scene learns of another."""
-    found = [_seed(seed, options) for seed in _seeds(options)]
+    """Additional rows: levels, and the gain of one scene from another."""
+    by_seed = [_seed(seed, options) for seed in _seeds(options)]
     shown = [(pair, metric) for pair in OURS for metric in (AUC, MAE, NE, *ONLINE)]
     shown += [(pair, m) for pair in TABLE_2 for m in (NE, CLICKS, CHARGE_SHOWN)]
     for pair, metric in shown:
-        values = [one["differences"][pair][metric] for one in found]
+        values = [one["differences"][pair][metric] for one in by_seed]
         note = f"{PAIRS[pair][1]} against {PAIRS[pair][0]}, relative"
         yield Further(name=f"{pair}/{metric}", ours=_measured(values), note=note)
-    for arm in found[0]["offline"]:
+    for arm in by_seed[0]["offline"]:
         for metric in LEVELS:
-            values = [one["offline"][arm][metric] for one in found]
+            values = [one["offline"][arm][metric] for one in by_seed]
             note = ZERO if (arm, metric) == ("zero", MAE) else ""
             yield Further(name=f"level/{arm}/{metric}", ours=Measured(values=values), note=note)
-    for name in found[0]["rows"]:
-        values = [float(one["rows"][name]) for one in found]
+    for name in by_seed[0]["rows"]:
+        values = [float(one["rows"][name]) for one in by_seed]
         yield Further(name=f"rows/{name}", ours=Measured(values=values))
     yield from _second_scene(
-        {world: [one["gains"].get(world) for one in found] for world in WORLDS}
+        {world: [one["gains"].get(world) for one in by_seed] for world in WORLDS}
     )
 
 
@@ -135,7 +135,7 @@ def _second_scene(gains: Mapping[str, Sequence[float | None]]) -> Iterator[Row]:
         one_sided([a - b for a, b in zip(shared, redrawn, strict=True)]),
         at_most=SIGNIFICANT,
         runs=len(shared),
-        note="one-sided: the second scene is worth more where users are the same",
+        note="one-sided: the second scene adds more if scenes share users",
     )
 
 
@@ -154,7 +154,7 @@ def _seeds(options: argparse.Namespace) -> range:
 
 
 def _measured(figures: Sequence[Sequence[float]]) -> Measured:
-    """Over seeds; of a single one with its own interval over requests, where it has one."""
+    """The figures over seeds. A single seed keeps its interval over requests, if it has one."""
     interval = None
     if len(figures) == 1 and len(figures[0]) == 3:
         interval = figures[0][1], figures[0][2]
@@ -167,13 +167,13 @@ def _seed(seed: int, options: argparse.Namespace) -> dict[str, Any]:
 
 @functools.cache
 def _figures(seed: int, quick: bool, requests: int | None, keep: str | None) -> dict[str, Any]:
-    """One seed's figures: measured, or read where they were kept."""
-    # Imported here: whoever lists the papers does not wait for TensorFlow.
+    """One seed's figures: measured, or read from those that were kept."""
+    # Imported here, so that listing the papers does not load TensorFlow.
     from benchmarks.papers.mtms.arms import QUICK, TEST_DAY, Sizes
 
     sizes = QUICK if quick else Sizes()
     if requests is not None:
-        # Requests show seven ads on average.
+        # A request shows seven ads on average.
         sizes = dataclasses.replace(sizes, impressions=requests * 7 // TEST_DAY)
     worlds = [world for world in WORLDS if not (quick and world == "shared_ads")]
 
@@ -188,10 +188,10 @@ def _figures(seed: int, quick: bool, requests: int | None, keep: str | None) -> 
 def figures_of(
     seed: int, sizes: Any, worlds: Sequence[str], *, trained: Any = lambda: None
 ) -> dict[str, Any]:
-    """One seed's figures, as plain data.
+    """One seed's figures as plain data.
 
     Args:
-        seed: Of worlds, logs and models.
+        seed: Seed of worlds, logs and models.
         sizes: A `benchmarks.papers.mtms.arms.Sizes`.
         worlds: Names of `WORLDS`, with `shared_users`.
         trained: Called after each arm.
@@ -202,26 +202,26 @@ def figures_of(
     """
     from benchmarks.papers.mtms.arms import gain, gain_in, study
 
-    found = study(seed, sizes, trained=trained)
+    result = study(seed, sizes, trained=trained)
     differences: dict[str, dict[str, list[float]]] = {}
     for pair, (control, arm) in PAIRS.items():
-        before, after = found.offline[control], found.offline[arm]
+        before, after = result.offline[control], result.offline[arm]
         differences[pair] = {m: [after[m] / before[m] - 1] for m in (AUC, MAE, NE)}
-        assert found.online is not None
-        for metric, compared in found.online.compare(control, arm).items():
+        assert result.online is not None
+        for metric, compared in result.online.compare(control, arm).items():
             differences[pair][metric] = list(dataclasses.astuple(compared.relative))
         clicks, charge = (1 + differences[pair][m][0] for m in (CLICKS, CHARGE))
         differences[pair][CHARGE_SHOWN] = [clicks * charge - 1]
     gains = {
-        world: gain(seed, sizes, **WORLDS[world]) if WORLDS[world] else gain_in(found)
+        world: gain(seed, sizes, **WORLDS[world]) if WORLDS[world] else gain_in(result)
         for world in worlds
     }
     return {
         "differences": differences,
-        "offline": found.offline,
+        "offline": result.offline,
         "gains": gains,
-        "rows": found.rows,
-        "seconds": found.seconds,
+        "rows": result.rows,
+        "seconds": result.seconds,
     }
 
 
@@ -251,8 +251,8 @@ def _level(table: str, arm: str, metric: str, value: float, note: str = "") -> P
     )
 
 
-PER_CLICK = "of a click; of an impression, as the paper's may be, it is among the rows below"
-RISES = "private data; the text says that all losses lower it, the table that this one does not"
+PER_CLICK = "per click; the paper's may be per impression, which is among the rows below"
+RISES = "private data; the text says that all losses lower it, but the table prints a rise"
 
 PAPER = Paper(
     title="MTMS: conversions in the feed, relative to a baseline, simulated",

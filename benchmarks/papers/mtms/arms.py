@@ -1,22 +1,23 @@
-"""The arms of MTMS's tables: what each is trained on, and how one seed is measured.
+"""The arms of MTMS's tables: their training data, and the measurement of one seed.
 
-One world, one log and one set of constants for all arms of a seed; nothing is tuned an arm. The
-feed is the sparse scene, with one in seven requests, and the search the dense one.
+All arms of a seed use one world, one log and one set of constants. Nothing is tuned per arm. The
+feed is the sparse scene, with one in seven requests, and the search is the dense one.
 
-- Features are ids alone: user, ad, category, advertiser and position. Neither a segment, nor
-  interests, age or dense features are given: they tell every scene of a user's taste at once, and
-  then little is left that one scene could learn from another.
-- Scenes have ads of their own (unless `shared_ads`), so that users are all they share: in worlds
-  whose scenes have people of their own, the second scene's tables should then be of no use.
-- All ads pay for conversions, so that bid times conversion rate is what a click is worth (the
+- Features are only ids: user, ad, category, advertiser and position. There are no segment,
+  interests, age or dense features. These describe a user's taste in every scene, and then one
+  scene can learn little from another.
+- Each scene has its own ads (unless `shared_ads`), so that scenes share only users. If scenes also
+  have different people, the second scene's tables should be useless.
+- All ads pay for conversions, so that bid times conversion rate is the value of a click (the
   paper's `t_charge`).
-- Rates are far above a real feed's and relevance weighs more in a conversion than in the
-  simulator's defaults, so that some ten thousand rows a day hold enough conversions to learn from.
-  These constants and the sizes were chosen on seeds that no table uses.
+- Rates are far above those of a real feed, and relevance affects conversions more than in the
+  simulator's defaults. About 10,000 rows per day then hold enough conversions for training. These
+  constants and the sizes were chosen on seeds that no table uses.
 
-The first slot starts fresh on the days up to its own, the second from it on the last three days.
-Both models of a row are tested on the whole day after that: a log of the feed on that day, larger
-than the day of the training log, whose clicks are many enough to tell arms apart.
+The first slot starts from scratch on the days up to its own. The second starts from the first, on
+the last three days. Both models of a row are tested on the whole day after that. The test log of
+the feed on that day is larger than a day of the training log, so that it has enough clicks to
+distinguish arms.
 """
 
 import dataclasses
@@ -54,7 +55,7 @@ HISTORY = 5
 SLOTS = (4, 5)
 TEST_DAY = 6
 TARGET = "cvr"
-# Of a log that is no part of the training log.
+# The seed of the test log, which is not part of the training log.
 TEST_SEED = 10_000
 IDS = 2**30
 
@@ -80,13 +81,13 @@ PROBLEM = ProblemSpec(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arm:
-    """What sets an arm apart; see `MTMS`.
+    """The settings of an arm; see `MTMS`.
 
     Args:
-        losses: Of the embedding update.
+        losses: Losses of the embedding update.
         shared: Whether clicks and conversions share tables.
-        aggregate: Whether the fine-tuned network reads the clicks' tables too.
-        scenes: Scenes whose tables it reads.
+        aggregate: Whether the fine-tuned network also reads the clicks' tables.
+        scenes: The scenes whose tables it reads.
     """
 
     losses: str
@@ -107,12 +108,12 @@ ARMS: Mapping[str, Arm] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """How much is simulated.
+    """Sizes of the simulation.
 
     Args:
         users: Users of the world.
         ads: Ads of the world, half of them in each scene.
-        impressions: Rows of the training log a day, of both scenes.
+        impressions: Rows of the training log per day, both scenes together.
         test: Rows of the test log.
         requests: Requests of the online test.
     """
@@ -129,14 +130,14 @@ QUICK = Sizes(users=300, ads=120, impressions=12_000, test=40_000, requests=300)
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Study:
-    """What one seed found.
+    """The results of one seed.
 
     Attributes:
         offline: `auc@click`, `mae@click`, `ne@click` and `calibration@click` of conversions, by
-            arm; also of the `truth` and of a `zero`, who predicts no conversion ever.
-        online: The test of the feed; `None` where none was asked for.
-        rows: Rows of the training log and of the test, by what they are.
-        seconds: Where the time went.
+            arm; also of the `truth` and of `zero`, which always predicts 0.
+        online: The online test in the feed; `None` if it was not requested.
+        rows: Numbers of rows of the training log and of the test, by kind.
+        seconds: Seconds by part of the work.
     """
 
     offline: Mapping[str, Mapping[str, float]]
@@ -158,7 +159,7 @@ def world_constants(
         objectives={"conversion": 1.0},
         bid_factors={"conversion": 12.0},
         events={**EVENTS, "conversion": conversion},
-        # They differ as the simulator's own feed and search do.
+        # They differ like the simulator's own feed and search.
         scenes=(
             Scene(name=FEED, share=0.15, click=2.2, conversion=1.0, age=-0.3, pool=pool),
             Scene(name=SEARCH, share=0.85, click=2.8, conversion=1.25, age=0.4, pool=pool),
@@ -169,7 +170,7 @@ def world_constants(
 
 
 def experiment(arm: Arm, seed: int) -> ExperimentConfig:
-    """Problem, networks and training of an arm: the same for all but what `Arm` says."""
+    """Problem, networks and training of an arm: the same for all arms, except for `Arm`."""
     return ExperimentConfig(
         name="mtms_arm",
         problem=PROBLEM,
@@ -184,7 +185,7 @@ def experiment(arm: Arm, seed: int) -> ExperimentConfig:
             update_units=(64, 32),
             fine_tune_units=(64, 32),
             fine_tune_epochs=3,
-            # The paper's fine-tuning is on conversions alone, and they are what is ranked by.
+            # The paper fine-tunes only on conversions, and ranks by them.
             targets=(TARGET,),
             window=WINDOW,
             history=HISTORY,
@@ -202,12 +203,12 @@ def study(
     online: bool = True,
     trained: Callable[[], object] = lambda: None,
 ) -> Study:
-    """Simulates a log, trains the arms on it day by day, and measures them in the feed.
+    """Simulates a log, trains the arms on it day by day, and tests them in the feed.
 
     Args:
-        seed: Of world, logs and models.
-        sizes: How much is simulated.
-        arms: Names of `ARMS`.
+        seed: Seed of world, logs and models.
+        sizes: Sizes of the simulation.
+        arms: Names in `ARMS`.
         shared_users: Whether users are the same people in both scenes.
         shared_ads: Whether scenes show the same ads.
         online: Whether to test the arms online.
@@ -221,7 +222,7 @@ def study(
     test = impression_log(tomorrow, impressions=sizes.test, seed=seed + TEST_SEED, days=1)
     clicks = test.filter(pc.equal(test["click"], 1))
     pack = Preprocessor(PROBLEM)
-    # All ids are hashes: there is nothing to fit that would differ from day to day.
+    # All ids are hashes, so fitting on one row is enough: no encoding depends on the day.
     pack.fit(log.slice(0, 1))
     rows = ArrayRows(pack(clicks))
     seconds["log"] = clock.lap()
@@ -230,7 +231,7 @@ def study(
     label = clicks["conversion"].to_numpy()
     with tempfile.TemporaryDirectory() as folder:
         for name in arms:
-            # Keras keeps every graph it has built.
+            # Without this, Keras keeps all graphs of earlier models in memory.
             keras.backend.clear_session()
             models[name] = _train(name, log, pack, seed, folder)
             predicted = models[name].predict_rows(rows.batches(1 << 13)).predictions[TARGET]
@@ -239,9 +240,9 @@ def study(
             seconds[name] = clock.lap()
     offline["truth"] = _measures(label, clicks["true_cvr"].to_numpy())
     offline["zero"] = _measures(label, np.zeros(len(label)))
-    found = None
+    test = None
     if online:
-        found = feed_test(
+        test = feed_test(
             world,
             _rankings(models, pack),
             scene=FEED,
@@ -250,19 +251,19 @@ def study(
             seed=seed,
         )
         seconds["online"] = clock.lap()
-    return Study(offline=offline, online=found, rows=_rows(log, clicks), seconds=seconds)
+    return Study(offline=offline, online=test, rows=_rows(log, clicks), seconds=seconds)
 
 
 def gain(seed: int, sizes: Sizes, *, shared_users: bool = True, shared_ads: bool = False) -> float:
-    """What reading the second scene's tables adds to the AUC of conversions in the feed.
+    """The AUC of conversions in the feed that is gained by reading the second scene's tables.
 
     Args:
-        seed: Of world, logs and models.
-        sizes: How much is simulated.
-        shared_users: As `study` takes it.
-        shared_ads: As `study` takes it.
+        seed: Seed of world, logs and models.
+        sizes: Sizes of the simulation.
+        shared_users: See `study`.
+        shared_ads: See `study`.
     """
-    found = study(
+    result = study(
         seed,
         sizes,
         arms=("mtms", "multi_scene"),
@@ -270,16 +271,16 @@ def gain(seed: int, sizes: Sizes, *, shared_users: bool = True, shared_ads: bool
         shared_ads=shared_ads,
         online=False,
     )
-    return gain_in(found)
+    return gain_in(result)
 
 
-def gain_in(found: Study) -> float:
-    """The same, of a study of both arms."""
-    return found.offline["multi_scene"]["auc@click"] - found.offline["mtms"]["auc@click"]
+def gain_in(result: Study) -> float:
+    """The gain, computed from a study with both arms."""
+    return result.offline["multi_scene"]["auc@click"] - result.offline["mtms"]["auc@click"]
 
 
 def _feed_on(world: World, day: int) -> World:
-    """The world on one of its days, with the feed as the only scene that anyone visits."""
+    """The world on one of its days, with visits only in the feed."""
     feed, *others = world.constants.scenes
     scenes = (feed, *(dataclasses.replace(scene, share=0.0) for scene in others))
     constants = dataclasses.replace(world.constants, scenes=scenes)
@@ -294,18 +295,20 @@ def _train(name: str, log: pa.Table, pack: Preprocessor, seed: int, folder: str)
         days = WINDOW if previous else HISTORY
         chosen = pc.and_(pc.greater(log["day"], slot - days), pc.less_equal(log["day"], slot))
         chosen = pc.and_(chosen, pc.is_in(log["scene"], pa.array(arm.scenes)))
-        own = os.path.join(folder, name, str(slot))
+        slot_folder = os.path.join(folder, name, str(slot))
         _adopt(name, folder, slot)
         rows = ArrayRows(pack(log.filter(chosen)))
-        model = train_slot(declared, rows, slot=slot, folder=own, previous=previous, verbose=0)
-        previous = own
+        model = train_slot(
+            declared, rows, slot=slot, folder=slot_folder, previous=previous, verbose=0
+        )
+        previous = slot_folder
     return model
 
 
 def _adopt(name: str, folder: str, slot: int) -> None:
-    """Copies tables from arms that update them alike; they are then not trained again.
+    """Copies the tables of arms with the same update, so that they are not trained again.
 
-    Where they would have been trained otherwise, their fingerprints differ, and they are.
+    If the update differs, the fingerprints differ, and the tables are trained.
     """
     arm = ARMS[name]
     for other, known in ARMS.items():
@@ -331,7 +334,7 @@ def _measures(label: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
 
 
 def _rankings(models: Mapping[str, MTMSModel], pack: Preprocessor) -> dict[str, Ranking]:
-    """Each arm by bid times its conversion rate; rows are packed once for all of them."""
+    """Each arm as a ranking by bid times conversion rate; rows are packed once for all arms."""
     last: list[tuple[pa.Table, ArrayRows]] = []
 
     def packed(table: pa.Table) -> ArrayRows:
@@ -351,10 +354,10 @@ def _rankings(models: Mapping[str, MTMSModel], pack: Preprocessor) -> dict[str, 
 
 
 def _rows(log: pa.Table, clicks: pa.Table) -> dict[str, int]:
-    found = {"test clicks": len(clicks), "test conversions": pc.sum(clicks["conversion"]).as_py()}
+    counts = {"test clicks": len(clicks), "test conversions": pc.sum(clicks["conversion"]).as_py()}
     for scene in (FEED, SEARCH):
-        own = log.filter(pc.equal(log["scene"], scene))
-        found[f"{scene} impressions"] = len(own)
-        found[f"{scene} clicks"] = pc.sum(own["click"]).as_py()
-        found[f"{scene} conversions"] = pc.sum(own["conversion"]).as_py()
-    return found
+        of_scene = log.filter(pc.equal(log["scene"], scene))
+        counts[f"{scene} impressions"] = len(of_scene)
+        counts[f"{scene} clicks"] = pc.sum(of_scene["click"]).as_py()
+        counts[f"{scene} conversions"] = pc.sum(of_scene["conversion"]).as_py()
+    return counts

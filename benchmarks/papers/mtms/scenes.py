@@ -1,15 +1,14 @@
-"""What a slot of MTMS costs with few and with many scenes: memory, time, and two processes for one.
+"""The cost of a slot of MTMS with few and with many scenes: memory, time, and two processes.
 
-Each number of scenes has a process of its own, which trains one slot. Rows grow with the scenes, so
-that a scene's work is the same; every scene has a click and a conversion task, and its networks
-read the first scene's tables beside their own. Peak memory is over what a process has taken that
-has imported everything and read the rows.
+For each number of scenes, a separate process trains one slot. The number of rows per scene is
+constant, so the work per scene is the same. Every scene has a click and a conversion task, and its
+networks read the first scene's tables and their own. Peak memory is the memory above that of a
+process that has imported everything and read the rows.
 
-Growth is checked on the work of the processor, which another's load on the machine disturbs less
-than the time that passes: a scene of many must not cost more than a scene of fewer, but for noise.
-Beside it stand a run of the same slot in two processes, and an epoch of models that have all
-scenes in one: STAR, a Shared-Bottom for each scene, and one Shared-Bottom whose feature the scene
-is.
+The growth is checked in processor time, which depends less on other load than the time by the
+clock: apart from noise, the cost per scene must not grow with the number of scenes. For comparison
+there are a run of the same slot in two processes, and an epoch of single models for all scenes:
+STAR, one Shared-Bottom per scene, and one Shared-Bottom with the scene as a feature.
 """
 
 import argparse
@@ -45,7 +44,8 @@ from tfmtl.simulator.world import draw_world
 
 COUNTS, QUICK_COUNTS = (2, 10, 50), (2, 4)
 ROWS, QUICK_ROWS = 6_000, 1_500
-# A scene's cost among many over its cost among fewer; a busy machine's noise is a tenth or two.
+# The cost per scene with many scenes divided by that with few. Noise is 10 to 20 % on a busy
+# machine.
 GROWTH = 1.25
 DIM, UNITS = 8, (64, 32)
 TRAINING = Training(epochs=1, batch_size=512)
@@ -58,7 +58,7 @@ MEASURE, SLOT = "--measure", "slot"
 
 
 def run(options: argparse.Namespace) -> Iterator[Result]:
-    """Yields each size's cost, their growth, and what stands beside them."""
+    """Yields the cost of each size, its growth, and the comparisons."""
     counts = QUICK_COUNTS if options.quick else COUNTS
     rows = QUICK_ROWS if options.quick else ROWS
     with tempfile.TemporaryDirectory() as name:
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> Iterator[Result]:
             costs[count] = _measured(folder, count, SLOT)
             yield from _costs(count, costs[count])
         yield from _growth(costs)
-        # Not the largest, whose slots take minutes.
+        # The largest size would take minutes.
         middle = counts[1]
         both = _measured(folder, middle, SLOT, workers=2)
         yield Result(
@@ -80,22 +80,22 @@ def run(options: argparse.Namespace) -> Iterator[Result]:
             f"on {os.cpu_count()} cores",
         )
         for backbone in BACKBONES:
-            found = _measured(folder, middle, backbone)
+            cost = _measured(folder, middle, backbone)
             yield Result(
                 f"scenes/{middle}/{backbone}/epoch",
-                found["seconds"],
+                cost["seconds"],
                 "s",
-                note=f"{found['rows']:,} rows, with tracing; of the processor {found['cpu']:.1f} s",
-                details=found,
+                note=f"{cost['rows']:,} rows, with tracing; processor time {cost['cpu']:.1f} s",
+                details=cost,
             )
 
 
 def problem(**encoding: Any) -> ProblemSpec:
-    """Ids of users and ads, clicks and conversions, in scenes.
+    """The problem: ids of users and ads, clicks and conversions, in scenes.
 
     Args:
-        **encoding: Of the ids. MTMS takes hashes, the same in every slot, and its tables hold
-            those that were seen; other models' tables hold what was declared.
+        **encoding: Encoding of the ids. MTMS uses hashes, the same in every slot, and its tables
+            hold only hashes that occur. The tables of other models have the declared size.
     """
     return ProblemSpec(
         features=(
@@ -122,7 +122,7 @@ KNOWN = problem(encoding="vocabulary")
 
 
 def experiment(count: int) -> ExperimentConfig:
-    """MTMS with so many scenes, each of which reads its own tables and the first scene's."""
+    """MTMS with `count` scenes. Each reads its own tables and those of the first scene."""
     names = tuple(scene.name for scene in many_scenes(count))
     return ExperimentConfig(
         name="scenes",
@@ -141,7 +141,7 @@ def experiment(count: int) -> ExperimentConfig:
 
 
 def _write_rows(folder: Path, count: int, rows: int, seed: int) -> None:
-    """A log of so many scenes with as many rows each, packed for MTMS and for other models."""
+    """Writes a log of `count` scenes with `rows` rows each, packed for MTMS and other models."""
     _say(f"{count} scenes of {rows:,} rows")
     scenes = tuple(dataclasses.replace(scene, share=1.0) for scene in many_scenes(count))
     world = draw_world(seed, days=1, constants=Constants(scenes=scenes))
@@ -175,36 +175,38 @@ def _measured(folder: Path, count: int, what: str, workers: int = 1) -> dict[str
 
 
 def measure(folder: Path, count: int, what: str, workers: int) -> dict[str, Any]:
-    """What this process finds: a slot of MTMS, or an epoch of another model.
+    """Measures a slot of MTMS, or an epoch of another model, in this process.
 
     Args:
-        folder: Holds the rows.
+        folder: Folder of the rows.
         count: Number of scenes.
-        what: `slot`, or a name of `BACKBONES`.
-        workers: Processes to train in.
+        what: `slot`, or a name in `BACKBONES`.
+        workers: Number of processes for training.
 
     Returns:
-        `seconds` and `cpu` (of this process), `peak` in MiB, `rows`, and of a slot also
+        `seconds` and `cpu` (of this process), `peak` in MiB and `rows`; for a slot also
         `table_rows` and `parts`.
     """
     name = "hashed" if what == SLOT else "known"
     with np.load(folder / f"{name}-{count}.npz") as arrays:
         rows = ArrayRows(dict(arrays))
     table_rows = json.loads((folder / f"rows-{count}.json").read_text())
-    found: dict[str, Any] = {"rows": rows.count()}
+    counts: dict[str, Any] = {"rows": rows.count()}
     taken, started, worked = peak_memory(), time.perf_counter(), time.process_time()
     if what == SLOT:
-        own = str(folder / f"slot-{count}-{workers}")
-        model = train_slot(experiment(count), rows, slot=0, folder=own, workers=workers, verbose=0)
-        found["parts"] = count + sum(len(of_scene) for of_scene in model.networks.values())
-        found["table_rows"] = int(model.tables.table.shape[0])
+        slot_folder = str(folder / f"slot-{count}-{workers}")
+        model = train_slot(
+            experiment(count), rows, slot=0, folder=slot_folder, workers=workers, verbose=0
+        )
+        counts["parts"] = count + sum(len(of_scene) for of_scene in model.networks.values())
+        counts["table_rows"] = int(model.tables.table.shape[0])
     else:
         network = Model(dim=DIM, backbone=BACKBONES[what])
         other = MultiTaskModel.build_from(KNOWN, table_rows, network)
         settle(other, TRAINING, rows, cold=True)
         train_passes(other, rows, passes=1, batch_size=TRAINING.batch_size, seed=0, what=what)
     return {
-        **found,
+        **counts,
         "seconds": time.perf_counter() - started,
         "cpu": time.process_time() - worked,
         "peak": (peak_memory() - taken) / 2**20,
@@ -220,7 +222,7 @@ def _costs(count: int, cost: Mapping[str, Any]) -> Iterator[Result]:
         note=f"{cost['rows']:,} rows in {parts} parts",
         details=cost,
     )
-    yield Result(f"{name}/slot_cpu", cost["cpu"], "s", note="work of the processor")
+    yield Result(f"{name}/slot_cpu", cost["cpu"], "s", note="processor time")
     yield Result(f"{name}/part_cpu", cost["cpu"] / parts, "s")
     yield Result(f"{name}/peak", cost["peak"], "MiB", note="over a process that holds the rows")
     yield Result(f"{name}/table_rows", cost["table_rows"], note="of all components")
@@ -234,7 +236,7 @@ def _growth(costs: Mapping[int, Mapping[str, Any]]) -> Iterator[Result]:
                 (costs[more][what] / more) / (costs[fewer][what] / fewer),
                 "times",
                 at_most=None if what == "seconds" else GROWTH,
-                note="a scene's cost among more, over its cost among fewer; 1 is linear",
+                note="cost per scene with more scenes, divided by that with fewer; 1 is linear",
             )
 
 
@@ -243,8 +245,8 @@ def _say(text: str) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what only this benchmark asks for."""
-    parser.add_argument("--seed", type=int, default=1, help="of the simulated logs")
+    """Adds the arguments that only this benchmark has."""
+    parser.add_argument("--seed", type=int, default=1, help="seed of the simulated logs")
 
 
 if __name__ == "__main__":

@@ -1,20 +1,21 @@
-"""PWiseR (Durmus et al.): Tables 4 and 5, cross-entropy with and without the term.
+"""PWiseR (Durmus et al.): Tables 4 and 5, cross-entropy with and without the pairwise term.
 
-Shown is `pwiser` less `bce` with the same model, rows, initial weights and order of rows: AUC of
-logged clicks, paired over seeds. The paper has four public data sets and one run of each cell;
-where their rows are not at hand, its mean improvement over the four is held against a simulated log
-a fifth of whose clicks are random, and a sign can agree. `arms` declares data sets, models and
-losses; with `--data FOLDER`, each that reads rows runs on `FOLDER/NAME`.
+The figures are `pwiser` minus `bce` with the same model, rows, initial weights and order of rows:
+AUC of logged clicks, paired over seeds. The paper has four public data sets and one run per cell.
+Without their rows, its mean improvement over the four is compared with a simulated log, in which a
+fifth of the clicks is random. Then only the sign can agree. `arms` declares data sets, models and
+losses. With `--data FOLDER`, each data set that reads rows runs on `FOLDER/NAME`.
 
-λ, m1 and m2 are chosen for each model by grid on validation rows of a seed that no table uses:
-`--grid full` is every candidate, `reduced` (the default) some of them, `printed` the paper's Table
-3 as it stands. With `--quick` it is the last, and nothing is searched. Cross-entropy alone has
-no such choice, and all else is tuned for neither.
+λ, m1 and m2 are chosen per model by a grid search on validation rows of a seed that no table uses.
+`--grid full` has every candidate, `reduced` (the default) some of them, and `printed` only the
+values of the paper's Table 3. `--quick` uses `printed`, without a search. Cross-entropy alone has
+no such parameters. Nothing else is tuned for either loss.
 
-Beside the logged clicks stand those without noise, the true probabilities, conversions ranked by
-the click's score, and calibration and normalised entropy: a margin moves probabilities.
+Further figures are AUC on clicks without noise, on true probabilities, and on conversions ranked
+by the click score. There are also calibration and normalised entropy, because a margin changes the
+probabilities.
 
-The paper's CTCVR columns (below .5 on Ali-CCP) fit no space of rows that we know of, and are not
+The paper's CTCVR columns (below .5 on Ali-CCP) fit no sample space that we know, and are not
 judged.
 """
 
@@ -29,7 +30,7 @@ from benchmarks.contract import Row
 from benchmarks.paper import Further, Measured, Paper, Published, compare, kept
 from tfmtl.errors import SpecError
 
-# Figures of other code are not taken for these.
+# Kept figures are used again only while these sources are unchanged.
 CODE = ("tfmtl", "benchmarks/papers/pwiser/arms.py", "benchmarks/funnels.py", "pipeline/configs")
 
 SIMULATED = "simulated_ads"
@@ -38,13 +39,13 @@ REMARKS: Mapping[str, str] = {
     "auc": "of logged clicks",
     "auc_clean": "of clicks without the random ones",
     "auc_true": "expected over clicks of the true probabilities",
-    "auc_bought": "conversions, ranked by the click's score",
-    "auc_true_bought": "expected over conversions, ranked by the click's score",
+    "auc_bought": "conversions, ranked by the click score",
+    "auc_true_bought": "expected over conversions, ranked by the click score",
     "calibration": "sum of predictions over sum of logged labels",
     "ne": "of logged labels",
 }
-NO_SPACE = "below .5 on Ali-CCP: no space of rows is known in which this is its CTCVR AUC"
-NOT_HERE = "its rows are not here; --data FOLDER, with a reader for it, judges this cell"
+NO_SPACE = "below .5 on Ali-CCP: we know no sample space with this CTCVR AUC"
+NOT_HERE = "we do not have its rows; --data FOLDER, with a reader for it, judges this cell"
 TABLES: Mapping[str, str] = dict.fromkeys(("mmoe", "ple", "shared_bottom"), "Table 4") | (
     dict.fromkeys(("dnn", "masknet"), "Table 5")
 )
@@ -79,7 +80,7 @@ CTR: Mapping[str, Mapping[str, tuple[float, float]]] = {
         "masknet": (62.431, 62.441),
     },
 }
-"""AUC of clicks in percent, of cross-entropy and with the term, by data set and model."""
+"""AUC of clicks in percent, without and with the term, by data set and model."""
 
 CONVERSIONS: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "aliexpress_us": {
@@ -103,18 +104,18 @@ CONVERSIONS: Mapping[str, Mapping[str, tuple[float, float]]] = {
         "shared_bottom": (38.853, 38.928),
     },
 }
-"""The same of what the paper calls CTCVR."""
+"""AUC of what the paper calls CTCVR, without and with the term, by data set and model."""
 
 
 def measure(run: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Measured]:
-    """What the term changes in the run's model on the run's data, by metric over the seeds."""
-    found = _over_seeds(run["data"], options)
-    changes = [_change(levels[run["model"]]) for levels in found]
+    """The changes by the term in the run's model on the run's data, by metric over the seeds."""
+    by_seed = _over_seeds(run["data"], options)
+    changes = [_change(levels[run["model"]]) for levels in by_seed]
     return {metric: Measured(values=[one[metric] for one in changes]) for metric in changes[0]}
 
 
 def further(options: argparse.Namespace) -> Iterator[Row]:
-    """The public data sets' own cells, and every figure of the data sets that were run."""
+    """The cells of the public data sets, and all figures of the data sets that were run."""
     from benchmarks.papers.pwiser.arms import DATA_SETS
 
     at_hand = {name for name in DATA_SETS if name == SIMULATED or _path(name, options)}
@@ -134,7 +135,7 @@ def public_cells(at_hand: set[str] | frozenset[str] = frozenset()) -> tuple[Publ
     """The printed cells of the public data sets.
 
     Args:
-        at_hand: Those with a reader and rows, whose cells are judged.
+        at_hand: The data sets with a reader and rows, whose cells are judged.
     """
     return tuple(
         Published(
@@ -178,19 +179,19 @@ def _mean_cells() -> Iterator[Published]:
 
 
 def _changes(name: str, options: argparse.Namespace) -> Iterator[Row]:
-    found = _over_seeds(name, options)
-    for model in (model for model in found[0] if model != "truth"):
-        changes = [_change(levels[model]) for levels in found]
+    by_seed = _over_seeds(name, options)
+    for model in (model for model in by_seed[0] if model != "truth"):
+        changes = [_change(levels[model]) for levels in by_seed]
         for metric in changes[0]:
             yield Further(
                 name=f"{name}/{model}/{metric}, change",
                 ours=Measured(values=[one[metric] for one in changes]),
                 note=REMARKS[metric.split("/")[1].split("@")[0]],
             )
-    for model, losses in found[0].items():
+    for model, losses in by_seed[0].items():
         for loss, metrics in losses.items():
             for metric in metrics:
-                values = [levels[model][loss][metric] for levels in found]
+                values = [levels[model][loss][metric] for levels in by_seed]
                 label = model if model == loss else f"{model}/{loss}"
                 yield Further(name=f"{name}/{label}/{metric}", ours=Measured(values=values))
     grid, size = _grid(options)
@@ -205,7 +206,7 @@ def _changes(name: str, options: argparse.Namespace) -> Iterator[Row]:
 
 
 def _funnel(name: str, options: argparse.Namespace) -> Iterator[Row]:
-    """How many rows of each kind train, which says what the term has to compare."""
+    """The number of training rows of each kind, which the term compares."""
     from benchmarks.funnels import Sizes
     from benchmarks.papers.pwiser.arms import DATA_SETS
 
@@ -230,7 +231,7 @@ def _grid(options: argparse.Namespace) -> tuple[str, int]:
 
     name = options.grid or ("printed" if options.quick else "reduced")
     if name not in GRIDS:
-        raise SpecError(f"--grid {name!r} is none of {', '.join(GRIDS)}.")
+        raise SpecError(f"--grid {name!r}: one of {', '.join(GRIDS)} would be right.")
     return name, len(GRIDS[name])
 
 
@@ -293,11 +294,11 @@ def _levels(
 
 
 def _sizes(quick: bool, requests: int | None) -> Any:
-    # Imported here: whoever lists the papers does not wait for TensorFlow.
+    # Imported here, so that listing the papers does not load TensorFlow.
     from benchmarks.funnels import QUICK, Sizes
 
     sizes = QUICK if quick else Sizes()
-    # Requests show seven ads on average.
+    # A request shows seven ads on average.
     return sizes if requests is None else Sizes(impressions=requests * 7, epochs=sizes.epochs)
 
 
@@ -306,7 +307,7 @@ def _text(sizes: Any) -> str:
 
 
 PAPER = Paper(
-    title="PWiseR: what the term changes in the AUC of clicks",
+    title="PWiseR: the change of the AUC of clicks by the pairwise term",
     cells=tuple(_mean_cells()),
     measure=measure,
     further=further,

@@ -1,15 +1,15 @@
-"""The grid of PWiseR's tables as data: data sets, models and losses, and how one seed is measured.
+"""The arms of PWiseR's tables: data sets, models and losses, and the measurement of one seed.
 
-Data sets are those of `benchmarks.funnels`; a further one is a `DataSet` more.
+Data sets are those of `benchmarks.funnels`. To add one, add a `DataSet`.
 
-All arms of a seed have the same rows, and with the same model the same initial weights and the same
-order of rows: `pwiser` is `bce` with the term. λ, m1 and m2 are chosen on validation rows of a
-seed that no table uses, by the AUC of clicks; all else is the same for both losses and is not
-tuned.
+All arms of a seed have the same rows. Arms with the same model also have the same initial weights
+and the same order of rows: `pwiser` is `bce` with the term. λ, m1 and m2 are chosen by the AUC of
+clicks, on validation rows of a seed that no table uses. All else is the same for both losses and
+is not tuned.
 
-The simulated log has clicks that mean nothing (`with_random_clicks`). They are spread evenly over
-what was not clicked, so the order of the true click probabilities remains the best order of the
-logged clicks too: random clicks cost a model precision, not direction.
+The simulated log has random clicks (`with_random_clicks`). They are spread evenly over the
+impressions without a click. The order of the true click probabilities is therefore still the best
+order for the logged clicks: random clicks add variance, but no bias of the order.
 """
 
 import dataclasses
@@ -49,7 +49,7 @@ class Grid:
     margin_no_click: Sequence[float]
 
     def space(self) -> dict[str, Sequence[float]]:
-        """Candidates by the path of their field."""
+        """The candidates by the path of their field."""
         return {f"model.terms.0.{f.name}": getattr(self, f.name) for f in dataclasses.fields(self)}
 
     def __len__(self) -> int:
@@ -63,7 +63,7 @@ FULL = Grid(
 )
 REDUCED = Grid(weight=(0.01, 0.1), margin_click=(0.1, 0.3), margin_no_click=(0.1, 0.3))
 PRINTED = Grid(weight=(0.1,), margin_click=(0.3,), margin_no_click=(0.3,))
-"""What the paper's Table 3 has for PLE on AliExpress-US."""
+"""The values of the paper's Table 3 for PLE on AliExpress-US."""
 GRIDS: Mapping[str, Grid] = {"full": FULL, "reduced": REDUCED, "printed": PRINTED}
 
 
@@ -72,9 +72,9 @@ class Network:
     """A model of the tables.
 
     Args:
-        backbone: As `Model` takes it.
+        backbone: See `Model`.
         tower_units: Widths of each task's tower.
-        multi_task: Whether it learns conversions too, or clicks alone (Table 5).
+        multi_task: Whether it also learns conversions, or only clicks (Table 5).
     """
 
     backbone: Mapping[str, Any]
@@ -107,11 +107,11 @@ NETWORKS: Mapping[str, Network] = {
     "masknet": Network(backbone={"name": "masknet", "form": "serial", "units": (64, 64, 64)}),
 }
 LOSSES: Mapping[str, tuple[Mapping[str, Any], ...]] = {"bce": (), "pwiser": ({"name": "pwiser"},)}
-"""Terms beside the cross-entropies, by loss."""
+"""Terms that are added to the cross-entropies, by loss."""
 
 
 def problem(data: DataSet, network: Network) -> ProblemSpec:
-    """Clicks and conversions, or clicks with the conversions' labels beside them."""
+    """The tasks clicks and conversions, or clicks only, with the conversion labels in the rows."""
     if network.multi_task:
         second = binary("ctcvr", label=data.conversion)
     else:
@@ -128,15 +128,15 @@ def experiment(
     sizes: Sizes,
     tuned: Mapping[str, float] | None = None,
 ) -> ExperimentConfig:
-    """One arm: everything but the term is the same for all losses.
+    """The experiment of one arm: everything but the term is the same for all losses.
 
     Args:
-        data: Its rows.
-        model: A name of `NETWORKS`.
-        loss: A name of `LOSSES`.
-        seed: Of initial weights and the order of rows.
-        sizes: How long it trains.
-        tuned: What a search found, by path; for losses with terms alone.
+        data: The data set.
+        model: A name in `NETWORKS`.
+        loss: A name in `LOSSES`.
+        seed: Seed of the initial weights and of the order of rows.
+        sizes: Gives the number of epochs.
+        tuned: Values from a search, by path; only for losses with terms.
     """
     network = NETWORKS[model]
     labels = {"click": "ctr", "conversion": "ctcvr" if network.multi_task else "bought"}
@@ -147,7 +147,8 @@ def experiment(
         model=Model(
             backbone=network.backbone,
             tower_units=network.tower_units,
-            # The paper's loss is a sum (eq. 1), so that λ weighs the same beside any task.
+            # The paper's loss is a sum (eq. 1), so that λ has the same weight relative to each
+            # task.
             balancer={"name": "fixed", "reduction": "sum"},
             terms=tuple({**term, **labels} for term in LOSSES[loss]),
             **data.model,
@@ -176,14 +177,14 @@ def search(
 ) -> dict[str, dict[str, float]]:
     """The best of the grid by validation AUC of the logged clicks, by model and path.
 
-    The rows are of `TUNING_SEED`, and no test row is looked at. A grid of one candidate leaves
-    nothing to search, and none is.
+    The rows are those of `TUNING_SEED`, and no test row is used. With a single candidate there is
+    no search.
     """
     space = grid.space()
     if len(grid) == 1:
         return {model: {path: values[0] for path, values in space.items()} for model in models}
     rows = prepared_rows(data, TUNING_SEED, sizes, path)
-    found = {}
+    best = {}
     for model in models:
         declared = dataclasses.replace(
             experiment(data, model, "pwiser", TUNING_SEED, sizes),
@@ -195,11 +196,11 @@ def search(
             trials = tuner.oracle.get_best_trials(len(grid))
         ended = sum(trial.status == "COMPLETED" for trial in trials)
         if ended < len(grid):
-            # Keras Tuner goes on after a trial that failed, and would call the rest a grid.
+            # Keras Tuner continues after a failed trial, and would return an incomplete grid.
             raise RuntimeError(f"{declared.name}: {ended} of {len(grid)} trials ended.")
-        found[model] = {path: float(trials[0].hyperparameters.values[path]) for path in space}
+        best[model] = {path: float(trials[0].hyperparameters.values[path]) for path in space}
         trained()
-    return found
+    return best
 
 
 def study(
@@ -214,7 +215,7 @@ def study(
     """Trains every loss of the models in `tuned` on one seed's rows.
 
     Returns:
-        Test figures by model, loss and metric; where the truth is known, its own as `truth`.
+        Test figures by model, loss and metric. If the truth is known, its figures are `truth`.
     """
     rows = prepared_rows(data, seed, sizes, path)
     levels: dict[str, dict[str, dict[str, float]]] = {}
@@ -222,7 +223,7 @@ def study(
         ready, test = rows[NETWORKS[model].multi_task]
         levels[model] = {}
         for loss, terms in LOSSES.items():
-            # Keras keeps every graph it has built.
+            # Without this, Keras keeps all graphs of earlier models in memory.
             keras.backend.clear_session()
             declared = experiment(data, model, loss, seed, sizes, values if terms else {})
             arm = train(declared, ready.data, verbose=0).model
@@ -238,7 +239,7 @@ def study(
 def prepared_rows(
     data: DataSet, seed: int, sizes: Sizes, path: str | None
 ) -> dict[bool, tuple[Prepared, pa.Table]]:
-    """Packed rows and the test table, by whether the model is multi-task."""
+    """Packed rows and the test table, by `multi_task` of the model."""
     tables = data.tables(seed, sizes, path)
     kinds = {network.multi_task: network for network in NETWORKS.values()}
     return {
@@ -248,15 +249,15 @@ def prepared_rows(
 
 
 def with_random_clicks(log: pa.Table, *, share: float, seed: int) -> pa.Table:
-    """The log with clicks that mean nothing and never convert.
+    """Adds random clicks to the log, which never convert.
 
-    Rows without a click are clicked at random, each as likely as any other, until `share` of all
-    clicks are of that kind. The column `clean_click` keeps the clicks as they were.
+    Rows without a click get a click at random, with equal probability, until `share` of all clicks
+    is random. The column `clean_click` keeps the original clicks.
 
     Args:
-        log: With the columns `click` and `conversion`, 0 or 1.
-        share: Of the logged clicks, below 1.
-        seed: Decides which rows; the same log, share and seed give the same rows.
+        log: A log with the columns `click` and `conversion`, 0 or 1.
+        share: Share of the logged clicks that is random, below 1.
+        seed: Seed of the choice of rows; the same log, share and seed give the same rows.
 
     Raises:
         ValueError: The share is not in `[0, 1)`, or there are too few rows without a click.

@@ -1,13 +1,13 @@
-"""What PWiseR adds to a training step: an MMoE's step with the term against the same without it.
+"""The cost of PWiseR in a training step: an MMoE's step with the term and without it.
 
 The model is an MMoE of 8 experts (512, 256) over 16 categorical features (embeddings of 128,
-200,000 ids in all) and 63 numbers, for clicks and conversions after them; rows are random, with
-the rates of AliExpress: 2 % of clicks and about one conversion in a batch of 2,048.
+200,000 ids in all) and 63 numbers, for clicks and conversions after clicks. The rows are random,
+with the rates of AliExpress: 2 % of clicks and about one conversion per batch of 2,048.
 
-Both steps train the same weights on the same batches, in turns, the one or the other first by
-turns too, so that a busier machine is shared; the median of the pairs' ratios counts. Beside it
-stands the term alone, its value and gradient, against the median plain step: a small difference
-of two long times drowns in a shared machine's noise, a short time does not.
+Both steps train the same weights on the same batches, in turns with alternating order, so that
+other load affects both. The result is the median of the pairs' ratios. The term alone, its value
+and gradient, is also timed and compared with the median plain step. A small difference of two long
+times is lost in the noise of a shared machine, but a short time is not.
 """
 
 import argparse
@@ -50,7 +50,7 @@ TERM = {"name": "pwiser", "weight": 0.1, "click": "ctr", "conversion": "ctcvr"}
 
 
 def run(options: argparse.Namespace) -> Iterator[Result]:
-    """Yields the steps' times and their ratio, then the term's alone."""
+    """Yields the times of the steps and their ratio, then the time of the term alone."""
     keras.utils.set_random_seed(options.seed)
     random = np.random.default_rng(options.seed)
     rows = dict.fromkeys((f"field_{i}" for i in range(FIELDS)), IDS // FIELDS)
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> Iterator[Result]:
         float(np.median(ratios)),
         at_most=SHARE,
         runs=pairs,
-        note=f"half of the pairs lie in {low:+.3f} … {high:+.3f}",
+        note=f"half of the pairs are in {low:+.3f} … {high:+.3f}",
     )
     for method in METHODS:
         seconds = _alone(method, model(batches[0])["ctr"], batches[0][LABELS])
@@ -138,8 +138,8 @@ def _alone(method: str, scores: tf.Tensor, labels: tf.Tensor) -> float:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what only this benchmark asks for."""
-    parser.add_argument("--seed", type=int, default=1, help="of weights and rows")
+    """Adds the arguments that only this benchmark has."""
+    parser.add_argument("--seed", type=int, default=1, help="seed of weights and rows")
 
 
 if __name__ == "__main__":
