@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 SECONDS = Path(__file__).parent / "slow_seconds.json"
-# Of a file that was never recorded.
-UNKNOWN = 60.0
+# Of a test that was never recorded, this part of its time-out is expected.
+PART = 0.1
 counted = pytest.StashKey[float]()
 
 
@@ -39,18 +39,36 @@ def recorded():
     return json.loads(SECONDS.read_text()) if SECONDS.exists() else {}
 
 
-def shards(files, seconds, n):
+def shards(seconds, n):
     """Deals files out to `n` shards, each next one to the shard that has least to do.
+
+    Args:
+        seconds: What each file is expected to take.
+        n: Shards.
 
     Returns:
         A list of `n` lists of files.
     """
     dealt, loads = [[] for _ in range(n)], [0.0] * n
-    for file in sorted(files, key=lambda file: (-seconds.get(file, UNKNOWN), file)):
+    for file in longest_first(seconds):
         least = loads.index(min(loads))
         dealt[least].append(file)
-        loads[least] += seconds.get(file, UNKNOWN)
+        loads[least] += seconds[file]
     return dealt
+
+
+def longest_first(seconds):
+    return sorted(seconds, key=lambda file: (-seconds[file], file))
+
+
+def expected(config, items):
+    """Returns the seconds that the slow tests among `items` are expected to take, by file."""
+    known, seconds = recorded(), {}
+    for item in filter(is_slow, items):
+        mark = item.get_closest_marker("timeout")
+        timeout = mark.args[0] if mark else float(config.getini("timeout") or 600)
+        seconds[file_of(item)] = seconds.get(file_of(item), 0.0) + PART * timeout
+    return {file: known.get(file, guess) for file, guess in seconds.items()}
 
 
 def file_of(item):
@@ -65,19 +83,18 @@ def is_slow(item):
 # which shard a file is in.
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    seconds = recorded()
-    slow = {file_of(item) for item in items if is_slow(item)}
+    seconds = expected(config, items)
     yield
     if config.option.shard:
         k, n = config.option.shard
-        chosen = set(shards(slow, seconds, n)[k - 1])
+        chosen = set(shards(seconds, n)[k - 1])
         out = [item for item in items if is_slow(item) and file_of(item) not in chosen]
         items[:] = [item for item in items if not is_slow(item) or file_of(item) in chosen]
         config.hook.pytest_deselected(items=out)
-    slow = {file_of(item) for item in items if is_slow(item)}
-    files = [*dict.fromkeys(file_of(item) for item in items)]
-    first = sorted(slow, key=lambda file: (-seconds.get(file, UNKNOWN), file))
-    place = {file: number for number, file in enumerate(dict.fromkeys([*first, *files]))}
+    left = {file_of(item) for item in items if is_slow(item)}
+    first = [file for file in longest_first(seconds) if file in left]
+    order = dict.fromkeys([*first, *(file_of(item) for item in items)])
+    place = {file: number for number, file in enumerate(order)}
     items.sort(key=lambda item: place[file_of(item)])
 
 
