@@ -180,7 +180,7 @@ def test_the_command_writes_and_its_help_teaches_rank_without_tensorflow(path, t
     assert "5 vectors written" in capsys.readouterr().out
     code = (
         "import sys, runpy; sys.argv = ['catalogue', '--help']\n"
-        "try: runpy.run_module('tfmtl.serving.ad_vectors', run_name='__main__')\n"
+        "try: runpy.run_module('tfmtl.serving.catalogue', run_name='__main__')\n"
         "finally: print('tensorflow' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
