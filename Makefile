@@ -5,6 +5,11 @@ DATA ?=
 REPLAY ?=
 ENVIRONMENT := $(or $(UV_PROJECT_ENVIRONMENT),.venv)
 PY := $(ENVIRONMENT)/bin/python
+# Processes that tests run in, each with one thread and about 2 GB; a file's tests share a process.
+WORKERS ?= 2
+PYTEST = "$(PY)" -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# Which part of the slow tests `make test` runs besides all others: none, or K/N such as 2/7.
+SHARD ?=
 # Every command of benchmarks/; `reproduce` wants a paper's name, so it runs by hand.
 BENCHMARKS ?= $(filter-out reproduce,$(subst /,.,$(patsubst benchmarks/%.py,%,$(shell grep -rl __main__ --include=*.py benchmarks 2>/dev/null))))
 
@@ -36,11 +41,11 @@ demo: setup  ## Run the main job: CONFIG=simulated_ads by default, DATA= and REP
 	@"$(PY)" -m pipeline.local_runner --config "$(CONFIG)" $(if $(DATA),--data "$(DATA)") \
 		$(if $(REPLAY),--replay "$(REPLAY)")
 
-test: lint  ## All checks: ruff, mypy, tests and doctests (without the slow ones)
-	@"$(PY)" -m pytest -m "not slow"
+test: lint  ## All checks: ruff, mypy, tests and doctests (of the slow ones, SHARD=2/7 or none)
+	@$(PYTEST) $(if $(SHARD),--shard $(SHARD),-m "not slow")
 
-test-slow: setup  ## The slow tests: notebooks, whole pipelines, large data
-	@"$(PY)" -m pytest -m slow
+test-slow: setup  ## All slow tests: whole pipelines, kills, large data; RECORD=1 notes their times
+	@$(PYTEST) -m slow $(if $(RECORD),--record-seconds)
 
 lint: setup  ## ruff and mypy alone
 	@"$(PY)" -m ruff check .

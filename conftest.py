@@ -2,14 +2,19 @@
 
 import os
 
-# Before TensorFlow is first imported: Keras 2, no chatter, and no more threads than CI has cores.
+# Before TensorFlow is first imported: Keras 2, no chatter, and one thread per process: `make test`
+# has a process per core, and at the size of tests a second thread costs more than it brings.
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "2")
-os.environ.setdefault("TF_NUM_INTEROP_THREADS", "2")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+# LightGBM's threads wait for one another where cores are taken.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+
+pytest_plugins = ["tests.shards"]
 
 
 @pytest.fixture(autouse=True)

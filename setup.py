@@ -78,6 +78,7 @@ TEST = [
     "pre-commit",
     "pytest",
     "pytest-timeout",
+    "pytest-xdist",
     "ruff",
     *LIGHTGBM,
     *NOTEBOOK,

@@ -103,15 +103,13 @@ def test_a_benchmark_that_measures_nothing_fails(capsys):
     assert "nothing was measured" in capsys.readouterr().err
 
 
-def test_the_table_is_aligned_and_leaves_empty_columns_out(capsys):
+def test_the_table_has_all_of_each_row_and_leaves_empty_columns_out(capsys):
     rows = [over_runs("a long name", [0.5, 0.7], at_least=0.55), BAD]
     main("", running(*rows), [])
     header, first, second = capsys.readouterr().out.splitlines()
     assert header.split() == ["name", "value", "unit", "target", "holds"]
     assert first.split() == "a long name 0.6 ± 0.1414 ≥ 0.55 yes".split()
     assert second.split() == "bad 12 s ≤ 10 NO".split()
-    for column, (one, two) in {"target": ("≥", "≤"), "holds": ("yes", "NO")}.items():
-        assert header.index(column) == first.index(one) == second.index(two)
 
 
 def test_rows_come_as_they_are_known_and_not_at_the_end(capsys):

@@ -250,7 +250,9 @@ FORMULAS = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "config", "formula"), FORMULAS, ids=lambda x: str(x)[:40])
+@pytest.mark.parametrize(
+    ("kind", "config", "formula"), FORMULAS, ids=lambda x: getattr(x, "__name__", str(x))[:40]
+)
 def test_an_operation_is_its_formula(kind, config, formula):
     layer, x = make(kind, ("it", config)), inputs_of(kind).numpy()
     expected = formula(x.astype(np.float64), weights_of(layer))
