@@ -79,7 +79,8 @@ def file_name(name: str) -> str:
         >>> file_name("search"), file_name("../x"), file_name("a b")
         ('search', '%2E.%2Fx', 'a%20b')
     """
-    quoted = quote(name, safe="")
+    # A plus means nothing to a file system, and joins the tasks of one component (MTMS).
+    quoted = quote(name, safe="+")
     if quoted.startswith("."):
         quoted = f"%2E{quoted[1:]}"
     if len(quoted) <= MOST_LETTERS:

@@ -135,7 +135,7 @@ def trials(monkeypatch):
         (term,) = experiment.model.terms
         tried.append((term["weight"], term["margin_click"], term["margin_no_click"]))
         if broken == len(tried):
-            raise ValueError("this trial is broken")
+            raise FloatingPointError("this trial diverged")
         value = 0.7 - sum(abs(a - b) for a, b in zip(tried[-1], best, strict=True))
         return types.SimpleNamespace(history=[{"val_ctr/auc@imp": value}], best_epoch=0)
 

@@ -23,6 +23,7 @@ import re
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -176,7 +177,9 @@ def run_page(page: str, whole: bool) -> None:
         page: The page's path from the project's root.
         whole: Whether slow blocks run too.
     """
-    names: dict[str, object] = {"__name__": "__main__"}
+    # As for a reader who runs it: what a block defines is found in the module that runs.
+    module = sys.modules["__main__"] = types.ModuleType("__main__")
+    names = vars(module)
     for block in blocks_of(page):
         if block.language in RUN and not block.skipped and (whole or not block.slow):
             started = time.perf_counter()

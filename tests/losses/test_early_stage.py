@@ -249,5 +249,5 @@ def test_no_prediction_is_measured_by_a_pseudo_label():
     assert float(model.compute_loss({**batch, LABELS: spoilt})[0]) != float(
         model.compute_loss(batch)[0]
     )
-    weights = model.predict_rows([batch]).weights
-    np.testing.assert_array_equal(weights > 0, (batch[WEIGHTS] > 0) & ~pseudo)
+    observed = model.predict_rows([batch]).observed
+    np.testing.assert_array_equal(observed, (batch[WEIGHTS] > 0) & ~pseudo)

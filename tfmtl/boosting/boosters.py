@@ -107,7 +107,7 @@ class Boosters:
             "columns": dict(self.columns.columns),
             "priors": {task: means.prior for task, means in self.means.items()},
         }
-        # NumPy 2's stubs take any keyword of `savez` for its flag `allow_pickle` too.
+        # NumPy 2's stubs hold any keyword of `savez` for one of its flags too.
         arrays: dict[str, Any] = {f"keys/{n}": keys for n, keys in self.columns.keys.items()}
         arrays |= {f"counts/{name}": of for name, of in self.columns.log_counts.items()}
         for task, means in self.means.items():

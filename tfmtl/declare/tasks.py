@@ -148,7 +148,7 @@ def binary(
         served=served,
         positive_weight=positive_weight,
         negative_weight=negative_weight,
-        loss=registry.config_of("loss", loss),
+        loss=_configured(name, loss),
         metrics=metrics,
     )
 
@@ -189,7 +189,7 @@ def regression(
         label=label,
         observed_if=observed_if,
         weight=weight,
-        loss=registry.config_of("loss", loss),
+        loss=_configured(name, loss),
         served=served,
         metrics=metrics,
     )
@@ -237,6 +237,13 @@ def _references(task: Task) -> tuple[str, ...]:
 def _is_other(metric: Any) -> bool:
     """Whether a metric that is not registered has the name of a registered one."""
     return registry.parts("metric").get(metric.name, metric) is not metric
+
+
+def _configured(task: str, loss: Loss) -> dict[str, Any]:
+    try:
+        return registry.config_of("loss", loss)
+    except SpecError as error:
+        raise SpecError(f"task {task!r}: {error}") from None
 
 
 def _loss(task: str, kind: str, loss: Loss) -> dict[str, Any]:

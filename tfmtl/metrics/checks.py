@@ -68,12 +68,14 @@ def mean_of(values: Floats, weights: Floats, name: str) -> float:
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
     """Silences warnings, for slices and resamples in which a missing class is ordinary."""
-    level = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
+    # The logger's own level: absl's verbosity, once set, would hide information for ever.
+    logger = logging.get_absl_logger()
+    level = logger.level
+    logger.setLevel("ERROR")
     try:
         yield
     finally:
-        logging.set_verbosity(level)
+        logger.setLevel(level)
 
 
 def _range(values: Floats) -> str:

@@ -183,15 +183,14 @@ def study(
     predictors: dict[str, Predict] = {}
     offline: dict[str, dict[str, float]] = {}
     costs: dict[str, Cost] = {}
-    prepared: dict[tuple, Prepared] = {}
+    inputs: tuple[Any, ...] = ()
     for name in names:
         recipe = RECIPES[name]
-        key = (recipe.rows, recipe.tasks)
-        if key not in prepared:
-            prepared = {key: _prepare(log, recipe)}
-        model = _train(recipe, prepared[key], seed, sizes)
-        predictors[name] = predictor(world, model, prepared[key].preprocessor)
-        offline[name] = _offline(model, prepared[key].preprocessor, test)
+        if (recipe.rows, recipe.tasks) != inputs:
+            inputs, prepared = (recipe.rows, recipe.tasks), _prepare(log, recipe)
+        model = _train(recipe, prepared, seed, sizes)
+        predictors[name] = predictor(world, model, prepared.preprocessor)
+        offline[name] = _offline(model, prepared.preprocessor, test)
         costs[name] = cost_of(model)
         trained()
         seconds[name] = clock.lap()
