@@ -37,12 +37,14 @@ def check_monitor(monitor: str, problem: ProblemSpec) -> None:
         return
     try:
         task = problem.task(task_name)
-        metrics = _metrics_of(task)
-        if bare not in metrics:
-            raise SpecError(f"unknown metric {bare!r}; task {task.name!r} has {list(metrics)}.")
     except SpecError as error:
-        near = "" if "Did you mean" in str(error) else did_you_mean(bare, metrics)
-        raise SpecError(f"{field}: {error}{near}") from None
+        raise SpecError(f"{field}: {error}") from None
+    metrics = _metrics_of(task)
+    if bare not in metrics:
+        raise SpecError(
+            f"{field}: unknown metric {bare!r}; task {task.name!r} has {list(metrics)}."
+            f"{did_you_mean(bare, metrics)}"
+        )
     right = problem.metric_name(task, bare)
     if monitor != right:
         raise SpecError(
