@@ -115,6 +115,7 @@ def check_setting(name: str, value: Any, hint: Any, limit: Limit | None = None) 
     """
     optional = ", or None" if _fits(None, hint) and hint is not Any else ""
     if not _fits(value, hint):
+        _check_items(name, value, hint)
         if isinstance(value, str) and _wants_names(hint):
             raise SpecError(f"{name}={value!r} must be several names: ({value!r},).")
         names = _known(limit, value)
@@ -221,6 +222,15 @@ def _fits(value: Any, hint: Any) -> bool:
             _fits(k, arguments[0]) and _fits(v, arguments[1]) for k, v in value.items()
         )
     return isinstance(value, hint) if origin is None and isinstance(hint, type) else True
+
+
+def _check_items(name: str, value: Any, hint: Any) -> None:
+    """Refuses the value of a mapping that is wrong, so that the message is about it alone."""
+    arguments = typing.get_args(hint)
+    if _is(typing.get_origin(hint), Mapping) and isinstance(value, Mapping):
+        for key, item in value.items():
+            if _fits(key, arguments[0]):
+                check_setting(f"{name}[{key!r}]", item, arguments[1])
 
 
 def _is(origin: Any, kind: type) -> bool:

@@ -1,5 +1,7 @@
 """What a conversion's head means, and which tasks then have a logit and a loss of their own."""
 
+from collections.abc import Sequence
+
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.declare.tasks import Task
 from tfmtl.errors import SpecError, did_you_mean
@@ -42,3 +44,57 @@ def check_semantics(problem: ProblemSpec, conv_semantics: str) -> None:
             "observed_if='click') and binary('ctcvr', label='conversion'); tasks are "
             f"{list(problem.task_names)}."
         )
+
+
+def follows(problem: ProblemSpec, earlier: str, later: str) -> bool:
+    """Whether the declaration says that a task's event needs that of another, or is the same.
+
+    It says so by `observed_if`, by a third task of the same label that is observed so, or by
+    `drop_if`.
+
+    Args:
+        problem: The declaration.
+        earlier: A task.
+        later: A task, whose positives are to be positives of `earlier`.
+
+    Example:
+        >>> from collections.abc import Sequence
+
+    from tfmtl.declare.problem import binary, categorical
+        >>> tasks = [binary(name, label=name) for name in ("click", "cart", "like")]
+        >>> problem = ProblemSpec(
+        ...     features=(categorical("ad"),), tasks=tuple(tasks), drop_if=("click", "cart")
+        ... )
+        >>> follows(problem, "click", "cart"), follows(problem, "cart", "like")
+        (True, False)
+    """
+    before, after = problem.task(earlier), problem.task(later)
+    if before.kind != "binary" or after.kind != "binary":
+        return False
+    if (before.label, before.positive) == (after.label, after.positive):
+        return True
+    needs = {task.label: task.observed_if for task in problem.tasks if task.observed_if}
+    if problem.drop_if is not None:
+        needs.setdefault(problem.drop_if[1], problem.drop_if[0])
+    label: str | None = after.label
+    seen: set[str] = set()
+    while label is not None and label not in seen:
+        seen.add(label)
+        label = needs.get(label)
+        if label == before.label:
+            return True
+    return False
+
+
+def loose_links(problem: ProblemSpec, tasks: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Neighbours among tasks of which the declaration does not say that one follows the other.
+
+    Args:
+        problem: The declaration.
+        tasks: Tasks in the order of a chain.
+    """
+    return tuple(
+        (earlier, later)
+        for earlier, later in zip(tasks, tasks[1:], strict=False)
+        if not follows(problem, earlier, later)
+    )

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from tfmtl.declare.checks import at_least, check_setting, check_settings, one_of
+from tfmtl.declare.checks import at_least, check_settings, one_of
 from tfmtl.declare.features import Categorical, Feature, Numerical
 from tfmtl.declare.layout import has_ids
 from tfmtl.declare.problem import ProblemSpec
@@ -89,10 +89,6 @@ class MTMS:
                 **dict.fromkeys(COUNTS, at_least(1)),
             },
         )
-        # Text is a sequence too, of its letters.
-        for field in ("contributors", "fields"):
-            for scene, names in getattr(self, field).items():
-                check_setting(f"mtms.{field}[{scene!r}]", names, Sequence[str])
         if not self.scenes or len(set(self.scenes)) < len(self.scenes):
             raise SpecError(
                 f"mtms.scenes={tuple(self.scenes)}; one or more, each named once, would be right."

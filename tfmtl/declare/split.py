@@ -157,6 +157,6 @@ class Sampling:
                 )
             if not isinstance(rate, int | float) or isinstance(rate, bool) or not 0 <= rate <= 1:
                 raise SpecError(
-                    f"sampling.rates: {self.column}={value!r} is kept at {rate!r}; a share from 0 to 1 "
-                    "would be right."
+                    f"sampling.rates: {self.column}={value!r} is kept at {rate!r}; a share from 0 "
+                    "to 1 would be right."
                 )

@@ -231,7 +231,7 @@ def _check_class_weights(task: Task) -> None:
             f"{BALANCED_SQRT!r}.{did_you_mean(positive, [BALANCED_SQRT])}"
         )
     for field, weight in (("positive_weight", positive), ("negative_weight", negative)):
-        if weight != BALANCED_SQRT and not 0 < float(weight) < float("inf"):
+        if weight != BALANCED_SQRT and not float(weight) > 0:
             raise SpecError(
                 f"task {task.name!r}: {field}={weight} must be above 0; rows that are not to count "
                 "are those on which the task is not observed, as observed_if= or labelled_if= say."
