@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
+from absl import logging
 
 from tfmtl.backbones.base import Backbone, flatten
 from tfmtl.declare.conversions import loose_links
@@ -62,9 +63,9 @@ class AITM(Backbone):
     bottom's output. A later task mixes its bottom's output with what it receives: one dense
     layer of the representation of the task before. In a chain every event needs the one before:
     click, then conversion. The declaration says so by `observed_if` or `drop_if`, or `chain` does;
-    without either the backbone is refused, because tasks that do not follow each other lose by it.
-    A task outside the chain has its bottom alone. Each link has weights of its own (our choice where a chain is longer than
-    the two tasks of the paper's experiments).
+    without either there is a warning, because tasks that do not follow each other lose by it.
+    A task outside the chain has its bottom alone. Each link has weights of its own (our choice
+    where a chain is longer than the two tasks of the paper's experiments).
 
     Maps `[batch, fields, dim]` to `{task: [batch, bottom_units[-1]]}`. The defaults are the
     authors' for Ali-CCP, where dropout is `(0.1, 0.3, 0.3)`. `order_calibration` belongs to the
@@ -123,20 +124,18 @@ class AITM(Backbone):
         self.transfers = {t: Transfer(name=f"transfer_{t}") for t in self.links[1:]}
 
     def check(self, problem: ProblemSpec, tower_units: Sequence[int]) -> None:
-        """Refuses a chain that nobody declared.
-
-        Raises:
-            SpecError: Of two neighbours nothing says that the later one needs the earlier one.
-        """
-        if self.chain is not None:
-            return
-        for earlier, later in loose_links(problem, self.links):
-            raise SpecError(
-                f"aitm: the tasks {list(self.links)} would be a chain, but nothing declares that "
-                f"{later!r} needs {earlier!r}, and tasks that do not follow each other lose by "
-                "it. Name those that do, as {'name': 'aitm', 'chain': "
-                f"({earlier!r}, {later!r})}}, or declare ProblemSpec(drop_if=("
-                f"{problem.task(earlier).label!r}, {problem.task(later).label!r}))."
+        """Warns of a chain that nobody declared: neither `chain` nor the problem says it."""
+        loose = () if self.chain is not None else loose_links(problem, self.links)
+        if loose:
+            earlier, later = loose[0]
+            logging.warning(
+                "aitm: the tasks %s are taken for a chain, but nothing declares that %r needs %r, "
+                "and tasks that do not follow each other may lose much by it. Name those that do, "
+                "as {'name': 'aitm', 'chain': ('click', 'buy')}; the others then have their bottom "
+                "alone.",
+                list(self.links),
+                later,
+                earlier,
             )
 
     def describe(self, problem: ProblemSpec, fields: Fields | Mapping[str, Fields]) -> None:
