@@ -135,9 +135,14 @@ def test_the_search_prefers_the_rate_that_learns_and_remembers_its_trials(
     assert again.get_best_hyperparameters()[0].values == best.values
 
 
-def test_a_mistake_of_the_user_ends_the_search_at_once(tmp_path, data):
-    wrong = experiment({"training.monitor": ["y/auc@click"]})
-    tuner = tune.ExperimentTuner(wrong, directory=str(tmp_path), verbose=0)
+def test_a_mistake_of_the_user_ends_the_search_at_once(tmp_path, data, monkeypatch):
+    def refuse(*_):
+        raise SpecError("y/auc@click")
+
+    # What a candidate gets wrong is said before the search; a trial can still stumble over data.
+    monkeypatch.setattr(tune, "trial_experiment", refuse)
+    declared = experiment({"training.learning_rate": [0.1]})
+    tuner = tune.ExperimentTuner(declared, directory=str(tmp_path), verbose=0)
     with pytest.raises(Exception, match="y/auc@click") as raised:
         tuner.search(data=data)
     assert isinstance(raised.value.__cause__, SpecError)
