@@ -1,4 +1,4 @@
-"""Any configuration ends in a `SpecError` that names a field, or in a model that trains one step."""
+"""Any configuration ends in a `SpecError` that names a field, or in a model that trains a step."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Every setting is checked where the object is made, however it is made, and named in the message."""
+"""Every setting is checked where its object is made, however that is, and named in the message."""
 
 import dataclasses
 import json
@@ -70,7 +70,18 @@ WITH = {
     "tuning": EXPERIMENT.replace_path("tuning", Tuning(space={"training.epochs": [1]})),
     "meta": EXPERIMENT.replace_path("meta", Meta()),
     "search": EXPERIMENT.replace_path("search", AutoMTL()),
-    "mtms": dataclasses.replace(EXPERIMENT, mtms=MTMS(scenes=("feed",))),
+    "mtms": ExperimentConfig(
+        name="slots",
+        problem=dataclasses.replace(
+            PROBLEM,
+            features=(
+                categorical("user", encoding="hash", size=2**20),
+                categorical("scene", encoding="hash", size=2**20),
+            ),
+        ),
+        split=by_hash("request"),
+        mtms=MTMS(scenes=("feed",)),
+    ),
 }
 
 BAD = [
@@ -295,7 +306,7 @@ def test_text_that_is_no_experiment_is_refused(text):
         (lambda: dataclasses.replace(Training(), seed=-1), "training.seed"),
         (lambda: categorical(""), "name='' must be text with a visible"),
         (lambda: binary("ctr", label=""), "label='' must be text with a visible"),
-        (lambda: numerical("x", encoding="quantile", bins=2.5), "encoding.bins=2.5"),
+        (lambda: numerical("x", encoding="quantile", bins=3.5), "encoding.bins=3.5"),
         (lambda: EXPERIMENT.replace_path("tuning.trials", 3), "'tuning' is None"),
         (lambda: EXPERIMENT.replace_path("training.epochs.x", 3), "has no field 'x'"),
         (lambda: ProblemSpec(features=PROBLEM.features[0], tasks=PROBLEM.tasks), "features"),
@@ -369,10 +380,9 @@ CHECKED = {
 
 @pytest.mark.parametrize("part", sorted(CHECKED - {features.Column}, key=lambda p: p.__name__))
 def test_every_field_of_a_settings_class_refuses_what_is_of_no_type_of_its_own(part):
-    whole = {**{n: e for n, e in WITH.items()}}
     samples = {
         type(value): value
-        for declared in (EXPERIMENT, *whole.values())
+        for declared in (EXPERIMENT, *WITH.values())
         for value in (
             declared,
             *(getattr(declared, f.name) for f in dataclasses.fields(declared)),
