@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from tfmtl.data.sources import Source
 from tfmtl.declare import (
     evaluation,
     experiment,
@@ -394,3 +395,9 @@ def test_every_field_of_a_settings_class_refuses_what_is_of_no_type_of_its_own(p
     for field in dataclasses.fields(sample):
         with pytest.raises(SpecError, match=field.name.rstrip("s")):
             dataclasses.replace(sample, **{field.name: object()})
+
+
+@pytest.mark.parametrize("field", ["null_values", "column_names"])
+def test_text_is_not_taken_for_its_letters(field):
+    with pytest.raises(SpecError, match=rf"{field}='NA'\) must be several texts: \('NA',\)"):
+        Source(**{field: "NA"})

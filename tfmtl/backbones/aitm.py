@@ -92,7 +92,7 @@ class AITM(Backbone):
     """
 
     tower_units = ()
-    default_terms = ({"name": "order_calibration", "weight": 0.6},)
+    default_terms: tuple[dict[str, Any], ...] = ({"name": "order_calibration", "weight": 0.6},)
 
     def __init__(
         self,

@@ -88,7 +88,8 @@ def check_settings(owner: str, settings: Any, limits: Mapping[str, Limit]) -> No
     Raises:
         SpecError: The message names the field, the value and what would be right.
     """
-    hints = _hints(type(settings))
+    kind: Any = type(settings)
+    hints = _hints(kind)
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         check_setting(

@@ -87,7 +87,7 @@ METHODS = {
 
 def _part(field: str, kind: str, config: Mapping[str, Any]) -> Any:
     with _named(field, config):
-        part = registry.get(kind, config.get("name"))
+        part = registry.get(kind, config["name"])
         if not all(hasattr(part, method) for method in METHODS.get(kind, ())):
             room = registry.ROOMS[kind]
             raise SpecError(
