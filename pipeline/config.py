@@ -26,12 +26,9 @@ from collections.abc import Callable
 from types import ModuleType
 
 from pipeline import configs
-from tfmtl import registry
 from tfmtl.data.readers import Source
 from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.errors import DataError, SpecError, did_you_mean
-from tfmtl.metrics.monitor import lower_is_better
-from tfmtl.metrics.sliced import split_name
 from tfmtl.tuning.space import check_tuning
 
 SPANS = "day-{SPAN}/*"
@@ -127,42 +124,19 @@ def generate(config: Config, folder: str) -> None:
 def check(experiment: ExperimentConfig) -> None:
     """Refuses an experiment that would fail only after the data were read.
 
+    What an experiment can refuse by itself it has refused when it was made.
+
     Raises:
-        SpecError: A part or one of its arguments is unknown; the tasks or the search do not fit
-            the model or the experiment; or slots and the split contradict each other.
+        SpecError: The candidates of a search do not fit the experiment, or slots and the split
+            contradict each other.
     """
     check_slots(experiment)
-    # Imported here, because these modules load TensorFlow and --help does not have to wait for it.
-    # tfmtl.model.multitask is not imported: it loads TFRS, which fails if `tfx` has chosen the
-    # version of Keras before.
+    # Imported here, because it loads TensorFlow and --help does not have to wait for it.
     from tfmtl.automtl.checks import check_space
-    from tfmtl.model.heads import check_semantics, impression_tasks
-    from tfmtl.model.interaction import check_interaction
 
-    tuning = experiment.tuning
     check_tuning(experiment)
-    check_monitor(experiment)
     if experiment.search is not None:
         check_space(experiment)
-    candidates = [experiment]
-    for path, values in tuning.space.items() if tuning else ():
-        values = values if isinstance(values, tuple) else (values["min"], values["max"])
-        candidates += [experiment.replace_path(path, value) for value in values]
-    for candidate in candidates:
-        model = candidate.model
-        registry.check("backbone", model.backbone)
-        registry.check("balancer", model.balancer)
-        registry.get("optimizer", candidate.training.embedding_optimizer)
-        backbone, problem = registry.get("backbone", model.backbone["name"]), candidate.problem
-        check_interaction(model.interaction, backbone, model.dim)
-        if candidate.meta is not None:
-            registry.get("balancer", model.balancer["name"]).check_weighs()
-        backbone.check_declaration(problem)
-        semantics = model.conv_semantics or backbone.conv_semantics
-        check_semantics(problem, semantics)
-        for term in model.terms:
-            # Building the term also checks the task names in it.
-            registry.build("term", term, impression_tasks(problem, semantics), problem)
 
 
 def check_slots(experiment: ExperimentConfig) -> None:
@@ -191,29 +165,6 @@ def check_slots(experiment: ExperimentConfig) -> None:
                 f"mtms: {name} is declared, but the training of a slot does not support it; remove "
                 f"it, for example by --set {name}=None."
             )
-
-
-def check_monitor(experiment: ExperimentConfig) -> None:
-    """Refuses a `training.monitor` that is not a metric of the problem.
-
-    Raises:
-        SpecError: The task or the metric is unknown, the task is measured on another space, or
-            the metric is best neither high nor low.
-    """
-    monitor, problem = experiment.training.monitor, experiment.problem
-    task, metric, _ = split_name(monitor)
-    if not metric:
-        if monitor not in ("mean_auc", "loss"):
-            raise SpecError(
-                f"training.monitor={monitor!r}; 'mean_auc', 'loss' or the full name of a metric "
-                f"are right, for example {problem.metric_name(problem.tasks[0], 'auc')!r}."
-            )
-    elif monitor != problem.metric_name(task, metric):
-        raise SpecError(
-            f"training.monitor={monitor!r}: the rows of task {task!r} are "
-            f"{problem.space_of(task)!r}, so the name is {problem.metric_name(task, metric)!r}."
-        )
-    lower_is_better(monitor, problem)
 
 
 def _import_file(path: str) -> ModuleType:

@@ -287,7 +287,7 @@ def test_a_model_that_predicts_nan_is_withheld_and_measured_by_nobody(world, tmp
         ({"soft_recal@5": 0.5}, "Did you mean 'soft_recall@5'"),
         ({"soft_recall@20": 0.5}, "no metric 'soft_recall@20'"),
         ({"tvd@5": (2.0, 1.0)}, "lies above"),
-        ({"tvd@5": "low"}, "a number would be right"),
+        ({"tvd@5": "low"}, "must be a finite number"),
     ],
 )
 def test_a_wrong_bound_is_refused_when_the_pipeline_is_made(bounds, message):

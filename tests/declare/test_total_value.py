@@ -185,8 +185,11 @@ def test_an_unknown_objective_is_named_with_the_likely_one():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"actions": {}}, ["actions= names what each objective pays for"]),
-        ({"actions": {"cpc": "clicks"}}, ["'cpc' pays for 'clicks'", "Did you mean 'click'?"]),
+        ({"actions": {}}, ["value.actions names what each objective pays for"]),
+        (
+            {"actions": {"cpc": "clicks"}},
+            ["value.actions['cpc']='clicks'", "Did you mean 'click'?"],
+        ),
         ({"quality": {"name": "lienar"}}, ["Did you mean 'linear'?"]),
         ({"quality": {}}, ["name= is one of"]),
         ({"quality": {"name": "linear", "scale": -1.0}}, ["scale=-1.0", "f rises"]),
@@ -195,9 +198,15 @@ def test_an_unknown_objective_is_named_with_the_likely_one():
         ({"quality": {"name": "clip", "low": 0.0}}, ["needs ['low', 'high']"]),
         ({"quality": {"name": "clip", "low": 1.0, "high": 1.0}}, ["does not lie below"]),
         ({"quality": {"name": "piecewise", "points": ((0, 0),)}}, ["at least two"]),
-        ({"quality": {"name": "piecewise", "points": ((0, 0), (1, -1))}}, ["does not fall"]),
+        (
+            {"quality": {"name": "piecewise", "points": ((0, 0), (1, -1))}},
+            ["must be a list of lists of 2"],
+        ),
         ({"quality": {"name": "piecewise", "points": ((0, 0), (0, 1))}}, ["rising x"]),
-        ({"quality": {"name": "piecewise", "points": ((0, 0), (1, NAN))}}, ["does not fall"]),
+        (
+            {"quality": {"name": "piecewise", "points": ((0, 0), (1, NAN))}},
+            ["must be a list of lists of 2"],
+        ),
         ({"quality": {"name": "piecewise", "points": ((0, 0), (1, 1)), "scale": 2}}, ["'scale'"]),
     ],
 )

@@ -167,7 +167,7 @@ def test_a_task_the_earlier_model_lacks_is_not_compared_and_said_so():
         ({"ctr/gauc@imp": 0.6}, "no metric 'ctr/gauc@imp'"),
         ({"quality/auc@imp": 0.6}, "no metric"),
         ({"ctr/calibration@imp": 1.2}, "needs a pair"),
-        ({"ctr/auc@imp": "0.6"}, "needs a pair"),
+        ({"ctr/auc@imp": "0.6"}, "must be a finite number, or a pair"),
         ({"ctr/auc@imp": (0.9, 0.6)}, "lies above"),
     ],
 )

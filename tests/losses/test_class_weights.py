@@ -208,7 +208,7 @@ def test_a_problem_with_weights_and_focal_loss_comes_back_from_json():
     [
         ({"positive_weight": "balanced"}, "'balanced' is neither .* mean 'balanced_sqrt'"),
         ({"positive_weight": 0.0}, "positive_weight=0.0 must be above 0; .* observed_if="),
-        ({"positive_weight": float("nan")}, "positive_weight=nan must be above 0"),
+        ({"positive_weight": float("nan")}, "positive_weight=nan must be a finite number"),
         ({"negative_weight": -1.0}, "negative_weight=-1.0 must be above 0"),
         ({"negative_weight": float("inf")}, "negative_weight=inf"),
         (

@@ -380,11 +380,11 @@ def test_the_settings_come_back_from_json():
         ({"finetune_scope": "towers"}, r"must be several names: \('towers',\)"),
         ({"finetune_scope": ("tower",)}, "Did you mean 'towers'"),
         ({"finetune_scope": ()}, "finetune_epochs=0"),
-        ({"tasks_per_step": 0}, "tasks_per_step=0 must be a whole number from 1"),
+        ({"tasks_per_step": 0}, "tasks_per_step=0 must be at least 1"),
         ({"inner_steps": 1.5}, "inner_steps=1.5 must be a whole number"),
         ({"task_rows": 1}, "task_rows=1 must be at least 2"),
         ({"inner_rate": -0.1}, "inner_rate=-0.1 must be at least 0"),
-        ({"inner_rate": float("nan")}, "inner_rate=nan must be at least 0"),
+        ({"inner_rate": float("nan")}, "inner_rate=nan must be a finite number, at least 0"),
         ({"finetune_rate": 0.0}, "finetune_rate=0.0 must be above 0"),
     ],
 )

@@ -103,7 +103,7 @@ def test_a_decaying_rate_falls_as_a_cosine_for_tables_and_dense_variables():
 
 
 def test_an_unknown_monitor_or_optimizer_is_named():
-    with pytest.raises(SpecError, match="Did you mean 'ctr/auc@imp'"):
+    with pytest.raises(SpecError, match="the name is 'ctr/auc@imp'"):
         train(settings(monitor="ctr/auc@im"), DATA, verbose=0)
     with pytest.raises(SpecError, match="Did you mean 'adam'"):
         train(settings(optimizer="adma"), DATA, verbose=0)
@@ -186,7 +186,8 @@ def asking(metrics, **changes):
 def test_a_metric_that_a_task_asks_for_is_monitored_in_its_own_direction(name, best):
     monitor = f"ctr/{name}@imp"
     metrics = ("pr_auc", "brier", top_rate)
-    config = asking(metrics, epochs=5, patience=5, monitor=monitor, learning_rate=0.05)
+    config = asking(metrics, epochs=5, patience=5, learning_rate=0.05)
+    config = config.replace_path("training.monitor", monitor)
     trained = train(config, DATA, verbose=0)
     values = [epoch[f"val_{monitor}"] for epoch in trained.history]
     assert len(set(values)) > 1 and trained.best_epoch == int(best(values))

@@ -149,9 +149,9 @@ def test_predictions_of_unlabelled_rows_are_in_their_order(model, prepared, repl
 
 
 def test_a_metric_that_is_best_at_a_value_is_no_monitor(experiment, prepared):
-    wrong = experiment.replace_path("training.monitor", "ctr/calibration@ctr_traffic&is_impression")
+    monitor = "ctr/calibration@ctr_traffic&is_impression"
     with pytest.raises(SpecError, match="best at 1, neither high nor low"):
-        train(wrong, prepared.data, verbose=0)
+        train(experiment.replace_path("training.monitor", monitor), prepared.data, verbose=0)
 
 
 def test_what_a_search_needs_is_said(experiment, prepared, replayed, tmp_path):

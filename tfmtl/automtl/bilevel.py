@@ -15,11 +15,11 @@ from tfmtl.automtl.early_stopping import EarlyStopping
 from tfmtl.automtl.freezing import FreezingSGD
 from tfmtl.automtl.selection import selection_loss
 from tfmtl.automtl.supernet import Supernet
+from tfmtl.declare.conversions import check_semantics, direct_tasks
 from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.declare.search import AutoMTL
 from tfmtl.layers.decay import is_kernel
 from tfmtl.metrics.packed import Packed
-from tfmtl.model.heads import check_semantics, direct_tasks
 from tfmtl.model.multitask import MultiTaskModel
 from tfmtl.model.optimizers import RowwiseAdam
 

@@ -14,10 +14,10 @@ from tfmtl.automtl.architecture import Architecture
 from tfmtl.automtl.derive import sample
 from tfmtl.automtl.found import CHECKPOINTS, Budget, Found
 from tfmtl.automtl.supernet import Supernet
+from tfmtl.declare.conversions import direct_tasks
 from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.durable import Damaged, read_json
 from tfmtl.features.rows import PackedData
-from tfmtl.model.heads import direct_tasks
 from tfmtl.plain import write_json
 from tfmtl.run import train
 from tfmtl.training.checkpoints import check_same, decisive, forget

@@ -5,9 +5,12 @@ from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
+from absl import logging
 
 from tfmtl.backbones.base import Backbone
 from tfmtl.backbones.ple import PLE
+from tfmtl.declare.conversions import loose_links
+from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import did_you_mean
 from tfmtl.layers.task_attention import TaskAttention, check_mode
 from tfmtl.registry import register
@@ -113,6 +116,17 @@ class MAN(Backbone):
         return [
             TaskAttention(1, mode=self.mode, name=f"attention_{target}") for _, target in self.pairs
         ]
+
+    def check(self, problem: ProblemSpec, tower_units: Sequence[int]) -> None:
+        """Warns of adjacent tasks of which the declaration does not say that one follows."""
+        loose = loose_links(problem, self.tasks)
+        if loose:
+            logging.warning(
+                "man: tasks are adjacent in the order of the declaration, but nothing there "
+                "declares that %r needs %r. Attention between tasks that do not follow each other "
+                "may cost more than it gives; put tasks that do side by side, or use 'ple'.",
+                *reversed(loose[0]),
+            )
 
     def call(self, fields: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
         of_task = self.experts(fields, training=training)

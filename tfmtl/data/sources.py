@@ -51,6 +51,10 @@ class Source:
     pattern: str | None = None
 
     def __post_init__(self) -> None:
+        for field in ("null_values", "column_names"):
+            value = getattr(self, field)
+            if isinstance(value, str):
+                raise SpecError(f"Source({field}={value!r}) must be several texts: ({value!r},).")
         # Tuples, so that a source equals the one its JSON makes.
         object.__setattr__(self, "null_values", tuple(self.null_values))
         if self.column_names is not None:

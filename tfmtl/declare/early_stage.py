@@ -163,5 +163,5 @@ def _one_of(argument: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
         raise SpecError(
             f"early stage: {argument}={value!r} is none of {list(known)}."
-            f"{did_you_mean(value, known)}"
+            f"{did_you_mean(str(value), known)}"
         )

@@ -9,9 +9,14 @@ import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from tfmtl import registry
-from tfmtl.declare.encoding import Encoding, check_dim, encoder_of, encoding_config, one_of
-from tfmtl.errors import SpecError, did_you_mean
+from tfmtl.declare.checks import Limit, above, at_least, check_settings, filled, one_of
+from tfmtl.declare.encoding import (
+    Encoding,
+    check_categorical,
+    check_dim,
+    encoder_of,
+    encoding_config,
+)
 from tfmtl.plain import freeze
 
 SIDES = ("user", "ad", "context")
@@ -20,6 +25,25 @@ PADDING = -1
 FOLD = "_fold"
 """Raw int64 column besides the declared ones: a hash that puts training rows into folds for
 target encodings, −1 on other rows."""
+
+
+POOLINGS = ("mean", "sum", "max")
+DTYPES = ("string", "int64")
+LIMITS: Mapping[str, Limit] = {
+    "name": filled(),
+    "column": filled(),
+    "side": one_of(SIDES),
+    "dim": at_least(1),
+    "max_values": at_least(0),
+    "pooling": one_of(POOLINGS),
+    "weights": filled(),
+    "task": filled(),
+    "smoothing": above(0),
+    "folds": at_least(2),
+}
+"""Ranges of the fields of all features."""
+STATISTIC_LIMITS = {**LIMITS, "dtype": one_of(DTYPES)}
+"""And of those that count or average by a value."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,9 +81,11 @@ class Categorical:
     weights: str | None
 
     def __post_init__(self) -> None:
-        encoding = registry.config_of("encoding", self.encoding)
-        object.__setattr__(self, "encoding", encoding)
+        field = f"categorical {self.name!r}"
+        object.__setattr__(self, "encoding", encoding_config(field, self.encoding, {}))
         freeze(self)
+        check_settings(f"{field}: ", self, LIMITS)
+        check_categorical(self)
 
     @functools.cached_property
     def encoder(self) -> Any:
@@ -90,9 +116,11 @@ class Numerical:
     indicator: bool
 
     def __post_init__(self) -> None:
-        encoding = registry.config_of("encoding", self.encoding)
-        object.__setattr__(self, "encoding", encoding)
+        field = f"numerical {self.name!r}"
+        object.__setattr__(self, "encoding", encoding_config(field, self.encoding, {}))
         freeze(self)
+        check_settings(f"{field}: ", self, LIMITS)
+        check_dim(field, self.dim, self.encoding, self.encoder)
 
     @functools.cached_property
     def encoder(self) -> Any:
@@ -114,6 +142,10 @@ class CountEncoding:
     side: str
     dtype: str
 
+    def __post_init__(self) -> None:
+        freeze(self)
+        check_settings(f"count_encoding {self.column!r}: ", self, STATISTIC_LIMITS)
+
     def columns(self) -> tuple[Column, ...]:
         """Raw columns the feature reads."""
         return (Column(name=self.column, dtype=self.dtype),)
@@ -131,6 +163,10 @@ class TargetEncoding:
     task: str
     smoothing: float
     folds: int
+
+    def __post_init__(self) -> None:
+        freeze(self)
+        check_settings(f"target_encoding {self.column!r}: ", self, STATISTIC_LIMITS)
 
     def columns(self) -> tuple[Column, ...]:
         """Raw columns the feature reads."""
@@ -181,30 +217,13 @@ def categorical(
         SpecError: The arguments contradict each other, or the encoding is unknown.
     """
     field = f"categorical {name!r}"
-    one_of(field, "side", side, SIDES)
-    one_of(field, "pooling", pooling, ("mean", "sum", "max"))
     config = encoding_config(field, encoding, {"size": size, "min_count": min_count})
     encoder = encoder_of(field, Categorical.kind, config)
-    if dtype is not None and dtype not in encoder.dtypes:
-        raise SpecError(
-            f"{field}: dtype={dtype!r} is none of {list(encoder.dtypes)}, which "
-            f"encoding={config['name']!r} reads.{did_you_mean(dtype, encoder.dtypes)}"
-        )
-    if weights is not None and not max_values:
-        raise SpecError(f"{field}: weights={weights!r} weigh a list's values; give max_values=.")
-    if weights is not None and pooling == "max":
-        raise SpecError(f"{field}: pooling='max' has no weights; use 'mean' or 'sum'.")
-    if max_values and not encoder.has_ids:
-        raise SpecError(
-            f"{field}: encoding={config['name']!r} makes numbers, and only the ids of a list are "
-            "pooled; leave out max_values=."
-        )
-    check_dim(field, dim, config, encoder)
     return Categorical(
         name=name,
-        column=column or name,
+        column=name if column is None else column,
         side=side,
-        dtype=dtype or encoder.dtypes[0],
+        dtype=encoder.dtypes[0] if dtype is None else dtype,
         encoding=config,
         dim=dim,
         max_values=max_values,
@@ -244,15 +263,11 @@ def numerical(
     Raises:
         SpecError: The arguments contradict each other, or the encoding is unknown.
     """
-    field = f"numerical {name!r}"
-    one_of(field, "side", side, SIDES)
-    config = encoding_config(field, encoding, {"bins": bins})
-    check_dim(field, dim, config, encoder_of(field, Numerical.kind, config))
     return Numerical(
         name=name,
-        column=column or name,
+        column=name if column is None else column,
         side=side,
-        encoding=config,
+        encoding=encoding_config(f"numerical {name!r}", encoding, {"bins": bins}),
         dim=dim,
         indicator=indicator,
     )
@@ -269,10 +284,8 @@ def count_encoding(
         side: As in `categorical`.
         dtype: As in `categorical`.
     """
-    field = f"count_encoding {column!r}"
-    one_of(field, "side", side, SIDES)
-    one_of(field, "dtype", dtype, ("string", "int64"))
-    return CountEncoding(name=name or f"{column}_count", column=column, side=side, dtype=dtype)
+    name = f"{column}_count" if name is None else name
+    return CountEncoding(name=name, column=column, side=side, dtype=dtype)
 
 
 def target_encoding(
@@ -301,13 +314,8 @@ def target_encoding(
         smoothing: Rows of prior, `s`.
         folds: Folds of the training rows.
     """
-    field = f"target_encoding {column!r}"
-    one_of(field, "side", side, SIDES)
-    one_of(field, "dtype", dtype, ("string", "int64"))
-    if folds < 2 or smoothing <= 0:
-        raise SpecError(f"{field}: needs folds ≥ 2 and smoothing > 0; got {folds}, {smoothing}.")
     return TargetEncoding(
-        name=name or f"{column}_{task}",
+        name=f"{column}_{task}" if name is None else name,
         column=column,
         side=side,
         dtype=dtype,

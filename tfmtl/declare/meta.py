@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
+from tfmtl.declare.checks import above, at_least, check_settings, filled, one_of
 from tfmtl.declare.layout import has_ids, is_list
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import SpecError, did_you_mean
@@ -66,47 +67,34 @@ class Meta:
     finetune_patience: int = 2
 
     def __post_init__(self) -> None:
-        for field in ("finetune_scope", "hide"):
-            value = getattr(self, field)
-            if isinstance(value, str):
-                raise SpecError(f"meta: {field}={value!r} must be several names: ({value!r},).")
         freeze(self)
+        check_settings(
+            "meta.",
+            self,
+            {
+                "tasks": filled(),
+                "tasks_per_step": at_least(1),
+                "task_rows": at_least(2),
+                "min_rows": at_least(1),
+                "inner_rate": at_least(0),
+                "inner_steps": at_least(1),
+                "inner_params": one_of(INNER_PARAMS),
+                "finetune_scope": one_of(SCOPES),
+                "finetune_epochs": at_least(0),
+                "finetune_rate": above(0),
+                "finetune_patience": at_least(0),
+            },
+        )
         if self.tasks not in SAMPLERS[:2] and not self.group:
             raise SpecError(
-                f"meta: tasks={self.tasks!r} is none of {list(SAMPLERS)}."
+                f"meta.tasks={self.tasks!r} is none of {list(SAMPLERS)}."
                 f"{did_you_mean(self.tasks, SAMPLERS)}"
             )
-        if self.inner_params not in INNER_PARAMS:
-            raise SpecError(
-                f"meta: inner_params={self.inner_params!r} is none of {list(INNER_PARAMS)}."
-                f"{did_you_mean(self.inner_params, INNER_PARAMS)}"
-            )
-        for name in self.finetune_scope:
-            if name not in SCOPES:
-                raise SpecError(
-                    f"meta: finetune_scope names {name!r}; it may name {list(SCOPES)}."
-                    f"{did_you_mean(name, SCOPES)}"
-                )
         if not self.finetune_scope and self.finetune_epochs:
             raise SpecError(
-                "meta: finetune_scope=() leaves the second stage nothing to train; give "
+                "meta.finetune_scope=() leaves the second stage nothing to train; give "
                 "finetune_epochs=0 to leave it out."
             )
-        least = {"tasks_per_step": 1, "min_rows": 1, "inner_steps": 1, "finetune_epochs": 0}
-        for field, low in least.items():
-            value = getattr(self, field)
-            if not isinstance(value, int) or value < low:
-                raise SpecError(f"meta: {field}={value!r} must be a whole number from {low}.")
-        if self.task_rows is not None and self.task_rows < 2:
-            raise SpecError(
-                f"meta: task_rows={self.task_rows} must be at least 2, a row for each half."
-            )
-        for field, zero in (("inner_rate", True), ("finetune_rate", False)):
-            value = getattr(self, field)
-            if not (0 <= value < float("inf")) or (value == 0 and not zero):
-                raise SpecError(
-                    f"meta: {field}={value} must be {'at least' if zero else 'above'} 0."
-                )
 
     @property
     def group(self) -> str | None:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from tfmtl.declare.checks import at_least, check_settings, one_of
 from tfmtl.declare.features import Categorical, Feature, Numerical
 from tfmtl.declare.layout import has_ids
 from tfmtl.declare.problem import ProblemSpec
@@ -11,6 +12,14 @@ from tfmtl.plain import freeze
 
 EVERY = "*"
 LOSSES = ("mtms", "mtms_literal", "cvr_click", "esmm")
+COUNTS = (
+    "most_components",
+    "fine_tune_epochs",
+    "window",
+    "history",
+    "min_count",
+    "expire_after",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,22 +78,20 @@ class MTMS:
     expire_after: int | None = None
 
     def __post_init__(self) -> None:
-        # Text is a sequence too, of its letters.
-        given = {"scenes": self.scenes, "targets": self.targets}
-        for field in ("contributors", "fields"):
-            given |= {f"{field}[{s!r}]": names for s, names in getattr(self, field).items()}
-        for where, names in given.items():
-            if isinstance(names, str):
-                raise SpecError(f"mtms: {where}={names!r} must be several names: ({names!r},).")
         freeze(self)
+        check_settings(
+            "mtms.",
+            self,
+            {
+                "losses": one_of(LOSSES),
+                "update_units": at_least(1),
+                "fine_tune_units": at_least(1),
+                **dict.fromkeys(COUNTS, at_least(1)),
+            },
+        )
         if not self.scenes or len(set(self.scenes)) < len(self.scenes):
             raise SpecError(
-                f"mtms: scenes={tuple(self.scenes)}; one or more, each named once, would be right."
-            )
-        if self.losses not in LOSSES:
-            raise SpecError(
-                f"mtms: losses={self.losses!r} is none of {list(LOSSES)}."
-                f"{did_you_mean(self.losses, LOSSES)}"
+                f"mtms.scenes={tuple(self.scenes)}; one or more, each named once, would be right."
             )
         for field in ("contributors", "fields"):
             for scene in getattr(self, field):
@@ -100,13 +107,6 @@ class MTMS:
                         f"mtms: contributors[{scene!r}] names {other!r}; scenes are "
                         f"{list(self.scenes)}.{did_you_mean(other, self.scenes)}"
                     )
-        for field in ("most_components", "fine_tune_epochs", "window", "min_count"):
-            if getattr(self, field) < 1:
-                raise SpecError(f"mtms: {field}={getattr(self, field)} must be at least 1.")
-        for field in ("history", "expire_after"):
-            value = getattr(self, field)
-            if value is not None and value < 1:
-                raise SpecError(f"mtms: {field}={value} must be at least 1, or None.")
 
     @property
     def first_window(self) -> int:

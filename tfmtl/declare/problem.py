@@ -18,9 +18,10 @@ and the space they are computed on, the slices and the serving signatures all co
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tfmtl.declare.checks import check_setting, check_settings, filled, from_plain, one_of
 from tfmtl.declare.contradictions import (
     check_context,
     check_heads,
@@ -109,15 +110,12 @@ class ProblemSpec:
     orphans: str = "negative"
 
     def __post_init__(self) -> None:
-        for field in ("features", "tasks", "indicators"):
-            object.__setattr__(self, field, tuple(getattr(self, field)))
-        if self.drop_if is not None:
-            object.__setattr__(self, "drop_if", tuple(self.drop_if))
-        if self.orphans not in ORPHANS:
-            raise SpecError(
-                f"orphans={self.orphans!r} is none of {list(ORPHANS)}."
-                f"{did_you_mean(self.orphans, ORPHANS)}"
-            )
+        for field in ("features", "tasks", "indicators", "drop_if"):
+            value = getattr(self, field)
+            object.__setattr__(self, field, tuple(value) if isinstance(value, list) else value)
+        columns = (*CONTEXT, "space", "indicators", "drop_if")
+        limits = {"orphans": one_of(ORPHANS), **dict.fromkeys(columns, filled())}
+        check_settings("problem.", self, limits)
         read = {column.name: f.name for f in self.features for column in f.columns()}
         check_names(self.features, self.tasks)
         check_labels(self.tasks, self.indicators, read)
@@ -257,11 +255,25 @@ class ProblemSpec:
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> "ProblemSpec":
-        """The problem that `to_json` wrote."""
+        """The problem that `to_json` wrote.
+
+        Raises:
+            SpecError: A field is unknown, missing or wrong.
+        """
+        check_setting("problem", plain, Mapping[str, Any])
         arguments = dict(plain)
-        arguments["features"] = tuple(
-            FEATURE_KINDS[f["kind"]](**{k: v for k, v in f.items() if k != "kind"})
-            for f in plain["features"]
-        )
-        arguments["tasks"] = tuple(Task(**t) for t in plain["tasks"])
-        return cls(**arguments)
+        for field in ("features", "tasks"):
+            check_setting(f"problem.{field}", plain.get(field, ()), Sequence[Mapping[str, Any]])
+            arguments[field] = tuple(
+                _from_plain(field, f"problem.{field}.{i}", part)
+                for i, part in enumerate(plain.get(field, ()))
+            )
+        return from_plain(cls, "problem", arguments)
+
+
+def _from_plain(field: str, name: str, plain: Mapping[str, Any]) -> Any:
+    if field == "tasks":
+        return from_plain(Task, name, plain)
+    check_setting(f"{name}.kind", plain.get("kind"), str, one_of(tuple(FEATURE_KINDS)))
+    rest = {key: value for key, value in plain.items() if key != "kind"}
+    return from_plain(FEATURE_KINDS[plain["kind"]], name, rest)

@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfmtl.errors import SpecError, did_you_mean
+from tfmtl.declare.checks import Limit, at_least, below, check_settings, one_of
+from tfmtl.errors import SpecError
 from tfmtl.plain import freeze
 
 ALGORITHMS = ("differentiable", "random")
@@ -13,6 +14,28 @@ DIRECTIONS = ("half", "cosine")
 OPTIMIZERS = ("adam", "sgd")
 
 Named = tuple[str, Mapping[str, Any]]
+
+LIMITS: Mapping[str, Limit] = {
+    "algorithm": one_of(ALGORITHMS),
+    "stopping": one_of(STOPPING),
+    "direction": one_of(DIRECTIONS),
+    "embedding_optimizer": one_of(OPTIMIZERS),
+    "num_experts": at_least(1),
+    "num_blocks": at_least(0),
+    "patience": at_least(1),
+    "window": at_least(1),
+    "epochs": at_least(1),
+    "warm_up_epochs": at_least(0),
+    "search_patience": at_least(1),
+    "trials": at_least(1),
+    "tower_units": at_least(1),
+    "aux_weight": at_least(0),
+    "threshold": at_least(0),
+    "learning_rate": at_least(0),
+    "architecture_rate": at_least(0),
+    "embedding_rate": at_least(0),
+    "momentum": below(0, 1),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,48 +126,11 @@ class AutoMTL:
 
     def __post_init__(self) -> None:
         freeze(self)
-        known = {
-            "algorithm": ALGORITHMS,
-            "stopping": STOPPING,
-            "direction": DIRECTIONS,
-            "embedding_optimizer": OPTIMIZERS,
-        }
-        for field, names in known.items():
-            value = getattr(self, field)
-            if value not in names:
-                raise SpecError(
-                    f"search: {field}={value!r} is none of {list(names)}."
-                    f"{did_you_mean(value, names)}"
-                )
-        least = {
-            "num_experts": 1,
-            "num_blocks": 0,
-            "patience": 1,
-            "window": 1,
-            "epochs": 1,
-            "warm_up_epochs": 0,
-            "search_patience": 1,
-            "trials": 1,
-        }
-        for field, low in least.items():
-            value = getattr(self, field)
-            if not isinstance(value, int) or value < low:
-                raise SpecError(f"search: {field}={value!r} must be a whole number from {low}.")
-        for field in (
-            "aux_weight",
-            "threshold",
-            "learning_rate",
-            "architecture_rate",
-            "embedding_rate",
-        ):
-            if not 0 <= getattr(self, field) < float("inf"):
-                raise SpecError(f"search: {field}={getattr(self, field)} must be at least 0.")
-        if not 0 <= self.momentum < 1:
-            raise SpecError(f"search: momentum={self.momentum} must be in [0, 1).")
+        check_settings("search.", self, LIMITS)
         chosen = self.n_chosen
-        if chosen is not None and not (isinstance(chosen, int) and 1 <= chosen <= self.num_experts):
+        if chosen is not None and not 1 <= chosen <= self.num_experts:
             raise SpecError(
-                f"search: n_chosen={chosen!r} of {self.num_experts} experts; a whole number from 1 "
+                f"search.n_chosen={chosen!r} of {self.num_experts} experts; a whole number from 1 "
                 f"to {self.num_experts} would be right."
             )
 

@@ -1,22 +1,19 @@
 """Tasks: what is predicted, from which label, on which rows."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfmtl import registry
+from tfmtl.declare.checks import at_least, check_setting, check_settings, filled, one_of
 from tfmtl.declare.features import Column
 from tfmtl.declare.names import check_task_name
+from tfmtl.declare.task_parts import DEFAULT_LOSSES, Loss, loss_config, metric_references
 from tfmtl.errors import SpecError, did_you_mean
 from tfmtl.plain import freeze
 
-DEFAULT_LOSSES: Mapping[str, str] = {"binary": "cross_entropy", "regression": "squared"}
-"""The loss by the kind of the task; declaring a task with it loads no TensorFlow."""
+__all__ = ["BALANCED_SQRT", "DEFAULT_LOSSES", "Loss", "Task", "binary", "regression"]
 
 BALANCED_SQRT = "balanced_sqrt"
-
-Loss = str | Mapping[str, Any] | Callable[..., Any]
-"""A name, a mapping with a `name` and arguments, or a class or function."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,14 +43,18 @@ class Task:
 
     def __post_init__(self) -> None:
         check_task_name(self.name)
-        if self.kind not in DEFAULT_LOSSES:
-            raise SpecError(
-                f"task {self.name!r}: kind={self.kind!r} is none of {list(DEFAULT_LOSSES)}."
-            )
+        owner = f"task {self.name!r}: "
+        check_setting(f"{owner}kind", self.kind, str, one_of(tuple(DEFAULT_LOSSES)))
         loss = self.loss or {"name": DEFAULT_LOSSES[self.kind]}
-        object.__setattr__(self, "loss", _loss(self.name, self.kind, loss))
-        object.__setattr__(self, "metrics", _references(self))
+        object.__setattr__(self, "loss", loss_config(self.name, self.kind, loss))
+        object.__setattr__(self, "metrics", metric_references(self.name, self.kind, self.metrics))
         freeze(self)
+        columns = ("label", "observed_if", "weight", "labelled_if", "pseudo_label", "head")
+        check_settings(
+            owner,
+            self,
+            {"pseudo_weight": at_least(0), **dict.fromkeys(columns, filled())},
+        )
         _check_label(self)
         _check_head(self)
         _check_class_weights(self)
@@ -148,7 +149,7 @@ def binary(
         served=served,
         positive_weight=positive_weight,
         negative_weight=negative_weight,
-        loss=_configured(name, loss),
+        loss=loss,  # type: ignore[arg-type]
         metrics=metrics,
     )
 
@@ -189,106 +190,16 @@ def regression(
         label=label,
         observed_if=observed_if,
         weight=weight,
-        loss=_configured(name, loss),
+        loss=loss,  # type: ignore[arg-type]
         served=served,
         metrics=metrics,
     )
-
-
-def _references(task: Task) -> tuple[str, ...]:
-    """The names by which a task's metrics are found again, after refusing what is none."""
-    if isinstance(task.metrics, str):
-        raise SpecError(
-            f"task {task.name!r}: metrics={task.metrics!r} is text; a list of metrics would be "
-            f"right, as metrics=({task.metrics!r},)."
-        )
-    references = []
-    taken: dict[str, str] = {}
-    for asked in task.metrics:
-        reference = asked if isinstance(asked, str) else registry.reference("metric", asked)
-        metric = registry.get("metric", reference)
-        kinds = getattr(metric, "kinds", None)
-        if kinds is None:
-            raise SpecError(
-                f"task {task.name!r}: {reference!r} is no metric; declare the function as one, by "
-                "@tfmtl.metric(best='high', kinds=('binary',))."
-            )
-        if task.kind not in kinds:
-            fitting = [n for n, m in registry.parts("metric").items() if task.kind in m.kinds]
-            raise SpecError(
-                f"task {task.name!r}: metric {metric.name!r} is not of {task.kind} tasks; those "
-                f"have {sorted(fitting)}.{did_you_mean(metric.name, fitting)}"
-            )
-        if ":" not in reference and metric.name != reference:
-            raise SpecError(
-                f"metric {reference!r} is registered under a name that is not its own, "
-                f"{metric.name!r}; give both the same, by @tfmtl.metric(name={reference!r})."
-            )
-        if taken.setdefault(metric.name, reference) != reference or _is_other(metric):
-            raise SpecError(
-                f"task {task.name!r}: two of its metrics are called {metric.name!r}; give one of "
-                "them another name, by @tfmtl.metric(name=…)."
-            )
-        if not metric.standard and reference not in references:
-            references.append(reference)
-    return tuple(references)
-
-
-def _is_other(metric: Any) -> bool:
-    """Whether a metric that is not registered has the name of a registered one."""
-    return registry.parts("metric").get(metric.name, metric) is not metric
-
-
-def _configured(task: str, loss: Loss) -> dict[str, Any]:
-    try:
-        return registry.config_of("loss", loss)
-    except SpecError as error:
-        raise SpecError(f"task {task!r}: {error}") from None
-
-
-def _loss(task: str, kind: str, loss: Loss) -> dict[str, Any]:
-    """The configuration of a task's loss, whose name and arguments are known to be right."""
-    try:
-        config = registry.config_of("loss", loss)
-        if config == {"name": DEFAULT_LOSSES[kind]}:
-            return config
-        _check_loss(kind, config)
-    except SpecError as error:
-        raise SpecError(f"task {task!r}: {error}") from None
-    return config
-
-
-def _check_loss(kind: str, config: Mapping[str, Any]) -> None:
-    name = config["name"]
-    if ":" not in name:
-        parts = {n: registry.get("loss", n) for n in registry.names("loss")}
-        # A function says nothing of the kind of task: it is given labels and logits, or numbers.
-        known = [n for n, part in parts.items() if getattr(part, "task_kind", kind) == kind]
-        if name not in known:
-            raise SpecError(
-                f"loss={name!r} is no loss of a {kind} task; those are {known}."
-                f"{did_you_mean(name, known)}"
-            )
-    part = registry.get("loss", name)
-    if not isinstance(part, type):
-        registry.check("loss", config)
-        return
-    if getattr(part, "task_kind", None) != kind:
-        raise SpecError(
-            f"loss={name!r} is no loss of a {kind} task: it is a class, and not a subclass of "
-            f"tfmtl.losses.{kind.capitalize()}Loss. A function (labels, logits) would do too."
-        )
-    registry.build("loss", config)
 
 
 def _check_label(task: Task) -> None:
     if task.soft and task.positive is not None:
         raise SpecError(
             f"task {task.name!r}: a soft label is a number, so positive= has no meaning."
-        )
-    if not 0 <= task.pseudo_weight < float("inf"):
-        raise SpecError(
-            f"task {task.name!r}: pseudo_weight={task.pseudo_weight} must be at least 0."
         )
 
 
@@ -320,7 +231,7 @@ def _check_class_weights(task: Task) -> None:
             f"{BALANCED_SQRT!r}.{did_you_mean(positive, [BALANCED_SQRT])}"
         )
     for field, weight in (("positive_weight", positive), ("negative_weight", negative)):
-        if weight != BALANCED_SQRT and not 0 < float(weight) < float("inf"):
+        if weight != BALANCED_SQRT and not float(weight) > 0:
             raise SpecError(
                 f"task {task.name!r}: {field}={weight} must be above 0; rows that are not to count "
                 "are those on which the task is not observed, as observed_if= or labelled_if= say."

@@ -5,12 +5,13 @@ function; only where the predictions come from differs.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tfmtl.declare.checks import check_setting, check_settings, filled, one_of
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import DataError, SpecError, did_you_mean
 from tfmtl.plain import freeze
@@ -68,15 +69,13 @@ class TotalValue:
     )
 
     def __post_init__(self) -> None:
-        if not self.actions:
-            raise SpecError("total value: actions= names what each objective pays for; got none.")
-        for objective, action in self.actions.items():
-            if action not in ACTIONS:
-                raise SpecError(
-                    f"total value: objective {objective!r} pays for {action!r}, which is none of "
-                    f"{list(ACTIONS)}.{did_you_mean(action, ACTIONS)}"
-                )
         freeze(self)
+        columns = ("bid", "objective", "rate", "ctr", "cqs")
+        check_settings("value.", self, dict.fromkeys(columns, filled()))
+        if not self.actions:
+            raise SpecError("value.actions names what each objective pays for; got none.")
+        for objective, action in self.actions.items():
+            check_setting(f"value.actions[{objective!r}]", action, str, one_of(tuple(ACTIONS)))
         _check_quality(self.quality)
 
     def check_problem(self, problem: ProblemSpec) -> None:
@@ -205,24 +204,27 @@ def _check_quality(quality: Mapping[str, Any]) -> None:
     name = quality.get("name")
     if name not in QUALITY_MAPS:
         raise SpecError(
-            f"total value: quality={dict(quality)!r}; name= is one of {list(QUALITY_MAPS)}."
+            f"value.quality={dict(quality)!r}; name= is one of {list(QUALITY_MAPS)}."
             f"{did_you_mean(str(name), QUALITY_MAPS)}"
         )
     needed = {"linear": (), "clip": ("low", "high"), "piecewise": ("points",)}[name]
     allowed = {"name", *needed, *(() if name == "piecewise" else ("scale",))}
     if set(needed) - set(quality) or set(quality) - allowed:
         raise SpecError(
-            f"total value: quality {name!r} takes {sorted(allowed - {'name'})} and needs "
+            f"value.quality {name!r} takes {sorted(allowed - {'name'})} and needs "
             f"{list(needed)}; got {sorted(set(quality) - {'name'})}."
         )
+    kinds: Mapping[str, Any] = {"points": Sequence[tuple[float, float]]}
+    for argument in quality.keys() - {"name"}:
+        check_setting(f"value.quality.{argument}", quality[argument], kinds.get(argument, float))
     if not 0 <= quality.get("scale", 1.0) < float("inf"):
         raise SpecError(
-            f"total value: scale={quality['scale']}; f rises, so a number from 0 on would be "
+            f"value.quality.scale={quality['scale']}; f rises, so a number from 0 on would be "
             "right. Negative events have negative scalars in the score itself."
         )
     if name == "clip" and not quality["low"] < quality["high"]:
         raise SpecError(
-            f"total value: low={quality['low']} does not lie below high={quality['high']}."
+            f"value.quality: low={quality['low']} does not lie below high={quality['high']}."
         )
     if name == "piecewise":
         points = quality["points"]
@@ -231,6 +233,6 @@ def _check_quality(quality: Mapping[str, Any]) -> None:
         )
         if len(points) < 2 or not rises:
             raise SpecError(
-                f"total value: points={points}; at least two with rising x and y that does not "
+                f"value.quality.points={points}; at least two with rising x and y that does not "
                 "fall would be right."
             )

@@ -39,6 +39,8 @@ class MultiTaskModel(Network):
             there are several.
         l2: Weight of `½‖w‖²` over dense kernels and over looked-up rows, the latter divided by
             the batch size. Where scenes share nothing, kernels are those of the batch's scenes.
+        loss_reduction: How losses of rows become a task's loss, `masked` or `batch`; see
+            `tfmtl.losses.per_example.masked_mean`.
 
     Example:
         >>> from tfmtl.declare.problem import ProblemSpec, binary, categorical
@@ -63,6 +65,7 @@ class MultiTaskModel(Network):
         terms: Sequence[Any] = (),
         interaction: keras.layers.Layer | Mapping[str, keras.layers.Layer] | None = None,
         l2: float = 0.0,
+        loss_reduction: str = "masked",
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -74,6 +77,7 @@ class MultiTaskModel(Network):
             **kwargs,
         )
         self.balancer, self.terms, self.l2 = balancer, list(terms), l2
+        self.loss_reduction = loss_reduction
         self._example_losses = {
             t: example_losses.build(problem.task(t), product=heads.is_product(t))
             for t in heads.trained
@@ -148,7 +152,12 @@ class MultiTaskModel(Network):
         outputs = self.heads(representations, training=training)
         labels, weights = inputs[LABELS], inputs[WEIGHTS]
         per_task, observed = batch_losses(
-            self.heads, self._example_losses, outputs, labels, weights
+            self.heads,
+            self._example_losses,
+            outputs,
+            labels,
+            weights,
+            reduction=self.loss_reduction,
         )
         predictions = {task: output["prediction"] for task, output in outputs.items()}
         others = [term(predictions, labels, weights, training=training) for term in self.terms]

@@ -7,12 +7,18 @@ import tf_keras as keras
 
 from tfmtl import registry
 from tfmtl.backbones.base import Backbone
+from tfmtl.declare.conversions import (
+    check_semantics,
+    direct_tasks,
+    impression_tasks,
+    trained_tasks,
+)
 from tfmtl.declare.experiment import Model
 from tfmtl.declare.features import SIDES
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import SpecError
 from tfmtl.layers.embedding import Embedding
-from tfmtl.model.heads import Heads, check_semantics, direct_tasks, impression_tasks, trained_tasks
+from tfmtl.model.heads import Heads
 from tfmtl.model.interaction import check_interaction, interactions_of
 
 
@@ -59,6 +65,7 @@ def parts_of(
         "terms": _terms(problem, config, semantics, backbone),
         "interaction": interactions_of(config.interaction, embedding),
         "l2": config.l2,
+        "loss_reduction": config.loss_reduction,
     }
 
 

@@ -17,8 +17,10 @@ def batch_losses(
     outputs: Outputs,
     labels: tf.Tensor,
     weights: tf.Tensor,
+    *,
+    reduction: str = "masked",
 ) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """Each trained task's mean loss over the rows on which it is observed.
+    """Each trained task's loss of a batch, its mean over the rows on which it is observed.
 
     Args:
         heads: Which tasks are trained, and on whose labels.
@@ -26,6 +28,7 @@ def batch_losses(
         outputs: What the heads return.
         labels: `[batch, tasks]`.
         weights: `[batch, tasks]`; 0 where a task is not observed.
+        reduction: `masked` or `batch`; see `masked_mean`.
 
     Returns:
         One scalar per trained task, and whether the batch has a row on which the task is
@@ -36,7 +39,7 @@ def batch_losses(
         index = heads.problem.task_names.index(heads.labels_of(name))
         loss = example_loss(heads, losses[name], name, outputs[name], labels[:, index])
         mask = weights[:, index] > 0
-        per_task.append(masked_mean(loss, mask, weights[:, index]))
+        per_task.append(masked_mean(loss, mask, weights[:, index], reduction=reduction))
         observed.append(tf.reduce_any(mask))
     return per_task, tf.stack(observed)
 

@@ -9,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tfmtl import registry
+from tfmtl.declare.conversions import trained_tasks
 from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import SpecError
@@ -16,7 +17,6 @@ from tfmtl.features.rows import READ_ROWS, PackedData, Rows
 from tfmtl.metrics.bootstrap import Interval
 from tfmtl.metrics.metric import Metric
 from tfmtl.metrics.packed import Predicted, predict_packed
-from tfmtl.model.heads import trained_tasks
 from tfmtl.transfer.gates import GateUse
 from tfmtl.transfer.intervals import gain_metric, over_rows, over_seeds
 from tfmtl.transfer.report import TaskTransfer, TransferReport, epoch_cosines

@@ -12,7 +12,6 @@ from tfmtl.automtl.architecture import Architecture
 from tfmtl.declare.experiment import ExperimentConfig, Tuning
 from tfmtl.errors import SpecError, did_you_mean
 
-ALGORITHMS = ("random", "bayesian", "grid")
 SAMPLINGS = ("linear", "log", "reverse_log")
 ARCHITECTURE = "architecture"
 """Name of the hyper-parameter that holds the JSON of a searched network, not a field's path."""
@@ -29,17 +28,6 @@ def check_tuning(experiment: ExperimentConfig) -> None:
     tuning = experiment.tuning
     if tuning is None:
         return
-    if tuning.algorithm not in ALGORITHMS:
-        raise SpecError(
-            f"tuning.algorithm={tuning.algorithm!r} is none of {list(ALGORITHMS)}."
-            f"{did_you_mean(tuning.algorithm, ALGORITHMS)}"
-        )
-    if tuning.trials < 1 or tuning.epochs < 1:
-        raise SpecError(
-            f"tuning: trials={tuning.trials}, epochs={tuning.epochs}; both must be at least 1."
-        )
-    if not tuning.space:
-        raise SpecError("tuning.space is empty; name a field, such as 'training.learning_rate'.")
     for path, candidates in tuning.space.items():
         if path.split(".")[0] not in ("model", "training"):
             raise SpecError(
