@@ -185,8 +185,8 @@ MUTANTS = (
     Mutant(
         "damaged parts of a slot are trained anew",
         "tfmtl/mtms/slot_parts.py",
-        "        there = _there(path)",
-        "        there = read_about(path)",
+        "        finished = _finished(path)",
+        "        finished = read_about(path)",
         f"{DAMAGE}::test_a_damaged_part_of_a_slot_is_said_and_that_part_alone_is_trained_anew",
     ),
     Mutant(

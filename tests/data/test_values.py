@@ -124,7 +124,7 @@ def test_a_conversion_whose_click_is_unknown_stays_one():
 def test_orphans_survive_json_and_another_word_is_refused():
     spec = ProblemSpec(features=(numerical("x"),), tasks=FUNNEL, orphans="positive")
     assert ProblemSpec.from_json(spec.to_json()) == spec
-    with pytest.raises(SpecError, match="orphans='drop' is neither"):
+    with pytest.raises(SpecError, match="orphans='drop' is none of"):
         ProblemSpec(features=(numerical("x"),), tasks=FUNNEL, orphans="drop")
 
 

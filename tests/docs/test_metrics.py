@@ -10,7 +10,7 @@ PAGE = (ROOT / "docs/metrics.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
 
 CLAIMS = """
-from tfmtl.evaluation.blessing import bounds
+from tfmtl.evaluation.bounds import bounds
 
 sides = {b.metric: (b.lower, b.upper) for b in bounds(PROBLEM, EXPERIMENT.evaluation)[0]}
 assert sides["ctr/brier@imp"] == (None, 0.08), sides
