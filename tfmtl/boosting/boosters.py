@@ -107,7 +107,7 @@ class Boosters:
             "columns": dict(self.columns.columns),
             "priors": {task: means.prior for task, means in self.means.items()},
         }
-        # The stubs of NumPy 2 check every keyword of `savez` against the type of its boolean flag too.
+        # The stubs of NumPy 2 check every keyword of `savez` against the type of its flag too.
         arrays: dict[str, Any] = {f"keys/{n}": keys for n, keys in self.columns.keys.items()}
         arrays |= {f"counts/{name}": of for name, of in self.columns.log_counts.items()}
         for task, means in self.means.items():
