@@ -1,8 +1,8 @@
-"""A 64-bit hash of text that no library's version changes.
+"""A 64-bit hash of text that is the same with every library version and on every platform.
 
-FNV-1a over the UTF-8 bytes (Fowler, Noll, Vo; draft-eastlake-fnv), whose high bits are weak for
-short text, then MurmurHash3's 64-bit finaliser. A split or a fold made today is made again
-tomorrow, on any platform: it must not depend on a library's private hash.
+It is FNV-1a over the UTF-8 bytes (Fowler, Noll, Vo; draft-eastlake-fnv), followed by MurmurHash3's
+64-bit finaliser, because the high bits of FNV-1a are weak for short text. Splits and folds must be
+reproducible, so they must not depend on the internal hash of a library.
 """
 
 import numpy as np

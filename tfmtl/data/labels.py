@@ -1,4 +1,4 @@
-"""Labels and sample spaces of Arrow batches, as `tfmtl.features.raw` reads them in a graph."""
+"""Labels and sample spaces of Arrow batches, by the rules of `tfmtl.features.raw` for tensors."""
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +28,7 @@ def label_values(task: Task, rows: pa.RecordBatch | pa.Table) -> np.ndarray:
 
 
 def task_values(problem: ProblemSpec, task: Task, rows: pa.RecordBatch | pa.Table) -> np.ndarray:
-    """`label_values`, with a conversion without a click as `ProblemSpec.orphans` says."""
+    """`label_values`, with conversions without a click as `ProblemSpec.orphans` declares."""
     values, before = label_values(task, rows), problem.label_before(task)
     if before is None:
         return values
@@ -48,7 +48,7 @@ def positive(problem: ProblemSpec, label: str, rows: pa.RecordBatch | pa.Table) 
 def observed(
     problem: ProblemSpec, task: Task, rows: pa.RecordBatch | pa.Table, values: np.ndarray
 ) -> np.ndarray:
-    """Which rows count for a task, bool `[rows]`: in its space, with a label and a weight > 0.
+    """Which rows count for a task, bool `[rows]`: in its space, labelled, with a weight > 0.
 
     Args:
         problem: The task's problem.
@@ -56,10 +56,10 @@ def observed(
         rows: The rows.
         values: The task's `label_values`.
     """
-    seen = ~np.isnan(values)
+    counted = ~np.isnan(values)
     if task.weight is not None:
-        seen &= numbers(rows.column(rows.schema.names.index(task.weight))) > 0
-    return seen & in_space(problem, task, rows)
+        counted &= numbers(rows.column(rows.schema.names.index(task.weight))) > 0
+    return counted & in_space(problem, task, rows)
 
 
 def in_space(problem: ProblemSpec, task: Task, rows: pa.RecordBatch | pa.Table) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a stream of rows leaves behind in bounded memory: a sample, a set of ids."""
+"""A sample of the rows of a stream and a set of its ids, in bounded memory."""
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +9,7 @@ from tfmtl.data.hashing import mix
 class RowSample:
     """A uniform sample of a stream's rows, the same for the same rows.
 
-    Keeps the rows whose row numbers have the least hashes; memory is that of `2 · size` rows.
+    It keeps the rows whose row numbers have the smallest hashes. Memory: at most `2 · size` rows.
 
     Args:
         size: Most rows in the sample.
@@ -22,7 +22,7 @@ class RowSample:
         self._limit = np.uint64(2**64 - 1)
 
     def add(self, batch: pa.RecordBatch, row_numbers: np.ndarray) -> None:
-        """Offers the rows of a batch, whose numbers in the stream are `row_numbers`."""
+        """Takes in the rows of a batch, whose numbers in the stream are `row_numbers`."""
         hashes = mix(row_numbers.astype(np.uint64))
         chosen = np.flatnonzero(hashes <= self._limit)
         if len(chosen):
@@ -32,7 +32,7 @@ class RowSample:
             self._shrink()
 
     def table(self) -> pa.Table | None:
-        """The sampled rows in one chunk a column, or `None` where none was offered."""
+        """The sampled rows, with one chunk per column; `None` if there were no rows."""
         if not self._tables:
             return None
         self._shrink()
@@ -68,5 +68,5 @@ class IdSet:
         return self._ids
 
     def shared_with(self, other: "IdSet") -> int:
-        """How many ids both sets hold."""
+        """How many ids are in both sets."""
         return len(np.intersect1d(self.ids(), other.ids(), assume_unique=True))
