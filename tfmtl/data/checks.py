@@ -1,9 +1,11 @@
 """Checks of the rows before anything is trained on them, in one pass and bounded memory."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from tfmtl.data.feature_checks import FeatureChecks
 from tfmtl.data.hashing import hash_text
@@ -56,7 +58,7 @@ class Checks:
         self._ids = {name: [IdSet() for _ in split.names] for name in sorted(map(str, ids))}
 
     def update(
-        self, batch: pa.RecordBatch, split_ids: np.ndarray, left_out: np.ndarray | None = None
+        self, batch: pa.RecordBatch, split_ids: NDArray[Any], left_out: NDArray[Any] | None = None
     ) -> None:
         """Takes in rows, before `drop_if` is applied, with their splits (`splits.assign`).
 
@@ -131,7 +133,7 @@ class Checks:
             kept += f"; positives of {second!r} on all rows, as orphans='positive' says"
         return kept
 
-    def _gather_ids(self, batch: pa.RecordBatch, split_ids: np.ndarray) -> None:
+    def _gather_ids(self, batch: pa.RecordBatch, split_ids: NDArray[Any]) -> None:
         for name, sets in self._ids.items():
             array = batch.column(batch.schema.names.index(name))
             known = array.is_valid().to_numpy(zero_copy_only=False)

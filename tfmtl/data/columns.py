@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from tfmtl.data.texts import Unparsable, text_of
 from tfmtl.data.types import ABSENT, KINDS, is_list, lists, typed
@@ -59,7 +60,7 @@ def declared(
         ) from None
 
 
-def plain(column: Column, values: pa.Array) -> tuple[np.ndarray, np.ndarray | None]:
+def plain(column: Column, values: pa.Array) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """An array that `declared` returned, as NumPy arrays.
 
     Args:
@@ -106,13 +107,13 @@ def as_arrow(values: Any, *, text: bool = False) -> pa.Array:
         return _texts(rows)
 
 
-def _lists(rows: list, text: bool) -> pa.Array:
+def _lists(rows: list[Any], text: bool) -> pa.Array:
     parts = [_parts(row) for row in rows]
     flat = as_arrow([value for part in parts for value in part], text=text)
     return lists(flat, np.array([len(part) for part in parts], np.int32))
 
 
-def _parts(row: Any) -> list:
+def _parts(row: Any) -> list[Any]:
     if isinstance(row, str):
         return row.split(LIST_SEPARATOR)
     if isinstance(row, list | tuple | np.ndarray):
@@ -120,7 +121,7 @@ def _parts(row: Any) -> list:
     return [] if _is_missing(row) else [row]
 
 
-def _texts(values: list) -> pa.Array:
+def _texts(values: list[Any]) -> pa.Array:
     # Values of several types. Each type is converted on its own, so that a value has the same text
     # as in a column of that type alone.
     places: dict[type, list[int]] = {}

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -98,13 +99,13 @@ class _Lines(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         block = self.read(len(buffer))
         buffer[: len(block)] = block
         return len(block)
 
     def read(self, size: int = -1) -> bytes:
-        block = self._stream.read(None if size is None or size < 0 else size)
+        block: bytes = self._stream.read(None if size is None or size < 0 else size)
         self._breaks += block.count(b"\n")
         self._last = block[-1:] or self._last
         return block
@@ -225,7 +226,7 @@ def _undecoded(text: str) -> bool:
     return any("\udc80" <= c <= "\udcff" for c in text)
 
 
-def _rows(text: io.TextIOWrapper, path: str, source: Source):
+def _rows(text: io.TextIOWrapper, path: str, source: Source) -> Any:
     csv.field_size_limit(1 << 30)
     return csv.reader(
         text,

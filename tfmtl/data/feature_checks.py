@@ -1,7 +1,10 @@
 """Checks of features as a whole: columns without values, and features that reveal a label."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from tfmtl.data.leaks import EqualColumns, strongest_features
 from tfmtl.data.report import Report
@@ -32,7 +35,9 @@ class FeatureChecks:
             name: np.zeros(len(split.names), np.int64) for name in problem.feature_columns()
         }
 
-    def update(self, batch: pa.RecordBatch, split_ids: np.ndarray, row_numbers: np.ndarray) -> None:
+    def update(
+        self, batch: pa.RecordBatch, split_ids: NDArray[Any], row_numbers: NDArray[Any]
+    ) -> None:
         """Takes in rows with their splits and their row numbers."""
         self._equal.update(batch)
         for name, counts in self._filled.items():

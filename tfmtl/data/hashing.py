@@ -5,8 +5,11 @@ It is FNV-1a over the UTF-8 bytes (Fowler, Noll, Vo; draft-eastlake-fnv), follow
 reproducible, so they must not depend on the internal hash of a library.
 """
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 OFFSET, PRIME = 0xCBF29CE484222325, 0x100000001B3
 MASK = (1 << 64) - 1
@@ -25,7 +28,7 @@ def fnv1a(text: bytes) -> int:
     return state
 
 
-def mix(state: np.ndarray) -> np.ndarray:
+def mix(state: NDArray[Any]) -> NDArray[Any]:
     """MurmurHash3's finaliser: every bit of uint64 `state` reaches every bit of the result."""
     state = state ^ (state >> np.uint64(33))
     state = state * np.uint64(0xFF51AFD7ED558CCD)
@@ -34,7 +37,7 @@ def mix(state: np.ndarray) -> np.ndarray:
     return state ^ (state >> np.uint64(33))
 
 
-def hash_text(array: pa.Array, *, salt: str = "") -> np.ndarray:
+def hash_text(array: pa.Array, *, salt: str = "") -> NDArray[Any]:
     """Returns uint64 `[rows]`, the mixed FNV-1a hash of `salt` followed by each value.
 
     Args:
@@ -60,12 +63,12 @@ def hash_text(array: pa.Array, *, salt: str = "") -> np.ndarray:
     return mix(result)
 
 
-def hash_rows(first_row: int, rows: int, *, salt: str = "") -> np.ndarray:
+def hash_rows(first_row: int, rows: int, *, salt: str = "") -> NDArray[Any]:
     """Returns uint64 `[rows]`, hashes of the row numbers from `first_row` on."""
     numbers = np.arange(first_row, first_row + rows, dtype=np.uint64)
     return mix(numbers + np.uint64(fnv1a(salt.encode())))
 
 
-def share(hashes: np.ndarray) -> np.ndarray:
+def share(hashes: NDArray[Any]) -> NDArray[Any]:
     """Hashes as float64 in `[0, 1)`, from their upper 53 bits."""
     return (hashes >> np.uint64(11)).astype(np.float64) * 2.0**-53

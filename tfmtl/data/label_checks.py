@@ -1,8 +1,11 @@
 """Checks of labels, pseudo-labels and weights, and counts of the observed labels per task."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from tfmtl.data.labels import in_space, label_values, numbers, observed, task_values
 from tfmtl.data.report import Report
@@ -37,7 +40,9 @@ class LabelChecks:
         for task in problem.tasks:
             report.tasks[task.name] = {s: no_labels(task) for s in split.names}
 
-    def update(self, batch: pa.RecordBatch, split_ids: np.ndarray, row_numbers: np.ndarray) -> None:
+    def update(
+        self, batch: pa.RecordBatch, split_ids: NDArray[Any], row_numbers: NDArray[Any]
+    ) -> None:
         """Takes in rows with their splits and their row numbers."""
         for name in self.problem.indicators:
             values = numbers(batch.column(batch.schema.names.index(name)))
@@ -62,7 +67,7 @@ class LabelChecks:
         for task in self.problem.tasks:
             self._judge_task(task)
 
-    def _check_label(self, task: Task, batch: pa.RecordBatch, row_numbers: np.ndarray) -> None:
+    def _check_label(self, task: Task, batch: pa.RecordBatch, row_numbers: NDArray[Any]) -> None:
         values = label_values(task, batch)
         where = f"label {task.label!r} of task {task.name!r}"
         if task.kind == "regression":
@@ -81,7 +86,7 @@ class LabelChecks:
             self.oddities.note("warning", where, "rows have no value", missing, row_numbers)
 
     def _check_pseudo_label(
-        self, task: Task, column: str, batch: pa.RecordBatch, row_numbers: np.ndarray
+        self, task: Task, column: str, batch: pa.RecordBatch, row_numbers: NDArray[Any]
     ) -> None:
         values = label_values(task, batch)
         pseudo = numbers(batch.column(batch.schema.names.index(column)))
@@ -94,7 +99,7 @@ class LabelChecks:
         self.oddities.note("warning", f"task {task.name!r}", what, neither, row_numbers)
 
     def _check_weight(
-        self, task: Task, column: str, batch: pa.RecordBatch, row_numbers: np.ndarray
+        self, task: Task, column: str, batch: pa.RecordBatch, row_numbers: NDArray[Any]
     ) -> None:
         weights = numbers(batch.column(batch.schema.names.index(column)))
         where = f"weight {column!r} of task {task.name!r}"

@@ -1,10 +1,12 @@
 """Features that reveal a label: equal to it, or sufficient alone to predict it."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from tfmtl.data.hashing import hash_rows
 from tfmtl.data.labels import numbers, observed, task_values
@@ -82,7 +84,7 @@ def strongest_features(
     return [(feature_of[name], task, auc) for (name, task), auc in best.items() if auc > limit]
 
 
-def _codes(column: pa.ChunkedArray, max_values: int) -> Iterator[tuple[np.ndarray, bool]]:
+def _codes(column: pa.ChunkedArray, max_values: int) -> Iterator[tuple[NDArray[Any], bool]]:
     # Yields small integers for a column's values, and whether their order is that of the values.
     array = pa.concat_arrays(column.chunks)
     if max_values:
@@ -106,12 +108,13 @@ def _codes(column: pa.ChunkedArray, max_values: int) -> Iterator[tuple[np.ndarra
         yield codes, False
 
 
-def _categories(array: pa.Array) -> np.ndarray:
+def _categories(array: pa.Array) -> NDArray[Any]:
     encoded = array.dictionary_encode()
-    return encoded.indices.fill_null(len(encoded.dictionary)).to_numpy().astype(np.int64)
+    codes = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy()
+    return np.asarray(codes, np.int64)
 
 
-def _target_mean(codes: np.ndarray, positive: np.ndarray, fold: np.ndarray) -> np.ndarray:
+def _target_mean(codes: NDArray[Any], positive: NDArray[Any], fold: NDArray[Any]) -> NDArray[Any]:
     # Ranks of the mean label of a category's rows in the other folds. The prior counts as one row.
     cell = codes * FOLDS + fold
     size = (codes.max() + 1) * FOLDS
@@ -121,10 +124,10 @@ def _target_mean(codes: np.ndarray, positive: np.ndarray, fold: np.ndarray) -> n
     other_positives = positives.sum(axis=1, keepdims=True) - positives
     mean = (other_positives + positive.mean()) / (other_rows + 1.0)
     _, ranks = np.unique(mean.ravel(), return_inverse=True)
-    return ranks.ravel()[cell]
+    return np.asarray(ranks.ravel()[cell])
 
 
-def _auc(codes: np.ndarray, positive: np.ndarray) -> float:
+def _auc(codes: NDArray[Any], positive: NDArray[Any]) -> float:
     ones = np.bincount(codes[positive], minlength=codes.max() + 1)
     zeros = np.bincount(codes[~positive], minlength=codes.max() + 1)
     below = np.cumsum(zeros) - zeros

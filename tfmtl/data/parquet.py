@@ -53,7 +53,7 @@ def read(path: str, columns: Mapping[str, Column], source: Source) -> Iterator[p
 
 def names_in(path: str, source: Source) -> list[str]:
     """Names of the file's columns."""
-    return open_file(path).schema_arrow.names
+    return list(open_file(path).schema_arrow.names)
 
 
 def place(path: str, source: Source, row: int) -> str:

@@ -1,6 +1,7 @@
 """Rows of CSV, TSV or Parquet files as typed Arrow batches, in constant memory."""
 
 from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
 
 import pyarrow as pa
 
@@ -62,19 +63,20 @@ def open_table(
     return _chained(path, columns, parts, places or Places())
 
 
-def _place(reader, file: str, source: Source) -> Callable[[int], str]:
+def _place(reader: ModuleType, file: str, source: Source) -> Callable[[int], str]:
     return lambda row: reader.place(file, source, row)
 
 
 def _read(
-    reader, file: str, columns: Mapping[str, Column], source: Source
+    reader: ModuleType, file: str, columns: Mapping[str, Column], source: Source
 ) -> Iterator[pa.RecordBatch]:
     partition = {n: value for n, value in partition_of(file).items() if n in columns}
     if partition:
         file_columns = reader.names_in(file, source)
         partition = {n: value for n, value in partition.items() if n not in file_columns}
     if not partition:
-        return reader.read(file, columns, source)
+        batches: Iterator[pa.RecordBatch] = reader.read(file, columns, source)
+        return batches
     inside = {n: column for n, column in columns.items() if n not in partition}
     return _with_partition(reader.read(file, inside, source), file, columns, source, partition)
 

@@ -1,7 +1,10 @@
 """A sample of the rows of a stream and a set of its ids, in bounded memory."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from tfmtl.data.hashing import mix
 
@@ -18,10 +21,10 @@ class RowSample:
     def __init__(self, size: int) -> None:
         self.size = size
         self._tables: list[pa.Table] = []
-        self._hashes: list[np.ndarray] = []
+        self._hashes: list[NDArray[Any]] = []
         self._limit = np.uint64(2**64 - 1)
 
-    def add(self, batch: pa.RecordBatch, row_numbers: np.ndarray) -> None:
+    def add(self, batch: pa.RecordBatch, row_numbers: NDArray[Any]) -> None:
         """Takes in the rows of a batch, whose numbers in the stream are `row_numbers`."""
         hashes = mix(row_numbers.astype(np.uint64))
         chosen = np.flatnonzero(hashes <= self._limit)
@@ -52,15 +55,15 @@ class IdSet:
 
     def __init__(self) -> None:
         self._ids = np.empty(0, np.uint64)
-        self._new: list[np.ndarray] = []
+        self._new: list[NDArray[Any]] = []
 
-    def add(self, ids: np.ndarray) -> None:
+    def add(self, ids: NDArray[Any]) -> None:
         """Adds uint64 `[n]` ids."""
         self._new.append(np.unique(ids))
         if sum(len(part) for part in self._new) > max(1 << 20, len(self._ids)):
             self.ids()
 
-    def ids(self) -> np.ndarray:
+    def ids(self) -> NDArray[Any]:
         """The ids, sorted."""
         if self._new:
             self._ids = np.unique(np.concatenate([self._ids, *self._new]))

@@ -1,10 +1,12 @@
 """Values that a text column spells in several ways, such as `7` and `7.0`, which are two ids."""
 
 import re
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from tfmtl.data.hashing import hash_text
 
@@ -23,9 +25,9 @@ class Spellings:
     """
 
     def __init__(self) -> None:
-        self._usual: list[np.ndarray] = []
+        self._usual: list[NDArray[Any]] = []
         # Pairs of hashes, of the plain form and of the text.
-        self._odd: list[np.ndarray] = []
+        self._odd: list[NDArray[Any]] = []
         self._limit = np.uint64(2**64 - 1)
         self._examples: dict[int, tuple[str, str]] = {}
 

@@ -2,10 +2,12 @@
 
 import datetime
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from tfmtl.data import times
 from tfmtl.data.hashing import hash_rows, hash_text, mix, share
@@ -53,8 +55,8 @@ def columns_to_read(
 
 
 def sampled(
-    sampling: Sampling, batch: pa.RecordBatch, split_ids: np.ndarray, first_row: int
-) -> np.ndarray:
+    sampling: Sampling, batch: pa.RecordBatch, split_ids: NDArray[Any], first_row: int
+) -> NDArray[Any]:
     """Which rows a sampling keeps, bool `[rows]`: all but some of the training rows.
 
     Args:
@@ -70,7 +72,8 @@ def sampled(
     rows = np.arange(first_row, first_row + batch.num_rows, dtype=np.uint64)
     # Not the random numbers that choose the rows of the checks' sample.
     chance = share(mix(rows ^ np.uint64(SAMPLING_STREAM)))
-    return (split_ids != 0) | (chance < rates)
+    kept: NDArray[Any] = (split_ids != 0) | (chance < rates)
+    return kept
 
 
 def default_split(problem: ProblemSpec) -> Split:
@@ -79,7 +82,7 @@ def default_split(problem: ProblemSpec) -> Split:
     return by_row_number() if column is None else by_hash(column)
 
 
-def assign(split: Split, batch: pa.RecordBatch, first_row: int) -> np.ndarray:
+def assign(split: Split, batch: pa.RecordBatch, first_row: int) -> NDArray[Any]:
     """Returns int8 `[rows]`, the index in `split.names`: 0 for train, 1 for validation, 2 for test.
 
     `by_hash` maps `hashing.hash_text` of the value's text to `[0, 1)` and compares it with the
@@ -124,7 +127,7 @@ def assign(split: Split, batch: pa.RecordBatch, first_row: int) -> np.ndarray:
 
 
 def folds(
-    problem: ProblemSpec, batch: pa.RecordBatch, split_ids: np.ndarray, first_row: int
+    problem: ProblemSpec, batch: pa.RecordBatch, split_ids: NDArray[Any], first_row: int
 ) -> pa.Array:
     """Returns the column `FOLD`, int64 `[rows]`, from which the folds of training rows follow.
 
@@ -153,11 +156,11 @@ def as_text(array: pa.Array) -> pa.Array:
     return text_of(array, exact=False)
 
 
-def _by_bounds(values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+def _by_bounds(values: NDArray[Any], bounds: NDArray[Any]) -> NDArray[Any]:
     return np.searchsorted(bounds, values, side="right").astype(np.int8)
 
 
-def _by_time(split: Split, values: pa.Array, first_row: int) -> np.ndarray:
+def _by_time(split: Split, values: pa.Array, first_row: int) -> NDArray[Any]:
     assert split.bounds is not None
     bounds = [time_of(bound) for bound in split.bounds]
     if isinstance(bounds[0], datetime.datetime):
@@ -178,7 +181,7 @@ def _by_time(split: Split, values: pa.Array, first_row: int) -> np.ndarray:
     return _by_bounds(numbers, np.asarray(bounds, np.float64))
 
 
-def _by_column(split: Split, values: pa.Array, first_row: int) -> np.ndarray:
+def _by_column(split: Split, values: pa.Array, first_row: int) -> NDArray[Any]:
     assert split.values is not None
     known = [value for part in split.values for value in part]
     owner = np.repeat(np.arange(3, dtype=np.int8), [len(part) for part in split.values])
@@ -187,10 +190,11 @@ def _by_column(split: Split, values: pa.Array, first_row: int) -> np.ndarray:
     unknown = index.is_null().to_numpy(zero_copy_only=False)
     named = dict(zip(split.names, (list(part) for part in split.values), strict=True))
     _refuse(split, values, unknown, first_row, f"in no split; the splits are {named}")
-    return owner[index.to_numpy(zero_copy_only=False)]
+    split_ids: NDArray[Any] = owner[index.to_numpy(zero_copy_only=False)]
+    return split_ids
 
 
-def _refuse(split: Split, values: pa.Array, bad: np.ndarray, first_row: int, why: str) -> None:
+def _refuse(split: Split, values: pa.Array, bad: NDArray[Any], first_row: int, why: str) -> None:
     if bad.any():
         row = int(np.argmax(bad))
         before = f"split {split}: the value {values[row].as_py()!r} of "

@@ -1,11 +1,12 @@
 """Reads files into checked and split rows: batches for the pipeline, tables for notebooks."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from absl import logging
+from numpy.typing import NDArray
 
 from tfmtl.data.checks import Checks
 from tfmtl.data.columns import with_null_values
@@ -71,7 +72,7 @@ def split_batches(
     checks: Checks,
     slices: Sequence[str] = (),
     sampling: Sampling | None = None,
-) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
+) -> Iterator[tuple[pa.RecordBatch, NDArray[Any]]]:
     """Reads rows in one pass, with their fold and split, and without dropped rows.
 
     Args:

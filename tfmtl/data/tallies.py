@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tfmtl.declare.tasks import Task
 
@@ -36,9 +37,9 @@ class Oddities:
         kind: str,
         where: str,
         what: str,
-        bad: np.ndarray,
-        row_numbers: np.ndarray,
-        examples: np.ndarray | None = None,
+        bad: NDArray[Any],
+        row_numbers: NDArray[Any],
+        examples: NDArray[Any] | None = None,
     ) -> None:
         """Counts rows.
 
@@ -90,7 +91,7 @@ class Extremes:
     most: float = -math.inf
     size: float = 0.0
 
-    def add(self, values: np.ndarray) -> None:
+    def add(self, values: NDArray[Any]) -> None:
         """Takes in finite values, float64 `[n]`."""
         if len(values):
             self.count += len(values)
@@ -124,7 +125,7 @@ def no_labels(task: Task) -> dict[str, Any]:
     return {"observed": 0, "mean": None, "least": None, "most": None}
 
 
-def add_labels(counts: dict[str, Any], task: Task, values: np.ndarray) -> None:
+def add_labels(counts: dict[str, Any], task: Task, values: NDArray[Any]) -> None:
     """Adds observed labels, float64 `[n]`, to counts that `no_labels` began.
 
     A soft label counts as positive above 0 and as negative below 1, so as both in between.

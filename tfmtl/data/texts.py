@@ -40,7 +40,7 @@ class Unparsable(Exception):
 
 def is_text(kind: pa.DataType) -> bool:
     """Whether values of a type are text, or bytes that may be text."""
-    return (
+    return bool(
         pa.types.is_string(kind)
         or pa.types.is_large_string(kind)
         or pa.types.is_binary(kind)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from tfmtl.declare.split import time_of
 from tfmtl.errors import SpecError
@@ -31,14 +32,14 @@ class NoTime:
     reason: str
 
 
-def micros_of(times: Sequence[Any]) -> np.ndarray:
+def micros_of(times: Sequence[Any]) -> NDArray[Any]:
     """Microseconds since 1970, int64 `[n]`, in UTC if the times have zones."""
     utc = datetime.timezone.utc
     plain = [t.astimezone(utc).replace(tzinfo=None) if t.tzinfo else t for t in times]
     return np.array([(t - EPOCH) // datetime.timedelta(microseconds=1) for t in plain])
 
 
-def parse(text: pa.Array, *, aware: bool) -> tuple[np.ndarray, NoTime | None]:
+def parse(text: pa.Array, *, aware: bool) -> tuple[NDArray[Any], NoTime | None]:
     """Times as microseconds since 1970, int64 `[rows]`, and the first value that is not a time.
 
     Accepted are `2024-01`, `2024-01-02` and `2024-01-02 03:04`, with or without seconds and a

@@ -1,10 +1,12 @@
 """Converts Arrow arrays of any type to the type of a declared column."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from tfmtl.data.texts import EXACT, Unparsable, is_text, text_of
 from tfmtl.declare.features import Column
@@ -136,10 +138,10 @@ def typed(array: pa.Array, column: Column, separator: str, nulls: Sequence[str])
 
 def is_list(kind: pa.DataType) -> bool:
     """Whether values of a type are lists of any length."""
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
-def lists(values: pa.Array, lengths: np.ndarray) -> pa.Array:
+def lists(values: pa.Array, lengths: NDArray[Any]) -> pa.Array:
     """Lists of `lengths` values each, int `[rows]`; an empty list is null."""
     # ListArray.from_arrays has no mask argument in the older of the two Arrow versions.
     offsets = np.zeros(len(lengths) + 1, np.int32)

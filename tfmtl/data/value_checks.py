@@ -1,8 +1,11 @@
 """Checks of single values: infinite, cut off, out of range, too close together or far off."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from tfmtl.data.labels import label_values, numbers
 from tfmtl.data.report import Report
@@ -50,7 +53,7 @@ class ValueChecks:
         }
         self._label_extremes = {t.name: Extremes() for t in problem.tasks if t.kind == "regression"}
 
-    def update(self, batch: pa.RecordBatch, row_numbers: np.ndarray) -> None:
+    def update(self, batch: pa.RecordBatch, row_numbers: NDArray[Any]) -> None:
         """Takes in rows with their row numbers."""
         for task_name, extremes in self._label_extremes.items():
             values = label_values(self.problem.task(task_name), batch)
@@ -76,7 +79,7 @@ class ValueChecks:
             self._judge_largest_label(name, extremes)
 
     def _check_column(
-        self, name: str, column: Column, batch: pa.RecordBatch, row_numbers: np.ndarray
+        self, name: str, column: Column, batch: pa.RecordBatch, row_numbers: NDArray[Any]
     ) -> None:
         array = batch.column(batch.schema.names.index(name))
         where = f"column {name!r}"
@@ -93,7 +96,7 @@ class ValueChecks:
                 self._extremes[name].add(values[np.isfinite(values)])
 
     def _check_identity(
-        self, feature: Categorical, batch: pa.RecordBatch, row_numbers: np.ndarray
+        self, feature: Categorical, batch: pa.RecordBatch, row_numbers: NDArray[Any]
     ) -> None:
         array = batch.column(batch.schema.names.index(feature.column))
         row = np.arange(len(array))
