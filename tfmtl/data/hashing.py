@@ -34,7 +34,8 @@ def mix(state: NDArray[Any]) -> NDArray[Any]:
     state = state * np.uint64(0xFF51AFD7ED558CCD)
     state = state ^ (state >> np.uint64(33))
     state = state * np.uint64(0xC4CEB9FE1A85EC53)
-    return state ^ (state >> np.uint64(33))
+    mixed: NDArray[Any] = state ^ (state >> np.uint64(33))
+    return mixed
 
 
 def hash_text(array: pa.Array, *, salt: str = "") -> NDArray[Any]:

@@ -236,4 +236,5 @@ def percentile_interval(value: float, draws: NDArray[np.float64], level: float =
 
 def _divide(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     out = np.full(np.shape(a), np.nan)
-    return np.divide(a, b, out=out, where=np.asarray(b) != 0)
+    values: NDArray[np.float64] = np.divide(a, b, out=out, where=np.asarray(b) != 0)
+    return values
