@@ -76,7 +76,8 @@ def in_space(problem: ProblemSpec, task: Task, rows: pa.RecordBatch | pa.Table) 
 
 def without(problem: ProblemSpec, first: str, second: str, rows: pa.RecordBatch) -> NDArray[Any]:
     """Rows where label `second` is positive and label `first` is not, bool `[rows]`."""
-    return positive(problem, second, rows) & ~positive(problem, first, rows)
+    alone: NDArray[Any] = positive(problem, second, rows) & ~positive(problem, first, rows)
+    return alone
 
 
 def rows_to_keep(problem: ProblemSpec, rows: pa.RecordBatch) -> NDArray[Any] | None:

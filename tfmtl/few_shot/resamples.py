@@ -175,4 +175,5 @@ def _group_auc(y: Floats, p: Floats, groups: Ints, counts: Floats, parts: Ints |
 
 def _ratio(top: Floats, bottom: Floats) -> Floats:
     out = np.full(np.shape(top), np.nan)
-    return np.divide(top, bottom, out=out, where=~np.isnan(bottom) & (bottom != 0))
+    ratio: Floats = np.divide(top, bottom, out=out, where=~np.isnan(bottom) & (bottom != 0))
+    return ratio

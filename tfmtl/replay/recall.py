@@ -63,7 +63,10 @@ class Recall:
     def soft(self) -> Floats:
         """`[R, m]`, the share of the golden set's value that was picked; NaN where it is 0."""
         out = np.full(self.golden.shape, np.nan)
-        return np.divide(self.picked, self.golden, out=out, where=self.golden > 0)
+        recall: NDArray[np.float64] = np.divide(
+            self.picked, self.golden, out=out, where=self.golden > 0
+        )
+        return recall
 
     @property
     def regret(self) -> Floats:

@@ -154,7 +154,9 @@ def _checkpoints(folder: str) -> str:
 
 def _write(folder: str, outcome: Outcome, about: Mapping[str, Any]) -> None:
     with whole_file(os.path.join(folder, PREDICTIONS)) as file:
-        np.savez(file, **outcome.predictions)
+        # The stubs of NumPy 2 check every keyword of `savez` against the type of its flag too.
+        arrays: dict[str, Any] = dict(outcome.predictions)
+        np.savez(file, **arrays)
     plain = {
         "about": about,
         "metrics": dict(outcome.metrics),
