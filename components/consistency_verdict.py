@@ -8,14 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfmtl.declare.experiment import Replay
-from tfmtl.evaluation.blessing import (
-    ROUNDING,
-    Bound,
-    Reason,
-    Verdict,
-    bound_of,
-    known_metric,
-)
+from tfmtl.evaluation.blessing import ROUNDING, Reason, Verdict
+from tfmtl.evaluation.bounds import Bound, bound_of, known_metric
 from tfmtl.metrics.bootstrap import Interval, PairedInterval
 from tfmtl.replay.report import Consistency, replay_metrics
 

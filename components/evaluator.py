@@ -30,7 +30,8 @@ from components.model_blessing import mark
 from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.errors import DataError
 from tfmtl.evaluation import reliability
-from tfmtl.evaluation.blessing import Verdict, bless, bounds
+from tfmtl.evaluation.blessing import Verdict, bless
+from tfmtl.evaluation.bounds import bounds
 from tfmtl.evaluation.evaluate import Predict, Rows, SlicedMetrics, collect, format_table, measure
 
 BATCH_SIZE = 8192

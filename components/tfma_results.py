@@ -22,7 +22,8 @@ from tensorflow_model_analysis.writers import metrics_plots_and_validations_writ
 from tfmtl.declare.experiment import Evaluation
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.declare.tasks import Task
-from tfmtl.evaluation.blessing import Bound, Reason, Verdict, bounds
+from tfmtl.evaluation.blessing import Reason, Verdict
+from tfmtl.evaluation.bounds import Bound, bounds
 from tfmtl.evaluation.evaluate import slicings
 from tfmtl.metrics.metric import Metric, metrics_of
 from tfmtl.metrics.sliced import SlicedMetrics, split_name

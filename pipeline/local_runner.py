@@ -170,8 +170,6 @@ def run(options: argparse.Namespace) -> None:
     from pipeline.data import data_of, replay_of
     from pipeline.lock import alone
     from pipeline.preflight import (
-        ARTIFACTS,
-        METADATA,
         SERVING,
         check_metadata,
         check_output,
@@ -199,9 +197,6 @@ def run(options: argparse.Namespace) -> None:
         replay = replay_of(config, experiment, options, output)
         check(experiment)
         from components.pusher import sweep
-        from pipeline import report
-        from pipeline.pipeline import beam_arguments, create_pipeline
-        from pipeline.runner import Runner
 
         if not options.verbose:
             console.keep_our_messages()
@@ -210,25 +205,41 @@ def run(options: argparse.Namespace) -> None:
         if experiment.mtms is not None:
             _run_days(config, experiment, data, output, options)
             return
-        metadata_path = os.path.join(output, METADATA)
-        pipeline = create_pipeline(
-            experiment=experiment,
-            source=config.source,
-            data_path=data,
-            replay_path=replay,
-            pipeline_root=os.path.join(output, ARTIFACTS),
-            serving_dir=os.path.join(output, SERVING),
-            metadata_path=metadata_path,
-            schema_path=options.schema,
-            enable_cache=not options.no_cache,
-            beam_args=beam_arguments(options.workers),
-        )
-        runner = Runner()
-        runner.run(pipeline)
-        # `tfx pipeline create` reads this file without running the pipeline.
-        if runner.executions:
-            outcome = report.outcome_of(metadata_path, runner.executions, experiment)
-            print(report.report(outcome, experiment, _command(options)))
+        _run_once(config, experiment, data, replay, output, options)
+
+
+def _run_once(
+    config: "Config",
+    experiment: "ExperimentConfig",
+    data: str,
+    replay: str | None,
+    output: str,
+    options: argparse.Namespace,
+) -> None:
+    from pipeline import report
+    from pipeline.pipeline import beam_arguments, create_pipeline
+    from pipeline.preflight import ARTIFACTS, METADATA, SERVING
+    from pipeline.runner import Runner
+
+    metadata_path = os.path.join(output, METADATA)
+    pipeline = create_pipeline(
+        experiment=experiment,
+        source=config.source,
+        data_path=data,
+        replay_path=replay,
+        pipeline_root=os.path.join(output, ARTIFACTS),
+        serving_dir=os.path.join(output, SERVING),
+        metadata_path=metadata_path,
+        schema_path=options.schema,
+        enable_cache=not options.no_cache,
+        beam_args=beam_arguments(options.workers),
+    )
+    runner = Runner()
+    runner.run(pipeline)
+    # `tfx pipeline create` reads this file without running the pipeline.
+    if runner.executions:
+        outcome = report.outcome_of(metadata_path, runner.executions, experiment)
+        print(report.report(outcome, experiment, _command(options)))
 
 
 def _run_days(

@@ -91,6 +91,27 @@ def create_pipeline(
         pipeline_root,
         null_values=null_values_in(data_path, source or Source()),
     )
+    tuner, trainer = _training(transform, experiment, pipeline_root)
+    baseline, evaluator, consistency = _judges(examples, trainer, replay, experiment)
+    pusher = pusher_of(trainer, consistency or evaluator, experiment, serving_dir)
+    # The replay log is read at the beginning, so that an error in it stops the run before training.
+    nodes = [examples, replay, statistics, schema, validator, transform, tuner, trainer]
+    nodes += [baseline, evaluator, consistency, pusher]
+    return pipeline_of(
+        [node for node in nodes if node is not None],
+        experiment,
+        pipeline_root=pipeline_root,
+        metadata_path=metadata_path,
+        enable_cache=enable_cache,
+        beam_args=beam_args,
+    )
+
+
+def _training(
+    transform: BaseNode, experiment: ExperimentConfig, pipeline_root: str
+) -> tuple[BaseNode | None, BaseNode]:
+    """The Tuner, if the experiment declares a search, and the Trainer."""
+    splits = experiment.split.names
     inputs = {
         "examples": transform.outputs["transformed_examples"],
         "transform_graph": transform.outputs["transform_graph"],
@@ -108,20 +129,7 @@ def create_pipeline(
         hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
         **inputs,
     )
-    baseline, evaluator, consistency = _judges(examples, trainer, replay, experiment)
-    pusher = pusher_of(trainer, consistency or evaluator, experiment, serving_dir)
-    # The replay log is read at the beginning, so that an error in it stops the run before training.
-    # The replay log is read at the beginning: a bad one should not be found after training.
-    nodes = [examples, replay, statistics, schema, validator, transform, tuner, trainer]
-    nodes += [baseline, evaluator, consistency, pusher]
-    return pipeline_of(
-        [node for node in nodes if node is not None],
-        experiment,
-        pipeline_root=pipeline_root,
-        metadata_path=metadata_path,
-        enable_cache=enable_cache,
-        beam_args=beam_args,
-    )
+    return tuner, trainer
 
 
 def _judges(

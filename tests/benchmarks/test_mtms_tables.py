@@ -10,7 +10,7 @@ from benchmarks import reproduce
 from benchmarks.papers import mtms
 from benchmarks.papers.mtms import AUC, MAE, ONLINE, PAIRS, PAPER, one_sided
 from benchmarks.papers.mtms.arms import ARMS, FEED, PROBLEM, SEARCH, Sizes, experiment, gain, study
-from tfmtl.mtms import slot_parts
+from tfmtl.mtms import part_training
 
 # Enough ads that every request finds what it shows: then the feed's rows are the same, bit for bit,
 # whoever comes to the search.
@@ -20,14 +20,14 @@ TINY = Sizes(users=100, ads=400, impressions=3_000, test=12_000, requests=100)
 @pytest.fixture(scope="module")
 def tiny():
     updates = []
-    update = slot_parts.update_embeddings
+    update = part_training.update_embeddings
 
     def counted(experiment, scene, *args, **kwargs):
         updates.append(scene)
         return update(experiment, scene, *args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(slot_parts, "update_embeddings", counted)
+        patch.setattr(part_training, "update_embeddings", counted)
         return study(50, TINY, arms=("mtms", "multi_scene")), updates
 
 

@@ -7,7 +7,8 @@ import pytest
 from tfmtl.declare.experiment import Evaluation
 from tfmtl.declare.problem import ProblemSpec, binary, numerical, regression
 from tfmtl.errors import SpecError
-from tfmtl.evaluation.blessing import Bound, bless, bounds
+from tfmtl.evaluation.blessing import bless
+from tfmtl.evaluation.bounds import Bound, bounds
 from tfmtl.metrics.sliced import SlicedMetrics
 
 PROBLEM = ProblemSpec(

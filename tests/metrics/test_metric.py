@@ -11,7 +11,8 @@ from tests.doubles.own_metrics import top_rate
 from tfmtl import registry
 from tfmtl.declare.problem import ProblemSpec, binary, numerical, regression
 from tfmtl.errors import SpecError
-from tfmtl.evaluation.blessing import bless, bounds
+from tfmtl.evaluation.blessing import bless
+from tfmtl.evaluation.bounds import bounds
 from tfmtl.evaluation.evaluate import Rows, format_table, measure
 from tfmtl.metrics.metric import Metric, metric, metric_of, metrics_of
 from tfmtl.metrics.monitor import lower_is_better

@@ -6,7 +6,8 @@ import os
 import pytest
 
 from tests.doubles import mtms_rows
-from tfmtl.mtms.slot_parts import Part, Parts
+from tfmtl.mtms.part_training import Part
+from tfmtl.mtms.slot_parts import Parts
 from tfmtl.mtms.units import by_scene
 
 EXPERIMENT = mtms_rows.experiment(targets=("cvr",))

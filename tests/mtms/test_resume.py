@@ -23,8 +23,8 @@ from tests.doubles.mtms_rows import (
 from tests.doubles.worlds import CQS
 from tfmtl.declare.problem import numerical
 from tfmtl.errors import DataError, SpecError
+from tfmtl.mtms import part_training
 from tfmtl.mtms import slot as alternating
-from tfmtl.mtms import slot_parts
 from tfmtl.mtms.slot import read_slot, train_slot
 from tfmtl.mtms.store import Building, scene_folder, target_folder
 from tfmtl.plain import write_json
@@ -48,7 +48,7 @@ def planned(monkeypatch):
         with Building(job.part.folder(job.folder), job.about) as folder:
             write_json(os.path.join(folder, "network"), job.about)
 
-    monkeypatch.setattr(slot_parts, "train_part", train)
+    monkeypatch.setattr(part_training, "train_part", train)
     monkeypatch.setattr(alternating, "load_slot", lambda folder: None)
     return parts
 
@@ -150,7 +150,7 @@ def test_while_parts_are_replaced_there_is_no_finished_slot(slot, arrays, monkey
     def dies(job):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(slot_parts, "train_part", dies)
+    monkeypatch.setattr(part_training, "train_part", dies)
     assert read_slot(str(slot))["slot"] == 1
     with pytest.raises(KeyboardInterrupt):
         again(arrays, slot, changed(EXPERIMENT, fine_tune_units=(5,)))

@@ -19,7 +19,7 @@ from tests.doubles.mtms_rows import (
     scrambled,
 )
 from tfmtl.errors import DataError, SpecError
-from tfmtl.mtms import slot_parts
+from tfmtl.mtms import part_training
 from tfmtl.mtms.embedding_update import update_embeddings
 from tfmtl.mtms.slot import load_slot, train_slot
 from tfmtl.mtms.units import by_scene
@@ -45,11 +45,11 @@ def trained(arrays, tmp_path_factory):
         seen.append((components, {n: v for n, v in files(folder).items() if "update-" in n}))
         return history
 
-    original, slot_parts.fine_tune = slot_parts.fine_tune, fine_tune
+    original, part_training.fine_tune = part_training.fine_tune, fine_tune
     try:
         train_slot(EXPERIMENT, as_rows(arrays), slot=1, folder=folder, verbose=0)
     finally:
-        slot_parts.fine_tune = original
+        part_training.fine_tune = original
     return folder, seen
 
 
@@ -83,21 +83,21 @@ def test_a_scenes_components_do_not_depend_on_the_rows_of_another(trained, array
 
 
 def test_a_run_that_was_killed_ends_as_one_that_was_not(trained, arrays, tmp_path, monkeypatch):
-    original, calls = slot_parts.fine_tune, []
+    original, calls = part_training.fine_tune, []
 
     def dies(*args, folder, **kwargs):
         calls.append(folder)
         open(os.path.join(folder, "network.npz"), "w").close()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(slot_parts, "fine_tune", dies)
+    monkeypatch.setattr(part_training, "fine_tune", dies)
     with pytest.raises(KeyboardInterrupt):
         again(arrays, tmp_path / "1")
     written = files(tmp_path / "1", "scenes")
     assert not any("fine_tune" in name and ".building" not in name for name in written)
     with pytest.raises(DataError, match="holds no finished slot"):
         load_slot(str(tmp_path / "1"))
-    monkeypatch.setattr(slot_parts, "fine_tune", original)
+    monkeypatch.setattr(part_training, "fine_tune", original)
     again(arrays, tmp_path / "1")
     assert len(calls) == 1 and contents(tmp_path / "1") == contents(trained[0])
     kept = {name: v for name, v in written.items() if "update-" in name}

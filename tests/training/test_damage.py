@@ -17,8 +17,8 @@ from tfmtl.automtl.search import search
 from tfmtl.declare.experiment import Tuning
 from tfmtl.declare.meta import Meta
 from tfmtl.errors import DataError
+from tfmtl.mtms import part_training
 from tfmtl.mtms import slot as slots
-from tfmtl.mtms import slot_parts
 from tfmtl.mtms.store import Building
 from tfmtl.run import train
 from tfmtl.training.checkpoints import Run
@@ -322,7 +322,7 @@ def slot(tmp_path, monkeypatch):
         with Building(job.part.folder(job.folder), job.about) as folder:
             Path(folder, "network.npz").write_text(f"the network of {job.part}")
 
-    monkeypatch.setattr(slot_parts, "train_part", train_part)
+    monkeypatch.setattr(part_training, "train_part", train_part)
     monkeypatch.setattr(slots, "load_slot", lambda folder: None)
     train_mtms(tmp_path / "1", 1)
     assert len(parts) == 4

@@ -128,7 +128,9 @@ class AutoMTLNetwork(Backbone):
     ) -> dict[str, tf.Tensor]:
         return self._represent(fields, tasks, False)
 
-    def _represent(self, fields, tasks, training):
+    def _represent(
+        self, fields: tf.Tensor, tasks: Sequence[str], training: bool
+    ) -> dict[str, tf.Tensor]:
         x = flatten(fields)
         experts = {i: self.expert_layers[i](fields, training=training) for i in self._of(tasks)}
         widths = {i: expert.shape[-1] for i, expert in experts.items()}
@@ -147,7 +149,7 @@ class AutoMTLNetwork(Backbone):
                 representations[task] = of_task[0]
         return representations
 
-    def _of(self, tasks):
+    def _of(self, tasks: Sequence[str]) -> list[int]:
         """The experts that some tasks need."""
         return sorted({i for task in tasks for i in self.chosen[task]})
 
@@ -165,18 +167,18 @@ class AutoMTLNetwork(Backbone):
         return [kernel for last in kernels for kernel in last]
 
 
-def _copied(plain):
+def _copied(plain: Any) -> Any:
     # Keras wraps the lists and dicts inside an attribute, in place.
     return copy.deepcopy(plain)
 
 
-def _resized(pooling, width):
+def _resized(pooling: Mapping[str, Any], width: int | None) -> Mapping[str, Any]:
     if width is None or not takes("pooling", pooling, "width"):
         return pooling
     return {"width": width, **pooling}
 
 
-def _check_experts(experts):
+def _check_experts(experts: Sequence[Mapping[str, Any]]) -> None:
     right = '{"pooling": {"name": "sum"}, "blocks": [{"name": "mlp", "units": 64}]}'
     if not experts:
         raise SpecError(f"automtl: there is at least one expert; got none. {right} would be right.")
@@ -187,7 +189,9 @@ def _check_experts(experts):
             )
 
 
-def _check_chosen(chosen, tasks, num_experts):
+def _check_chosen(
+    chosen: Mapping[str, Sequence[int]], tasks: Sequence[str], num_experts: int
+) -> None:
     if set(chosen) != set(tasks):
         raise SpecError(
             f"automtl: chosen says which experts each of {list(tasks)} has; got those of "

@@ -46,7 +46,7 @@ class Backbone(Arguments, keras.layers.Layer, abc.ABC):
     tower_units: tuple[int, ...] = (128, 64)
     """Widths of the towers above, unless the configuration says otherwise."""
 
-    default_terms: tuple[dict, ...] = ()
+    default_terms: tuple[dict[str, Any], ...] = ()
     """Configurations of the batch-level loss terms that belong to the method."""
 
     fields: Fields | Mapping[str, Fields] | None = None
@@ -125,7 +125,8 @@ class Backbone(Arguments, keras.layers.Layer, abc.ABC):
             packed: Packed tensors.
         """
         if not isinstance(embedding, Mapping):
-            return embedding.embed(packed)
+            one, squares = embedding.embed(packed)
+            return one, squares
         both = {name: each.embed(packed) for name, each in embedding.items()}
         fields = {name: of_name for name, (of_name, _) in both.items()}
         return fields, tf.add_n([squares for _, squares in both.values()])

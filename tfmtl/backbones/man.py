@@ -129,7 +129,7 @@ class MAN(Backbone):
             )
 
     def call(self, fields: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
-        of_task = self.experts(fields, training=training)
+        of_task: dict[str, tf.Tensor] = self.experts(fields, training=training)
         if not self.pairs:
             return of_task
         if self.direction == "forward":
@@ -142,7 +142,7 @@ class MAN(Backbone):
             by_task[target].append(attended)
         return {t: tf.add_n(each) / float(len(each)) for t, each in by_task.items()}
 
-    def _chained(self, of_task):
+    def _chained(self, of_task: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         for link, (source, target) in zip(self.attention, self.pairs, strict=True):
             before, own = (of_task[t][:, tf.newaxis] for t in (source, target))
             of_task = {**of_task, target: link(before, own)[:, 0]}

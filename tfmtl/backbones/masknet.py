@@ -97,7 +97,7 @@ class MaskBlocks(Arguments, keras.layers.Layer):
         self.drop = keras.layers.Dropout(self.dropout, name="dropout")
         super().build(input_shape)
 
-    def _built(self, layer, shape):
+    def _built(self, layer: Any, shape: tuple[int | None, ...]) -> Any:
         with tf.name_scope(layer.name):
             layer.build(shape)
         return layer

@@ -105,7 +105,8 @@ class PerScene(ReadsScene, Backbone):
 
     def embed(self, embedding: Any, packed: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the fields that each row's scene has, and `Σ‖e‖²` over the looked-up rows."""
-        return embedding.embed(packed, self.row_inputs(packed)["scene"])
+        fields, squares = embedding.embed(packed, self.row_inputs(packed)["scene"])
+        return fields, squares
 
     def prepare_heads(self, heads: Any) -> None:
         """Makes the heads add the base rate and nothing else: scenes have logits of their own."""
@@ -131,7 +132,9 @@ class PerScene(ReadsScene, Backbone):
     def served_parts(self, tasks: Sequence[str]) -> list[keras.layers.Layer | tf.Variable]:
         return [self.bottoms, *(of[t] for of in (self.towers, self.logits) for t in tasks)]
 
-    def _logits(self, fields, scene, tasks, training):
+    def _logits(
+        self, fields: tf.Tensor, scene: tf.Tensor, tasks: Sequence[str], training: bool
+    ) -> dict[str, tf.Tensor]:
         tiles = tiles_of(scene)
         h = self.bottoms(flatten(fields), tiles, training=training)
         return {

@@ -78,7 +78,7 @@ class StarNetwork(Arguments, keras.layers.Layer):
         readout = 1.0 + tf.gather(self.scene_readout, tiles.present)
         return h * tf.gather(readout, tiles.of_row)
 
-    def _neutral(self, name, shape):
+    def _neutral(self, name: str, shape: Any) -> tf.Variable:
         return self.add_weight(name=name, shape=shape, initializer="zeros")
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
@@ -162,7 +162,9 @@ class STAR(ReadsScene, Backbone):
         shared = [] if self.norm is None else [self.norm]
         return shared + [of_task[t] for of_task in (self.stars, self.auxiliary) for t in tasks]
 
-    def _represented(self, fields, scene, tasks, training):
+    def _represented(
+        self, fields: tf.Tensor, scene: tf.Tensor, tasks: Sequence[str], training: bool
+    ) -> dict[str, tf.Tensor]:
         x, tiles = flatten(fields), tiles_of(scene)
         normed = x if self.norm is None else self.norm(x, tiles, training=training)
         return {

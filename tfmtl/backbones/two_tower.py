@@ -164,11 +164,13 @@ class TwoTower(Backbone):
         joint = tf.concat(both, axis=1)
         return {t: joint for t in tasks}
 
-    def _kernel(self, name):
+    def _kernel(self, name: str) -> tf.Variable:
         shape = [self.width, self.width]
         return self.add_weight(name=name, shape=shape, initializer="glorot_uniform")
 
-    def _crossed(self, vectors, kernels, tasks):
+    def _crossed(
+        self, vectors: tf.Tensor, kernels: Mapping[str, tf.Variable], tasks: Sequence[str]
+    ) -> tf.Tensor:
         crossed = tf.matmul(vectors, tf.concat([kernels[t] for t in tasks], axis=1))
         return tf.reshape(crossed, [-1, len(tasks), self.width])
 

@@ -1,7 +1,7 @@
 """Columns of any table in memory as Arrow arrays of their declared type.
 
-A data frame, an Arrow table, arrays and Python lists go through the conversion that files go
-through (`tfmtl.data.types.typed`), so that one value has one text, one id and one split.
+Data frames, Arrow tables, arrays and Python lists are converted by the function that also converts
+files (`tfmtl.data.types.typed`). A value therefore has the same text, id and split in all of them.
 """
 
 import json
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from tfmtl.data.texts import Unparsable, text_of
 from tfmtl.data.types import ABSENT, KINDS, is_list, lists, typed
@@ -20,7 +21,7 @@ from tfmtl.errors import DataError
 LIST_SEPARATOR = "|"
 _NULL_VALUES = b"tfmtl.null_values"
 NULL_VALUES = ("",)
-"""Text that means "missing" in tables that have nulls of their own."""
+"""Text that means "missing" in tables that can also hold nulls."""
 
 
 def declared(
@@ -35,7 +36,7 @@ def declared(
     Args:
         column: The declaration.
         values: An Arrow array, a pandas series, a NumPy array or a sequence; for a list column
-            `[rows, n]`, a list a row, or text that `list_separator` splits.
+            `[rows, n]`, a list per row, or text that `list_separator` splits.
         null_values: Text that means "missing".
         list_separator: What separates the values of a list that is given as text.
 
@@ -59,8 +60,8 @@ def declared(
         ) from None
 
 
-def plain(column: Column, values: pa.Array) -> tuple[np.ndarray, np.ndarray | None]:
-    """An array that `declared` made, as NumPy has it.
+def plain(column: Column, values: pa.Array) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """An array that `declared` returned, as NumPy arrays.
 
     Args:
         column: The declaration.
@@ -106,13 +107,13 @@ def as_arrow(values: Any, *, text: bool = False) -> pa.Array:
         return _texts(rows)
 
 
-def _lists(rows: list, text: bool) -> pa.Array:
+def _lists(rows: list[Any], text: bool) -> pa.Array:
     parts = [_parts(row) for row in rows]
     flat = as_arrow([value for part in parts for value in part], text=text)
     return lists(flat, np.array([len(part) for part in parts], np.int32))
 
 
-def _parts(row: Any) -> list:
+def _parts(row: Any) -> list[Any]:
     if isinstance(row, str):
         return row.split(LIST_SEPARATOR)
     if isinstance(row, list | tuple | np.ndarray):
@@ -120,16 +121,17 @@ def _parts(row: Any) -> list:
     return [] if _is_missing(row) else [row]
 
 
-def _texts(values: list) -> pa.Array:
-    # Values of several types: each has the text that it has in a column of its own type.
+def _texts(values: list[Any]) -> pa.Array:
+    # Values of several types. Each type is converted on its own, so that a value has the same text
+    # as in a column of that type alone.
     places: dict[type, list[int]] = {}
     for place, value in enumerate(values):
         if not _is_missing(value):
             places.setdefault(type(value), []).append(place)
     texts: list[str | None] = [None] * len(values)
     for of_type in places.values():
-        found = text_of(pa.array([values[place] for place in of_type], from_pandas=True))
-        for place, value in zip(of_type, found.to_pylist(), strict=True):
+        converted = text_of(pa.array([values[place] for place in of_type], from_pandas=True))
+        for place, value in zip(of_type, converted.to_pylist(), strict=True):
             texts[place] = value
     return pa.array(texts, pa.string())
 
@@ -139,12 +141,12 @@ def _is_missing(value: Any) -> bool:
 
 
 def with_null_values(schema: pa.Schema, null_values: Sequence[str]) -> pa.Schema:
-    """A schema that says which text meant "missing" where its rows came from."""
+    """A schema that records which text meant "missing" in the files that its rows come from."""
     return schema.with_metadata({_NULL_VALUES: json.dumps(list(null_values)).encode()})
 
 
 def null_values_of(table: Any) -> tuple[str, ...]:
-    """What `with_null_values` wrote; `NULL_VALUES` of any other table."""
+    """The texts that `with_null_values` recorded; `NULL_VALUES` for any other table."""
     metadata = table.schema.metadata if isinstance(table, pa.Table) else None
     written = (metadata or {}).get(_NULL_VALUES)
     return NULL_VALUES if written is None else tuple(json.loads(written))

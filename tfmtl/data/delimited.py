@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -48,7 +49,7 @@ def names_in(path: str, source: Source) -> list[str]:
 
 
 def place(path: str, source: Source, row: int) -> str:
-    """Where row `row`, from 0, stands, in words."""
+    """The file and line of row `row`, counted from 0, for messages."""
     _, lines = _header(path, source)
     try:
         for number, (line, _) in enumerate(_numbered(path, source, lines)):
@@ -84,7 +85,7 @@ def _batches(
 
 
 class _Lines(io.RawIOBase):
-    """The bytes of a text file, with its lines counted on the way."""
+    """The bytes of a text file; counts its lines while it is read."""
 
     def __init__(self, path: str, source: Source) -> None:
         compression = format_of(path, source.encoding)[1]
@@ -98,13 +99,13 @@ class _Lines(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         block = self.read(len(buffer))
         buffer[: len(block)] = block
         return len(block)
 
     def read(self, size: int = -1) -> bytes:
-        block = self._stream.read(None if size is None or size < 0 else size)
+        block: bytes = self._stream.read(None if size is None or size < 0 else size)
         self._breaks += block.count(b"\n")
         self._last = block[-1:] or self._last
         return block
@@ -115,8 +116,8 @@ class _Lines(io.RawIOBase):
 
 
 def _check_line_breaks(path: str, source: Source, lines: int) -> None:
-    # Fewer rows than lines: blank lines, or a quote that holds line breaks, which may be one
-    # that is never closed and swallows the rows below it.
+    # Fewer rows than lines: there are blank lines, or a quoted value that holds line breaks. Such a
+    # quote may never be closed, and then all rows below it become part of one value.
     line = _first_broken(path, source, lines)
     if line is not None:
         raise DataError(_line_break(f"file {path}, line {line}"))
@@ -139,7 +140,7 @@ def _line_break(where: str) -> str:
 
 
 def _numbered(path: str, source: Source, lines: int) -> Iterator[tuple[int, list[str]]]:
-    # Rows below the header, each with the number of its last line.
+    # Yields the rows below the header, each with the number of its last line.
     with _text(path, source) as text:
         for _ in range(lines):
             text.readline()
@@ -157,7 +158,7 @@ def _open(
     names: list[str],
     lines: int,
 ) -> Iterator[pa.RecordBatch]:
-    # Arrow wants every name once; of the columns nobody reads two may have one.
+    # Arrow needs unique names, but two columns that are not read may share a name.
     unique = [n if n not in names[:i] else f"{n}\x00{i}" for i, n in enumerate(names)]
     nulls = list(source.null_values)
     if source.strips:
@@ -193,7 +194,7 @@ def _open(
 
 
 def _header(path: str, source: Source) -> tuple[list[str], int]:
-    # Names of the columns, and how many lines stand before the first row.
+    # Returns the names of the columns, and how many lines precede the first row.
     if source.column_names is not None:
         return list(source.column_names), 0
     try:
@@ -221,11 +222,11 @@ def _text(path: str, source: Source) -> io.TextIOWrapper:
 
 
 def _undecoded(text: str) -> bool:
-    # What `surrogateescape` makes of a byte it cannot decode.
+    # `surrogateescape` replaces a byte that it cannot decode by one of these characters.
     return any("\udc80" <= c <= "\udcff" for c in text)
 
 
-def _rows(text: io.TextIOWrapper, path: str, source: Source):
+def _rows(text: io.TextIOWrapper, path: str, source: Source) -> Any:
     csv.field_size_limit(1 << 30)
     return csv.reader(
         text,
@@ -244,9 +245,9 @@ def _fault(
     done: int,
     error: Exception,
 ) -> DataError:
-    # Arrow says what failed but hardly where; a second, slow reading from the batch that failed
-    # on finds the line.
-    where = {name: names.index(name) for name in columns}
+    # Arrow says what failed, but mostly not where. The file is read a second time, slowly, and the
+    # rows after the last good batch are checked one by one.
+    positions = {name: names.index(name) for name in columns}
     row_number, broken, before = 0, None, lines
     try:
         for line_number, row in _numbered(path, source, lines):
@@ -260,7 +261,7 @@ def _fault(
             if len(row) != len(names):
                 return _ragged(line, row, names, source)
             for name, column in columns.items():
-                value = row[where[name]]
+                value = row[positions[name]]
                 if _undecoded(value):
                     return DataError(
                         f"{line}, column {name!r}: the text is not {source.encoding}."
@@ -278,7 +279,7 @@ def _fault(
 
 
 def _fits(value: str, column: Column) -> bool:
-    # Python's own parsing is fast, and differs from Arrow's in few values, which Arrow decides.
+    # Python parses faster than Arrow. The few values on which they differ are left to Arrow.
     if column.dtype == "string":
         return True
     try:

@@ -1,4 +1,4 @@
-"""What tells whether a table's files are the same as before."""
+"""A hash of a table's files, which changes when the files change."""
 
 import hashlib
 import json
@@ -8,9 +8,9 @@ from tfmtl.data.sources import Source, files_of, partition_of
 
 
 def fingerprint(path: str, source: Source) -> str:
-    """A hash of a table's files: their names, what their folders say, and their content.
+    """A hash of a table's files: their names, the values that their folders name, and content.
 
-    Size and time alone would take other content for the same where a tool keeps both.
+    Size and time are not enough: some tools change the content and keep both.
 
     Args:
         path: A file, a folder or a pattern.

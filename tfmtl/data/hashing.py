@@ -1,12 +1,15 @@
-"""A 64-bit hash of text that no library's version changes.
+"""A 64-bit hash of text that is the same with every library version and on every platform.
 
-FNV-1a over the UTF-8 bytes (Fowler, Noll, Vo; draft-eastlake-fnv), whose high bits are weak for
-short text, then MurmurHash3's 64-bit finaliser. A split or a fold made today is made again
-tomorrow, on any platform: it must not depend on a library's private hash.
+It is FNV-1a over the UTF-8 bytes (Fowler, Noll, Vo; draft-eastlake-fnv), followed by MurmurHash3's
+64-bit finaliser, because the high bits of FNV-1a are weak for short text. Splits and folds must be
+reproducible, so they must not depend on the internal hash of a library.
 """
+
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 OFFSET, PRIME = 0xCBF29CE484222325, 0x100000001B3
 MASK = (1 << 64) - 1
@@ -25,16 +28,17 @@ def fnv1a(text: bytes) -> int:
     return state
 
 
-def mix(state: np.ndarray) -> np.ndarray:
+def mix(state: NDArray[Any]) -> NDArray[Any]:
     """MurmurHash3's finaliser: every bit of uint64 `state` reaches every bit of the result."""
     state = state ^ (state >> np.uint64(33))
     state = state * np.uint64(0xFF51AFD7ED558CCD)
     state = state ^ (state >> np.uint64(33))
     state = state * np.uint64(0xC4CEB9FE1A85EC53)
-    return state ^ (state >> np.uint64(33))
+    mixed: NDArray[Any] = state ^ (state >> np.uint64(33))
+    return mixed
 
 
-def hash_text(array: pa.Array, *, salt: str = "") -> np.ndarray:
+def hash_text(array: pa.Array, *, salt: str = "") -> NDArray[Any]:
     """Returns uint64 `[rows]`, the mixed FNV-1a hash of `salt` followed by each value.
 
     Args:
@@ -60,12 +64,12 @@ def hash_text(array: pa.Array, *, salt: str = "") -> np.ndarray:
     return mix(result)
 
 
-def hash_rows(first_row: int, rows: int, *, salt: str = "") -> np.ndarray:
+def hash_rows(first_row: int, rows: int, *, salt: str = "") -> NDArray[Any]:
     """Returns uint64 `[rows]`, hashes of the row numbers from `first_row` on."""
     numbers = np.arange(first_row, first_row + rows, dtype=np.uint64)
     return mix(numbers + np.uint64(fnv1a(salt.encode())))
 
 
-def share(hashes: np.ndarray) -> np.ndarray:
+def share(hashes: NDArray[Any]) -> NDArray[Any]:
     """Hashes as float64 in `[0, 1)`, from their upper 53 bits."""
     return (hashes >> np.uint64(11)).astype(np.float64) * 2.0**-53

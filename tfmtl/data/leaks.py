@@ -1,17 +1,19 @@
-"""Features that give the answer away: equal to a label, or alone enough to predict it."""
+"""Features that reveal a label: equal to it, or sufficient alone to predict it."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from tfmtl.data.hashing import hash_rows
 from tfmtl.data.labels import numbers, observed, task_values
 from tfmtl.data.splits import as_text
 from tfmtl.declare.problem import ProblemSpec
 
-# With fewer positives or negatives than this, a perfect order may be luck.
+# With fewer positives or negatives than this, a perfect order may be chance.
 LEAST_OF_EACH = 10
 CATEGORIES_OF_A_NUMBER = 1000
 FOLDS = 5
@@ -21,7 +23,7 @@ class EqualColumns:
     """Finds features that equal a label in every row of a stream.
 
     Args:
-        problem: Names features and labels.
+        problem: Its features and labels are compared.
     """
 
     def __init__(self, problem: ProblemSpec) -> None:
@@ -29,8 +31,8 @@ class EqualColumns:
         self.pairs = [(feature, label) for feature in features for label in problem.labels]
 
     def update(self, batch: pa.RecordBatch) -> None:
-        """Drops the pairs that differ in a row of the batch."""
-        # Nearly all pairs differ early on, so a few rows spare most of the work.
+        """Drops the pairs of columns that differ in a row of the batch."""
+        # Nearly all pairs differ in the first rows, so the rest of the batch is compared for few.
         for rows in (batch.slice(0, 256), batch):
             text = {
                 name: as_text(rows.column(rows.schema.names.index(name)))
@@ -42,11 +44,13 @@ class EqualColumns:
 def strongest_features(
     problem: ProblemSpec, rows: pa.Table, *, limit: float
 ) -> list[tuple[str, str, float]]:
-    """Features that alone order the rows of a binary task better than `limit`.
+    """Features that alone order the rows of a binary task with an AUC above `limit`.
 
-    A number is judged by its value, in either direction, missing ones before or after all
-    others; a category, and a number of few values, by the smoothed mean label of the other
-    folds' rows, so that an id seen once says nothing; a list by its length and its first value.
+    - A number orders the rows by its value, ascending or descending; missing values come first or
+      last.
+    - A category, or a number with few distinct values, orders them by the smoothed mean label of
+      its rows in the other folds, so that an id that occurs once says nothing.
+    - A list is judged by its length and by its first value.
 
     Args:
         problem: Features and tasks.
@@ -76,12 +80,12 @@ def strongest_features(
                     auc = _auc(_target_mean(codes[chosen], positive, fold[chosen]), positive)
                 key = (name, task_name)
                 best[key] = max(best.get(key, 0.0), auc)
-    reader = {c.name: f.name for f in reversed(problem.features) for c in f.columns()}
-    return [(reader[name], task, auc) for (name, task), auc in best.items() if auc > limit]
+    feature_of = {c.name: f.name for f in reversed(problem.features) for c in f.columns()}
+    return [(feature_of[name], task, auc) for (name, task), auc in best.items() if auc > limit]
 
 
-def _codes(column: pa.ChunkedArray, max_values: int) -> Iterator[tuple[np.ndarray, bool]]:
-    # Small integers for a column's values, and whether their order means something.
+def _codes(column: pa.ChunkedArray, max_values: int) -> Iterator[tuple[NDArray[Any], bool]]:
+    # Yields small integers for a column's values, and whether their order is that of the values.
     array = pa.concat_arrays(column.chunks)
     if max_values:
         lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
@@ -104,25 +108,26 @@ def _codes(column: pa.ChunkedArray, max_values: int) -> Iterator[tuple[np.ndarra
         yield codes, False
 
 
-def _categories(array: pa.Array) -> np.ndarray:
+def _categories(array: pa.Array) -> NDArray[Any]:
     encoded = array.dictionary_encode()
-    return encoded.indices.fill_null(len(encoded.dictionary)).to_numpy().astype(np.int64)
+    codes = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy()
+    return np.asarray(codes, np.int64)
 
 
-def _target_mean(codes: np.ndarray, positive: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    # Ranks of the mean label of a category's rows in the other folds, one row of prior.
+def _target_mean(codes: NDArray[Any], positive: NDArray[Any], fold: NDArray[Any]) -> NDArray[Any]:
+    # Ranks of the mean label of a category's rows in the other folds. The prior counts as one row.
     cell = codes * FOLDS + fold
     size = (codes.max() + 1) * FOLDS
-    seen = np.bincount(cell, minlength=size).reshape(-1, FOLDS)
-    hits = np.bincount(cell, weights=positive, minlength=size).reshape(-1, FOLDS)
-    other_seen = seen.sum(axis=1, keepdims=True) - seen
-    other_hits = hits.sum(axis=1, keepdims=True) - hits
-    mean = (other_hits + positive.mean()) / (other_seen + 1.0)
+    rows = np.bincount(cell, minlength=size).reshape(-1, FOLDS)
+    positives = np.bincount(cell, weights=positive, minlength=size).reshape(-1, FOLDS)
+    other_rows = rows.sum(axis=1, keepdims=True) - rows
+    other_positives = positives.sum(axis=1, keepdims=True) - positives
+    mean = (other_positives + positive.mean()) / (other_rows + 1.0)
     _, ranks = np.unique(mean.ravel(), return_inverse=True)
-    return ranks.ravel()[cell]
+    return np.asarray(ranks.ravel()[cell])
 
 
-def _auc(codes: np.ndarray, positive: np.ndarray) -> float:
+def _auc(codes: NDArray[Any], positive: NDArray[Any]) -> float:
     ones = np.bincount(codes[positive], minlength=codes.max() + 1)
     zeros = np.bincount(codes[~positive], minlength=codes.max() + 1)
     below = np.cumsum(zeros) - zeros

@@ -19,7 +19,7 @@ from tfmtl.declare.features import Column
 from tfmtl.errors import DataError
 
 BATCH_ROWS = 65536
-# Names of columns in a damaged file need not be text.
+# UnicodeError: in a damaged file the names of columns may not be valid text.
 READING = (pa.ArrowException, OSError, UnicodeError)
 
 
@@ -33,7 +33,7 @@ def open_file(path: str) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(path)
         pickled_types.refuse(path, file.schema_arrow)
-        file.schema_arrow.names  # noqa: B018  decodes them
+        file.schema_arrow.names  # noqa: B018  (decodes the names)
     except READING as error:
         raise DataError(f"file {path} cannot be read as Parquet: {error}") from None
     return file
@@ -53,11 +53,11 @@ def read(path: str, columns: Mapping[str, Column], source: Source) -> Iterator[p
 
 def names_in(path: str, source: Source) -> list[str]:
     """Names of the file's columns."""
-    return open_file(path).schema_arrow.names
+    return list(open_file(path).schema_arrow.names)
 
 
 def place(path: str, source: Source, row: int) -> str:
-    """Where row `row`, from 0, stands, in words."""
+    """The file and row number of row `row`, counted from 0, for messages."""
     return f"file {path}, row {row + 1}"
 
 

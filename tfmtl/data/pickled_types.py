@@ -1,8 +1,9 @@
-"""Arrow's pickled extension types: closed before a file is opened, and refused by name.
+"""Arrow's pickled extension types: disabled before a file is opened, and refused by name.
 
-Before 14.0.1, pyarrow unpickles a column's type where a file's schema asks for it, declared or
-not (CVE-2023-47248): whoever wrote the file runs code on the reader's machine. The stack for
-Python 3.10 holds pyarrow at 10.0.1, so the name is taken by a type that unpickles nothing.
+Before 14.0.1, pyarrow unpickles a column's type if a file's schema asks for it, even if the column
+is not read (CVE-2023-47248). The author of a file can thus run code on the reader's machine. The
+stack for Python 3.10 needs pyarrow 10.0.1, so this module registers a type under the same name that
+unpickles nothing.
 """
 
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ _KEY = b"ARROW:extension:name"
 
 
 class PickledType(pa.ExtensionType):
-    """What a pickled type is read as: its storage, with the pickle left alone."""
+    """Stands in for a pickled type: reads its storage and ignores the pickle."""
 
     def __init__(self, storage: pa.DataType) -> None:
         super().__init__(storage, NAME)
@@ -30,12 +31,12 @@ class PickledType(pa.ExtensionType):
 
 
 def close() -> None:
-    """Makes Arrow unpickle nothing in this process; to be called before a file is opened."""
+    """Stops Arrow from unpickling in this process. Call it before a file is opened."""
     try:
         pa.unregister_extension_type(NAME)
     except KeyError:
         pass
-    # The name stays taken, or Arrow complains at exit that its own type has gone.
+    # The name must stay registered: at exit, Arrow unregisters it and fails if it is missing.
     pa.register_extension_type(PickledType(pa.null()))
 
 

@@ -1,4 +1,4 @@
-"""Where rows came from: file and line, for a row's number among all rows."""
+"""The file and line that a row was read from, by the row's number among all rows."""
 
 import bisect
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from tfmtl.errors import DataError
 class Places:
     """File and line of rows, by their number among all rows from 0.
 
-    A reader says where a file begins; its lines are counted where a message asks for one.
+    A reader calls `begin` per file. Lines are counted only when a message needs one.
     """
 
     def __init__(self) -> None:
@@ -17,11 +17,11 @@ class Places:
         self._of: list[Callable[[int], str]] = []
 
     def begin(self, first_row: int, place: Callable[[int], str]) -> None:
-        """Takes in a file.
+        """Records that a file begins.
 
         Args:
             first_row: Number of its first row among all rows.
-            place: File and line, in words, of its row `n` from 0.
+            place: Returns the file and line of the file's row `n`, counted from 0, as text.
         """
         self._first_rows.append(first_row)
         self._of.append(place)
@@ -37,8 +37,8 @@ class BadRow(DataError):
 
     Args:
         row: Its number among all rows, from 0.
-        before: The message up to where the row is named.
-        after: The rest.
+        before: The message before the row's place.
+        after: The message after it.
     """
 
     def __init__(self, row: int, before: str, after: str) -> None:

@@ -1,6 +1,7 @@
 """Rows of CSV, TSV or Parquet files as typed Arrow batches, in constant memory."""
 
 from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
 
 import pyarrow as pa
 
@@ -27,17 +28,17 @@ def open_table(
 ) -> Iterator[pa.RecordBatch]:
     """Reads the declared columns of a file, or of all files below a folder, in the files' order.
 
-    Text may be compressed (gzip, bz2, zstd; told by content, not by name). A missing value is
-    null. Further columns of the files are ignored. Values become text where text is declared, one
-    text for one value whatever its type (`3`, `3.0` and a decimal 3.00 are `"3"`; see
-    `tfmtl.data.texts`). A column that a file lacks and its folder names, as in
-    `dt=2024-01-02/part-0.parquet`, has the folder's value.
+    Text may be compressed (gzip, bz2, zstd; recognised by content, not by name). A missing value
+    is null. Columns that are not declared are ignored. Where text is declared, values of any type
+    are converted to text, and equal values have equal text (`3`, `3.0` and a decimal 3.00 are
+    `"3"`; see `tfmtl.data.texts`). If a file lacks a column and its folder is named after it, as
+    in `dt=2024-01-02/part-0.parquet`, the column has the folder's value.
 
     Args:
         path: A file, a folder or a pattern.
         columns: What to read, by name.
         source: How text is to be read.
-        places: Is told where files begin, for messages about rows.
+        places: Receives where each file begins, for messages about rows.
 
     Yields:
         Batches with exactly `columns`, in their order: `string`, `int64` or `float32`, or lists
@@ -45,10 +46,9 @@ def open_table(
         or the least integer; an empty list is null.
 
     Raises:
-        DataError: A file or a column is missing, a column is there twice, or a value does not
-            parse. The message names
-            the file, the line (or row, for Parquet) and the column. Missing files and columns
-            are found before the first row is read.
+        DataError: A file or a column is missing, two columns have the same name, or a value does
+            not parse. The message names the file, the line (the row for Parquet) and the column.
+            Missing files and columns are reported before the first row is read.
     """
     source = source or Source()
     files = files_of(path, source)
@@ -63,19 +63,20 @@ def open_table(
     return _chained(path, columns, parts, places or Places())
 
 
-def _place(reader, file: str, source: Source) -> Callable[[int], str]:
+def _place(reader: ModuleType, file: str, source: Source) -> Callable[[int], str]:
     return lambda row: reader.place(file, source, row)
 
 
 def _read(
-    reader, file: str, columns: Mapping[str, Column], source: Source
+    reader: ModuleType, file: str, columns: Mapping[str, Column], source: Source
 ) -> Iterator[pa.RecordBatch]:
     partition = {n: value for n, value in partition_of(file).items() if n in columns}
     if partition:
-        own = reader.names_in(file, source)
-        partition = {n: value for n, value in partition.items() if n not in own}
+        file_columns = reader.names_in(file, source)
+        partition = {n: value for n, value in partition.items() if n not in file_columns}
     if not partition:
-        return reader.read(file, columns, source)
+        batches: Iterator[pa.RecordBatch] = reader.read(file, columns, source)
+        return batches
     inside = {n: column for n, column in columns.items() if n not in partition}
     return _with_partition(reader.read(file, inside, source), file, columns, source, partition)
 

@@ -1,4 +1,4 @@
-"""What the checks counted and found."""
+"""The result of the data checks: counts, warnings and errors."""
 
 import dataclasses
 import json
@@ -17,12 +17,12 @@ class Report:
         left_out: Training rows left out by a `Sampling`.
         contradictions: Rows positive in one label and not in the label before, by
             `"conversion without click"`.
-        tasks: By task and split, `observed` rows, and for binary tasks `positives` and
-            `negatives`, else the `mean`, `least` and `most` of the label.
+        tasks: Per task and split, `observed` rows, and for binary tasks `positives` and
+            `negatives`, otherwise the `mean`, `least` and `most` of the label.
         missing: Rows of the first split without a value, by feature column.
-        shared: Ids that stand in two splits, by `"request_id: train and test"`.
-        warnings: What deserves a look, but does not stop the run.
-        errors: What makes training pointless.
+        shared: Number of ids that occur in two splits, by `"request_id: train and test"`.
+        warnings: Sentences about what should be looked at; they do not stop the run.
+        errors: Sentences about what makes training pointless.
     """
 
     rows: dict[str, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(SPLITS, 0))

@@ -1,7 +1,10 @@
-"""What a stream of rows leaves behind in bounded memory: a sample, a set of ids."""
+"""A sample of the rows of a stream and a set of its ids, in bounded memory."""
+
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from tfmtl.data.hashing import mix
 
@@ -9,7 +12,7 @@ from tfmtl.data.hashing import mix
 class RowSample:
     """A uniform sample of a stream's rows, the same for the same rows.
 
-    Keeps the rows whose row numbers have the least hashes; memory is that of `2 · size` rows.
+    It keeps the rows whose row numbers have the smallest hashes. Memory: at most `2 · size` rows.
 
     Args:
         size: Most rows in the sample.
@@ -18,11 +21,11 @@ class RowSample:
     def __init__(self, size: int) -> None:
         self.size = size
         self._tables: list[pa.Table] = []
-        self._hashes: list[np.ndarray] = []
+        self._hashes: list[NDArray[Any]] = []
         self._limit = np.uint64(2**64 - 1)
 
-    def add(self, batch: pa.RecordBatch, row_numbers: np.ndarray) -> None:
-        """Offers the rows of a batch, whose numbers in the stream are `row_numbers`."""
+    def add(self, batch: pa.RecordBatch, row_numbers: NDArray[Any]) -> None:
+        """Takes in the rows of a batch, whose numbers in the stream are `row_numbers`."""
         hashes = mix(row_numbers.astype(np.uint64))
         chosen = np.flatnonzero(hashes <= self._limit)
         if len(chosen):
@@ -32,7 +35,7 @@ class RowSample:
             self._shrink()
 
     def table(self) -> pa.Table | None:
-        """The sampled rows in one chunk a column, or `None` where none was offered."""
+        """The sampled rows, with one chunk per column; `None` if there were no rows."""
         if not self._tables:
             return None
         self._shrink()
@@ -52,15 +55,15 @@ class IdSet:
 
     def __init__(self) -> None:
         self._ids = np.empty(0, np.uint64)
-        self._new: list[np.ndarray] = []
+        self._new: list[NDArray[Any]] = []
 
-    def add(self, ids: np.ndarray) -> None:
+    def add(self, ids: NDArray[Any]) -> None:
         """Adds uint64 `[n]` ids."""
         self._new.append(np.unique(ids))
         if sum(len(part) for part in self._new) > max(1 << 20, len(self._ids)):
             self.ids()
 
-    def ids(self) -> np.ndarray:
+    def ids(self) -> NDArray[Any]:
         """The ids, sorted."""
         if self._new:
             self._ids = np.unique(np.concatenate([self._ids, *self._new]))
@@ -68,5 +71,5 @@ class IdSet:
         return self._ids
 
     def shared_with(self, other: "IdSet") -> int:
-        """How many ids both sets hold."""
+        """How many ids are in both sets."""
         return len(np.intersect1d(self.ids(), other.ids(), assume_unique=True))

@@ -11,7 +11,7 @@ from typing import Any
 
 from tfmtl.errors import DataError, SpecError
 
-# What tells a compressed or a Parquet file from text, whatever the file is called.
+# First bytes of compressed files, which are recognised whatever the file is called.
 MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
 DOCUMENTS = (".md", ".rst", ".html", ".pdf", ".json", ".yaml", ".yml", ".py", ".ipynb", ".log")
 
@@ -20,7 +20,7 @@ NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-    """How files are read, where their defaults do not fit. Parquet needs none of it.
+    """How text files are read, where the defaults do not fit. Parquet files have one notation.
 
     Args:
         column_names: Names of the columns, for text files without a header line.
@@ -28,17 +28,17 @@ class Source:
             has them (`", "`); values are then stripped. By default a tab in `.tsv` files and a
             comma in others.
         quote: Character around values that hold a delimiter.
-        null_values: Text that means "missing". Parquet has nulls of its own, so there only
-            empty text is missing.
+        null_values: Text that means "missing". Parquet files can hold nulls, so only empty text is
+            missing there.
         list_separator: What separates the values of a list column in text.
         encoding: Encoding of text files.
         multiline: Whether quoted values hold line breaks; slower. Without it such a file is
-            refused, as a quote that is never closed would swallow rows.
+            refused: a quote that is never closed would make many rows one value.
         pattern: Which files of a folder are read, at any depth; by default all but hidden ones,
             those that start with an underscore, and documents.
 
     Raises:
-        SpecError: The delimiter is no single character.
+        SpecError: The delimiter is not a single character.
     """
 
     column_names: Sequence[str] | None = None
@@ -55,7 +55,7 @@ class Source:
             value = getattr(self, field)
             if isinstance(value, str):
                 raise SpecError(f"Source({field}={value!r}) must be several texts: ({value!r},).")
-        # Tuples, so that a source equals the one its JSON makes.
+        # Tuples, so that a source equals the one that is read from its JSON.
         object.__setattr__(self, "null_values", tuple(self.null_values))
         if self.column_names is not None:
             object.__setattr__(self, "column_names", tuple(self.column_names))
@@ -83,12 +83,12 @@ class Source:
 
 
 def files_of(path: str, source: Source) -> list[str]:
-    """The files of a table, sorted: of a folder all below it, at any depth.
+    """The files of a table, sorted; for a folder, all files below it, at any depth.
 
     Args:
         path: A file, a folder, or a pattern such as `logs/day=1/*.csv.gz`. A folder that a
             pattern matches stands for the files below it.
-        source: Says by `pattern` which files of a folder count.
+        source: Its `pattern` selects files of a folder.
 
     Raises:
         DataError: There is no such file, or none that could be data; or a link leads nowhere.
@@ -147,7 +147,7 @@ def _counts(path: str, root: str, source: Source, chosen: bool) -> bool:
 
 
 def _is_file(path: str) -> bool:
-    # Half the rows without a word, where a link's target has been moved away.
+    # A link to a missing file is an error: ignored, it would silently reduce the rows.
     if os.path.islink(path) and not os.path.exists(path):
         raise _bad_link(path)
     return os.path.isfile(path)
@@ -179,7 +179,7 @@ def _no_data(path: str, names: Sequence[str]) -> DataError:
 
 
 def partition_of(path: str) -> dict[str, str | None]:
-    """What the folders of a path say, as Hive and Spark write them.
+    """The column values in the names of a path's folders, in the notation of Hive and Spark.
 
     Example:
         >>> partition_of("logs/dt=2024-01-02/scene=a%20b/part-0.parquet")
@@ -198,7 +198,7 @@ def null_values_in(path: str, source: Source) -> tuple[str, ...]:
     """Text that means "missing" in a table: the source's in text files, empty text in Parquet.
 
     Args:
-        path: A file, a folder or a pattern, with TFX's placeholders or without.
+        path: A file, a folder or a pattern, with or without TFX's placeholders.
         source: How text is to be read.
     """
     placed = re.sub(r"\{[A-Z]+(:\d+)?\}", "*", path)
@@ -251,7 +251,7 @@ def format_of(path: str, encoding: str = "utf-8") -> tuple[str, str | None]:
 
 
 def _is_utf16(head: bytes) -> bool:
-    # Of English text every other byte is zero.
+    # In English text every second byte is zero.
     even, odd = head[:64:2].count(0), head[1:64:2].count(0)
     half = len(head[:64]) // 2
     return half >= 2 and (even, odd) in ((0, half), (half, 0))
@@ -266,19 +266,19 @@ def same_format(files: Sequence[str], source: Source) -> str:
     first: tuple[str, str] | None = None
     for path in files:
         kind, _ = format_of(path, source.encoding)
-        found = (kind, source.separator(path) if kind == "text" else "")
-        if first is not None and found != first:
+        form = (kind, source.separator(path) if kind == "text" else "")
+        if first is not None and form != first:
             raise DataError(
-                f"file {files[0]} is {_describe(first)}, file {path} is {_describe(found)}. Files "
+                f"file {files[0]} is {_describe(first)}, file {path} is {_describe(form)}. Files "
                 "of one table have one format; Source(pattern=...) says which are read."
             )
-        first = found
+        first = form
     assert first is not None
     return first[0]
 
 
-def _describe(found: tuple[str, str]) -> str:
-    return "Parquet" if found[0] == "parquet" else f"text separated by {found[1]!r}"
+def _describe(form: tuple[str, str]) -> str:
+    return "Parquet" if form[0] == "parquet" else f"text separated by {form[1]!r}"
 
 
 def _is_hidden(path: str) -> bool:

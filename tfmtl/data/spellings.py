@@ -1,10 +1,12 @@
-"""Values that a text column writes in several ways, such as `7` and `7.0`: each is another id."""
+"""Values that a text column spells in several ways, such as `7` and `7.0`, which are two ids."""
 
 import re
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from tfmtl.data.hashing import hash_text
 
@@ -14,18 +16,18 @@ _EXAMPLES = 1000
 
 
 class Spellings:
-    """Counts values that are written in several ways, over a stream and in bounded memory.
+    """Counts values of a stream that are written in several ways, in bounded memory.
 
-    What is compared: numbers without and with a fraction of zeros or an exponent (`7`, `7.0`,
-    `1e3`), booleans in capitals and without (`True`, `true`), and values with spaces around
-    them. Of more than `MOST_VALUES` values those with the least hashes are compared, and their
-    number is scaled up.
+    Three kinds of spellings are compared: numbers with and without a fraction of zeros or an
+    exponent (`7`, `7.0`, `1e3`), booleans with and without a capital (`True`, `true`), and values
+    with and without spaces around them. If there are more than `MOST_VALUES` values, only those
+    with the smallest hashes are compared, and their number is scaled up.
     """
 
     def __init__(self) -> None:
-        self._usual: list[np.ndarray] = []
-        # Pairs of hashes: of the plain form, and of the text itself.
-        self._odd: list[np.ndarray] = []
+        self._usual: list[NDArray[Any]] = []
+        # Pairs of hashes, of the plain form and of the text.
+        self._odd: list[NDArray[Any]] = []
         self._limit = np.uint64(2**64 - 1)
         self._examples: dict[int, tuple[str, str]] = {}
 
@@ -57,7 +59,7 @@ class Spellings:
         self._usual, self._odd = [usual[usual <= self._limit]], [odd[odd[:, 0] <= self._limit]]
 
     def line(self) -> str | None:
-        """What was counted, in words that follow the column; `None` where each has one form."""
+        """A sentence that follows the column's name; `None` if every value has one spelling."""
         if not self._odd:
             return None
         self._shrink()

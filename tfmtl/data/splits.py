@@ -1,11 +1,13 @@
-"""Which rows are train, validation and test, and the folds of the training rows."""
+"""Assigns rows to training, validation and test, and training rows to folds."""
 
 import datetime
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from tfmtl.data import times
 from tfmtl.data.hashing import hash_rows, hash_text, mix, share
@@ -29,8 +31,8 @@ def columns_to_read(
     """Every raw column that the problem, the split, the slices and the sampling need.
 
     Raises:
-        SpecError: The split's or the sampling's column is a list, or a sampling would thin out
-            the rows that are tested on.
+        SpecError: The split's or the sampling's column is a list, or a sampling would leave
+            out rows that are tested on.
     """
     columns = problem.columns()
     if FOLD in columns:
@@ -53,8 +55,8 @@ def columns_to_read(
 
 
 def sampled(
-    sampling: Sampling, batch: pa.RecordBatch, split_ids: np.ndarray, first_row: int
-) -> np.ndarray:
+    sampling: Sampling, batch: pa.RecordBatch, split_ids: NDArray[Any], first_row: int
+) -> NDArray[Any]:
     """Which rows a sampling keeps, bool `[rows]`: all but some of the training rows.
 
     Args:
@@ -68,22 +70,23 @@ def sampled(
     for value, rate in sampling.rates.items():
         rates[pc.equal(values, value).fill_null(False).to_numpy(zero_copy_only=False)] = rate
     rows = np.arange(first_row, first_row + batch.num_rows, dtype=np.uint64)
-    # Another stream than the one that chooses the rows of a check's sample.
+    # Not the random numbers that choose the rows of the checks' sample.
     chance = share(mix(rows ^ np.uint64(SAMPLING_STREAM)))
-    return (split_ids != 0) | (chance < rates)
+    kept: NDArray[Any] = (split_ids != 0) | (chance < rates)
+    return kept
 
 
 def default_split(problem: ProblemSpec) -> Split:
-    """By a hash of the request, else of the user, else by row number."""
+    """Splits by a hash of the request; without one, of the user; without both, by row number."""
     column = problem.request_id or problem.user_id
     return by_row_number() if column is None else by_hash(column)
 
 
-def assign(split: Split, batch: pa.RecordBatch, first_row: int) -> np.ndarray:
+def assign(split: Split, batch: pa.RecordBatch, first_row: int) -> NDArray[Any]:
     """Returns int8 `[rows]`, the index in `split.names`: 0 for train, 1 for validation, 2 for test.
 
-    `by_hash` compares `hashing.hash_text` of the value's text, as a share of its range, with the
-    cumulative shares; a number hashes like its text, so the declared type does not matter.
+    `by_hash` maps `hashing.hash_text` of the value's text to `[0, 1)` and compares it with the
+    cumulative shares. A number is hashed as text, so the declared type does not matter.
 
     Args:
         split: The rule.
@@ -91,7 +94,7 @@ def assign(split: Split, batch: pa.RecordBatch, first_row: int) -> np.ndarray:
         first_row: Number of the batch's first row among all rows, from 0.
 
     Raises:
-        BadRow: A row has no value to split by, or one the rule does not know.
+        BadRow: A row has no value to split by, or a value that the rule does not know.
     """
     if split.rule == "whole":
         return np.zeros(batch.num_rows, np.int8)
@@ -124,23 +127,23 @@ def assign(split: Split, batch: pa.RecordBatch, first_row: int) -> np.ndarray:
 
 
 def folds(
-    problem: ProblemSpec, batch: pa.RecordBatch, split_ids: np.ndarray, first_row: int
+    problem: ProblemSpec, batch: pa.RecordBatch, split_ids: NDArray[Any], first_row: int
 ) -> pa.Array:
-    """Returns the column `FOLD`, int64 `[rows]`: which rows share a fold of the training rows.
+    """Returns the column `FOLD`, int64 `[rows]`, from which the folds of training rows follow.
 
-    A training row has a hash in `[0, 2³¹)` of its request (of its row number where no request
-    is declared or known), so that the fold is `FOLD % folds` and a request is never cut; every
+    A training row has a hash in `[0, 2³¹)` of its request, or of its row number if no request is
+    declared or known. Its fold is `FOLD % folds`, so all rows of a request are in one fold. Every
     other row has −1.
 
     Args:
-        problem: Names the request.
+        problem: Declares the request.
         batch: Rows.
         split_ids: What `assign` returned for them.
         first_row: Number of the first of them.
     """
     hashes = hash_rows(first_row, batch.num_rows, salt=FOLD)
     if problem.request_id is not None:
-        # The salt makes the folds independent of a split by the same column.
+        # With the salt, folds are independent of a split by the same column.
         requests = batch.column(batch.schema.names.index(problem.request_id))
         known = requests.is_valid().to_numpy(zero_copy_only=False)
         hashes = np.where(known, hash_text(as_text(requests), salt=FOLD), hashes)
@@ -153,11 +156,11 @@ def as_text(array: pa.Array) -> pa.Array:
     return text_of(array, exact=False)
 
 
-def _by_bounds(values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+def _by_bounds(values: NDArray[Any], bounds: NDArray[Any]) -> NDArray[Any]:
     return np.searchsorted(bounds, values, side="right").astype(np.int8)
 
 
-def _by_time(split: Split, values: pa.Array, first_row: int) -> np.ndarray:
+def _by_time(split: Split, values: pa.Array, first_row: int) -> NDArray[Any]:
     assert split.bounds is not None
     bounds = [time_of(bound) for bound in split.bounds]
     if isinstance(bounds[0], datetime.datetime):
@@ -178,7 +181,7 @@ def _by_time(split: Split, values: pa.Array, first_row: int) -> np.ndarray:
     return _by_bounds(numbers, np.asarray(bounds, np.float64))
 
 
-def _by_column(split: Split, values: pa.Array, first_row: int) -> np.ndarray:
+def _by_column(split: Split, values: pa.Array, first_row: int) -> NDArray[Any]:
     assert split.values is not None
     known = [value for part in split.values for value in part]
     owner = np.repeat(np.arange(3, dtype=np.int8), [len(part) for part in split.values])
@@ -187,10 +190,11 @@ def _by_column(split: Split, values: pa.Array, first_row: int) -> np.ndarray:
     unknown = index.is_null().to_numpy(zero_copy_only=False)
     named = dict(zip(split.names, (list(part) for part in split.values), strict=True))
     _refuse(split, values, unknown, first_row, f"in no split; the splits are {named}")
-    return owner[index.to_numpy(zero_copy_only=False)]
+    split_ids: NDArray[Any] = owner[index.to_numpy(zero_copy_only=False)]
+    return split_ids
 
 
-def _refuse(split: Split, values: pa.Array, bad: np.ndarray, first_row: int, why: str) -> None:
+def _refuse(split: Split, values: pa.Array, bad: NDArray[Any], first_row: int, why: str) -> None:
     if bad.any():
         row = int(np.argmax(bad))
         before = f"split {split}: the value {values[row].as_py()!r} of "

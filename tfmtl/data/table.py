@@ -1,11 +1,12 @@
-"""Files as checked, split rows: in batches for the pipeline, as tables for notebooks."""
+"""Reads files into checked and split rows: batches for the pipeline, tables for notebooks."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from absl import logging
+from numpy.typing import NDArray
 
 from tfmtl.data.checks import Checks
 from tfmtl.data.columns import with_null_values
@@ -31,18 +32,18 @@ def read_table(
 
     Args:
         path: A CSV, TSV or Parquet file, a folder of them, or a pattern.
-        problem: What the rows must hold.
+        problem: Its columns are read.
         source: How text is to be read.
         split: How rows are split; `splits.default_split` if not given.
         sampling: Which training rows are left out; none if not given.
 
     Returns:
         Tables `train`, `validation` and `test` with the problem's columns and `_fold` (see
-        `splits.folds`); `.to_pandas()` makes a data frame of one. With `whole()`, the one table
+        `splits.folds`); `.to_pandas()` returns a data frame. With `whole()`, there is one table,
         `all`.
 
     Raises:
-        DataError: A check failed; the message says which, and where.
+        DataError: A check failed. The message says which check, and where.
     """
     split = split or default_split(problem)
     checks = Checks(problem, split)
@@ -55,7 +56,7 @@ def read_table(
     for line in checks.finish().summary():
         logging.info(line)
     schema = next(batches[0].schema for batches in parts.values() if batches)
-    # So that `prepare`, and with it what is served, goes by the text that meant "missing" here.
+    # `prepare` reads it, so that served rows have the same texts for "missing" as these files.
     schema = with_null_values(schema, null_values_in(path, source or Source()))
     return {
         name: pa.Table.from_batches(batches, schema) if batches else schema.empty_table()
@@ -71,16 +72,16 @@ def split_batches(
     checks: Checks,
     slices: Sequence[str] = (),
     sampling: Sampling | None = None,
-) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
-    """Reads rows in one pass, with their fold and split, and without those to be dropped.
+) -> Iterator[tuple[pa.RecordBatch, NDArray[Any]]]:
+    """Reads rows in one pass, with their fold and split, and without dropped rows.
 
     Args:
         path: See `read_table`.
-        problem: What the rows must hold.
+        problem: Its columns are read.
         source: How text is to be read.
         split: How rows are split.
-        checks: Is shown every row that stays; `finish` is the caller's to call.
-        slices: Further columns to carry along.
+        checks: Takes in every row. The caller calls `finish`.
+        slices: Further columns to read.
         sampling: Which training rows are left out.
 
     Yields:
@@ -88,7 +89,7 @@ def split_batches(
     """
     columns = columns_to_read(problem, split, slices, sampling)
     source = source or Source()
-    seen: set[str | None] = set()
+    sampled_values: set[str | None] = set()
     for batch in open_table(path, columns, source, places=checks.places):
         first_row = checks.rows_seen
         try:
@@ -98,7 +99,7 @@ def split_batches(
         left_out = None
         if sampling is not None:
             left_out = ~sampled(sampling, batch, split_ids, first_row)
-            seen |= set(pc.unique(as_text(batch.column(sampling.column))).to_pylist())
+            sampled_values |= set(pc.unique(as_text(batch.column(sampling.column))).to_pylist())
         checks.update(batch, split_ids, left_out)
         fold = folds(problem, batch, split_ids, first_row)
         batch = pa.RecordBatch.from_arrays([*batch.columns, fold], [*batch.schema.names, FOLD])
@@ -108,8 +109,8 @@ def split_batches(
         if keep is not None:
             batch, split_ids = batch.filter(pa.array(keep)), split_ids[keep]
         yield batch, split_ids
-    if sampling is not None and not seen & set(sampling.rates):
+    if sampling is not None and not sampled_values & set(sampling.rates):
         raise DataError(
             f"sampling: no row has any of {sorted(sampling.rates)} in column {sampling.column!r}, "
-            f"so nothing would be left out; its values are {sorted(map(str, seen))[:20]}."
+            f"so nothing would be left out; its values are {sorted(map(str, sampled_values))[:20]}."
         )

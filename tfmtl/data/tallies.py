@@ -1,4 +1,4 @@
-"""Running counts: of odd values with the first place they were seen, and of labels."""
+"""Running counts of odd values, of the range of values, and of labels."""
 
 import dataclasses
 import math
@@ -6,17 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tfmtl.declare.tasks import Task
 
 
 @dataclasses.dataclass
 class Oddity:
-    """How often something odd was seen, and where first.
+    """How many rows have an odd value, and which row is the first.
 
     Attributes:
         rows: Rows that have it.
-        first_row: Number of the first of them among all rows, from 0.
+        first_row: The first row's number among all rows, from 0.
         example: The value there.
     """
 
@@ -36,16 +37,16 @@ class Oddities:
         kind: str,
         where: str,
         what: str,
-        bad: np.ndarray,
-        row_numbers: np.ndarray,
-        examples: np.ndarray | None = None,
+        bad: NDArray[Any],
+        row_numbers: NDArray[Any],
+        examples: NDArray[Any] | None = None,
     ) -> None:
         """Counts rows.
 
         Args:
             kind: `error` or `warning`.
-            where: The column, in words.
-            what: What is odd, in words that follow a count: `rows have no value`.
+            where: The column, as text.
+            what: What is odd, as text that follows a count: `rows have no value`.
             bad: Which rows are odd, bool `[rows]`.
             row_numbers: Their numbers, from 0.
             examples: Their values.
@@ -60,11 +61,11 @@ class Oddities:
         oddity.rows += int(bad.sum())
 
     def lines(self, kind: str, place: Callable[[int], str]) -> list[str]:
-        """One sentence for each oddity of a kind.
+        """One sentence per oddity of a kind.
 
         Args:
             kind: `error` or `warning`.
-            place: Where a row stands, in words, by its number from 0.
+            place: Returns the file and line of a row, by its number from 0, as text.
         """
         return [
             f"{where}: {o.rows:,} {what}, first in {place(o.first_row)}"
@@ -76,12 +77,12 @@ class Oddities:
 
 @dataclasses.dataclass
 class Extremes:
-    """The ends of a column's values, and how they compare with the others.
+    """The least and the greatest value of a column, and how they compare with the others.
 
     Attributes:
         count: Values.
-        least: The least; infinite of none.
-        most: The greatest.
+        least: The least value; infinite if there is none.
+        most: The greatest value.
         size: Sum of absolute values.
     """
 
@@ -90,7 +91,7 @@ class Extremes:
     most: float = -math.inf
     size: float = 0.0
 
-    def add(self, values: np.ndarray) -> None:
+    def add(self, values: NDArray[Any]) -> None:
         """Takes in finite values, float64 `[n]`."""
         if len(values):
             self.count += len(values)
@@ -99,17 +100,17 @@ class Extremes:
             self.size += float(np.abs(values).sum())
 
     def largest(self) -> float:
-        """The value that is furthest from 0."""
+        """The value with the greatest absolute value."""
         return self.most if self.most >= -self.least else self.least
 
     def steps(self) -> float | None:
-        """Steps of float32 between the ends; `None` where all values are one, or there is none."""
+        """Steps of float32 from the least to the greatest value; `None` if they are equal."""
         if self.least >= self.most:
             return None
         return (self.most - self.least) / float(np.spacing(np.float32(abs(self.largest()))))
 
     def times_the_rest(self) -> float:
-        """How many times the largest is the mean size of the others; 0 of fewer than ten."""
+        """The largest size divided by the mean size of the others; 0 for fewer than ten values."""
         if self.count < 10:
             return 0.0
         largest = abs(self.largest())
@@ -118,13 +119,13 @@ class Extremes:
 
 
 def no_labels(task: Task) -> dict[str, Any]:
-    """Counts of a task's labels before any was seen."""
+    """The counts of a task's labels before the first row."""
     if task.kind == "binary":
         return {"observed": 0, "positives": 0, "negatives": 0}
     return {"observed": 0, "mean": None, "least": None, "most": None}
 
 
-def add_labels(counts: dict[str, Any], task: Task, values: np.ndarray) -> None:
+def add_labels(counts: dict[str, Any], task: Task, values: NDArray[Any]) -> None:
     """Adds observed labels, float64 `[n]`, to counts that `no_labels` began.
 
     A soft label counts as positive above 0 and as negative below 1, so as both in between.

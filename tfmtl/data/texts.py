@@ -1,13 +1,13 @@
-"""One text for one value, whatever type it comes in: what ids, splits and hashes go by.
+"""The text of a value, which is the same for every type. Ids, splits and hashes are based on it.
 
 | value | text |
 |---|---|
 | an integer of any width, a whole float up to 2**53, a decimal without a fraction | `7` |
-| another float, another decimal | `0.5`, its shortest form |
-| a boolean | `True`, `False`, as Python and pandas' CSV files have it |
+| any other float or decimal | `0.5`, its shortest form |
+| a boolean | `True`, `False`, as Python and pandas write it |
 | a date | `2024-01-02` |
-| a timestamp | `2024-01-02 03:04:05.25`, in UTC with a `Z` where it has a time zone |
-| text, and bytes that are UTF-8 | as it is |
+| a timestamp | `2024-01-02 03:04:05.25`, in UTC with a `Z` if it has a time zone |
+| text, and bytes that are UTF-8 | unchanged |
 """
 
 import decimal
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 EXACT = 2**53
-"""A float64 up to here holds every whole number; beyond, several ids are one float."""
+"""Up to here, float64 holds every whole number; above, several ids become the same float."""
 EXACT_FLOAT32 = 2**24
 
 
@@ -25,10 +25,10 @@ class Unparsable(Exception):
     """A value that is not of its column's type.
 
     Args:
-        row: Index into the array that was converted, or `None` where the whole column is at
-            fault.
+        row: Index into the array that was converted, or `None` if the whole column is
+            wrong.
         problem: The value, or what is wrong with the column.
-        remedy: What would be right, where the value itself does not say it.
+        remedy: What would be right, if the value alone does not show it.
     """
 
     def __init__(self, row: int | None, problem: str, remedy: str = "") -> None:
@@ -39,8 +39,8 @@ class Unparsable(Exception):
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether values of a type are text, or bytes that may be."""
-    return (
+    """Whether values of a type are text, or bytes that may be text."""
+    return bool(
         pa.types.is_string(kind)
         or pa.types.is_large_string(kind)
         or pa.types.is_binary(kind)
@@ -54,7 +54,7 @@ def text_of(array: pa.Array, *, exact: bool = True) -> pa.Array:
 
     Args:
         array: The values.
-        exact: Whether whole floats that no longer tell ids apart are refused.
+        exact: Whether whole floats above 2**53 are refused, because they no longer tell ids apart.
 
     Raises:
         Unparsable: A float is whole and above 2**53, bytes are not UTF-8, or values of the type
@@ -115,7 +115,7 @@ def _of_floats(array: pa.Array, exact: bool) -> pa.Array:
             "A float holds whole numbers exactly up to 2**53 only, so that ids above it are no "
             "longer told apart. Write them as integers or as text.",
         )
-    # Arrow writes 1e+10 where an integer column has 10000000000.
+    # Arrow writes a float as 1e+10, but an integer as 10000000000.
     plain = pa.array(np.where(whole, values, 0).astype(np.int64)).cast(pa.string())
     return pc.if_else(pa.array(whole), plain, array.cast(pa.string()))
 
@@ -130,7 +130,7 @@ def _of_decimal(value: decimal.Decimal | None) -> str | None:
 def _of_timestamps(array: pa.Array) -> pa.Array:
     if array.type.tz is not None:
         array = array.cast(pa.timestamp(array.type.unit, "UTC"))
-    # Seconds and nanoseconds differ in the zeros that Arrow writes.
+    # Arrow writes a different number of zeros for seconds and for nanoseconds.
     return _without_zeros(array.cast(pa.string()))
 
 

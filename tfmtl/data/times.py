@@ -1,4 +1,4 @@
-"""ISO dates and times as text, compared as times."""
+"""Parses ISO dates and times that are given as text."""
 
 import dataclasses
 import datetime
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from tfmtl.declare.split import time_of
 from tfmtl.errors import SpecError
@@ -20,33 +21,33 @@ _ISO = rf"^\d{{4}}-\d{{2}}(-\d{{2}}({_TIME}{_ZONE}?)?)?$"
 
 @dataclasses.dataclass
 class NoTime:
-    """A value that is no time.
+    """A value that is not a time.
 
     Attributes:
         row: Its index.
-        reason: What is wrong with it, in words that follow the value.
+        reason: What is wrong with it, as text that follows the value.
     """
 
     row: int
     reason: str
 
 
-def micros_of(times: Sequence[Any]) -> np.ndarray:
-    """Microseconds since 1970, int64 `[n]`, in UTC where times have zones."""
+def micros_of(times: Sequence[Any]) -> NDArray[Any]:
+    """Microseconds since 1970, int64 `[n]`, in UTC if the times have zones."""
     utc = datetime.timezone.utc
     plain = [t.astimezone(utc).replace(tzinfo=None) if t.tzinfo else t for t in times]
     return np.array([(t - EPOCH) // datetime.timedelta(microseconds=1) for t in plain])
 
 
-def parse(text: pa.Array, *, aware: bool) -> tuple[np.ndarray, NoTime | None]:
-    """Times as microseconds since 1970, int64 `[rows]`, and the first value that is none.
+def parse(text: pa.Array, *, aware: bool) -> tuple[NDArray[Any], NoTime | None]:
+    """Times as microseconds since 1970, int64 `[rows]`, and the first value that is not a time.
 
-    `2024-01`, `2024-01-02`, `2024-01-02 03:04`, with seconds and fractions (cut at six digits),
-    with a `T` or a space, are one notation.
+    Accepted are `2024-01`, `2024-01-02` and `2024-01-02 03:04`, with or without seconds and a
+    fraction (cut at six digits), with a `T` or a space.
 
     Args:
         text: ISO dates and times, without nulls.
-        aware: Whether they have time zones. Those that do and those that do not have no order.
+        aware: Whether they have time zones. Times with and without a zone cannot be compared.
     """
     text = pc.utf8_trim_whitespace(text)
     bad = _first(pc.invert(pc.match_substring_regex(text, _ISO)), "is no ISO date")
@@ -74,5 +75,5 @@ def parse(text: pa.Array, *, aware: bool) -> tuple[np.ndarray, NoTime | None]:
 
 
 def _first(bad: pa.Array, reason: str) -> NoTime | None:
-    found = bad.to_numpy(zero_copy_only=False)
-    return NoTime(int(np.argmax(found)), reason) if found.any() else None
+    rows = bad.to_numpy(zero_copy_only=False)
+    return NoTime(int(np.argmax(rows)), reason) if rows.any() else None

@@ -1,19 +1,21 @@
-"""Arrow arrays of any type as arrays of a declared column's type."""
+"""Converts Arrow arrays of any type to the type of a declared column."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from tfmtl.data.texts import EXACT, Unparsable, is_text, text_of
 from tfmtl.declare.features import Column
 from tfmtl.errors import DataError, did_you_mean
 
 TYPES = {"string": pa.string(), "int64": pa.int64(), "float32": pa.float32()}
-# What stands for a missing value inside a list, where a tf.Example has no null.
+# The missing value inside a list: a tf.Example has no null.
 ABSENT = {"string": "", "int64": int(np.iinfo(np.int64).min), "float32": float("nan")}
-# Words for no value, in lower case, and for an outcome that did not or did happen.
+# Common words for a missing value, in lower case, and for an outcome that did not or did happen.
 NOTHING = ("n/a", "#n/a", "na", "nan", "null", "none", "nil", "-", "--", "?", ".", "\\n", "missing")
 OPPOSITES = {"no": "yes", "false": "true", "n": "y", "f": "t", "off": "on"}
 POSITIVES = ("click", "clicked", "conversion", "converted", "buy", "bought", "purchase", "positive")
@@ -56,7 +58,7 @@ def unparsable_value(column: Column, where: str, value: str, remedy: str = "") -
         column: What the value should be.
         where: File and line.
         value: The value.
-        remedy: What would be right, where the value does not say it.
+        remedy: What would be right, if the value alone does not show it.
     """
     remedy = remedy or _remedy(column, value.strip())
     return DataError(
@@ -95,12 +97,12 @@ def typed(array: pa.Array, column: Column, separator: str, nulls: Sequence[str])
 
     Args:
         array: Values of any type that Arrow reads.
-        column: What they are declared as.
+        column: The declaration.
         separator: Splits text into the values of a list.
         nulls: Text that means "missing".
 
     Raises:
-        Unparsable: A value does not fit; NaN and text in `nulls` do.
+        Unparsable: A value is not of the type. NaN and text in `nulls` are accepted, as missing.
     """
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
@@ -136,12 +138,12 @@ def typed(array: pa.Array, column: Column, separator: str, nulls: Sequence[str])
 
 def is_list(kind: pa.DataType) -> bool:
     """Whether values of a type are lists of any length."""
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
-def lists(values: pa.Array, lengths: np.ndarray) -> pa.Array:
+def lists(values: pa.Array, lengths: NDArray[Any]) -> pa.Array:
     """Lists of `lengths` values each, int `[rows]`; an empty list is null."""
-    # ListArray.from_arrays takes no mask in the older of the two Arrows.
+    # ListArray.from_arrays has no mask argument in the older of the two Arrow versions.
     offsets = np.zeros(len(lengths) + 1, np.int32)
     np.cumsum(lengths, out=offsets[1:])
     valid = pa.array(lengths > 0).buffers()[1]
@@ -193,9 +195,9 @@ def _floats(array: pa.Array) -> pa.Array:
     if pa.types.is_floating(array.type):
         values = array.to_numpy(zero_copy_only=False)
         with np.errstate(over="ignore", invalid="ignore"):
-            # An undecided choice is a null, and so NaN becomes one.
+            # `from_pandas` makes a null of each NaN.
             return pa.array(values.astype(np.float32), from_pandas=True)
-    # Large integers lose digits as float32; that is what float32 means.
+    # Large integers lose digits in float32, as declared.
     return array.cast(pa.float32(), safe=False)
 
 

@@ -1,4 +1,4 @@
-"""Statistics of training rows: what an encoding may ask for, whoever fits them."""
+"""The statistics of training rows that an encoding may use."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ Lookup = Callable[["tf.Tensor"], "tf.Tensor"]
 
 
 class Analyzers(Protocol):
-    """Statistics of training rows. Each is fitted once and known by its name.
+    """Statistics of training rows. Each is fitted once and has a name.
 
-    There are three: the pipeline's (TensorFlow Transform), one that fits on columns in memory, and
-    one that holds what was fitted.
+    There are three implementations: the pipeline's (TensorFlow Transform), one that fits on columns
+    in memory, and one that returns statistics that were fitted before.
     """
 
     def vocabulary(self, name: str, values: tf.Tensor, size: int | None, min_count: int) -> Lookup:
         """Returns ids `0…` of the most frequent values, −1 for any other."""
 
     def moments(self, name: str, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns mean and standard deviation of `values` `[n]` as float64; `(0, 1)` of none."""
+        """Returns mean and standard deviation of `values` `[n]`, float64; `(0, 1)` for none."""
 
     def quantiles(self, name: str, values: tf.Tensor, bins: int) -> tf.Tensor:
-        """Returns `bins + 1` edges, least and greatest value included."""
+        """Returns `bins + 1` edges, including the least and the greatest value."""
 
     def sums(self, name: str, keys: tf.Tensor, values: tf.Tensor) -> Lookup:
-        """Returns the sum of non-negative `values` `[n]` by text key, 0 for an unseen key."""
+        """Returns the sum of non-negative `values` `[n]` per text key, 0 for an unknown key."""

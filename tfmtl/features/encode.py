@@ -1,7 +1,7 @@
 """Raw columns to packed tensors: one function for the pipeline, a notebook and serving.
 
-What must be fitted on training rows comes through `Analyzers`. The arithmetic is written once, here
-and in `encodings`, so the pipeline, a notebook and serving agree.
+Statistics of training rows come from `Analyzers`. The arithmetic is written once, here and in
+`encodings`, so the pipeline, a notebook and serving agree.
 """
 
 import dataclasses
@@ -42,9 +42,9 @@ def encode(
     Args:
         problem: The declaration.
         raw: Raw columns, dense, sparse or ragged. Labels may be absent, as in serving.
-        analyzers: Where fitted statistics come from.
-        null_values: Text that means "missing". The readers of text files know it, and what is
-            served must too, or `NA` would be missing in training and an unknown word later.
+        analyzers: Give the fitted statistics.
+        null_values: Text that means "missing". Serving needs the same texts as the readers of text
+            files; otherwise `NA` would be missing in training and an unknown word in serving.
 
     Returns:
         `ids_{side}` int64 `[batch, …]` and `numbers_{side}` float32 `[batch, …]` for each side
@@ -74,7 +74,7 @@ def encode(
 
 
 def _without_nulls(values: tf.Tensor, null_values: Sequence[str]) -> tf.Tensor:
-    """Text in which words that mean "missing" are empty."""
+    """The text, with words that mean "missing" replaced by empty text."""
     words = [word for word in null_values if word]
     if values.dtype != tf.string or not words:
         return values
@@ -84,7 +84,7 @@ def _without_nulls(values: tf.Tensor, null_values: Sequence[str]) -> tf.Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class _Targets:
-    """What target encodings read besides their column; labels and weights are `None` in serving."""
+    """Inputs of target encodings besides their column; labels and weights are `None` in serving."""
 
     problem: ProblemSpec
     fold: tf.Tensor
@@ -146,7 +146,7 @@ def _encoded(
 
 def _missing(feature: Categorical | Numerical, values: tf.Tensor) -> tf.Tensor:
     if isinstance(feature, Numerical):
-        # One infinite value would make the mean, and with it every row, a NaN.
+        # An infinite value would make the mean infinite, and every standardised value NaN.
         return ~tf.math.is_finite(values)
     return values == ("" if feature.dtype == "string" else NO_INTEGER)
 
@@ -168,7 +168,7 @@ def _target(
     in_fold = tf.where(fold < 0, "none", in_fold)
     fold_keys = tf.strings.join([keys, in_fold], "/")
     task = problem.task(feature.task)
-    # Serving has no labels; what was fitted from them is then only looked up.
+    # Serving has no labels; the fitted statistics are only looked up.
     label = observed = tf.zeros_like(keys, tf.float32)
     if targets.labels is not None:
         index = problem.task_names.index(feature.task)
@@ -179,8 +179,8 @@ def _target(
 
     def total(part: str, value: tf.Tensor) -> tf.Tensor:
         everywhere = analyzers.sums(f"{feature.name}_{part}", keys, value)
-        own_fold = analyzers.sums(f"{feature.name}_{part}_fold", fold_keys, value)
-        rest = everywhere(keys) - own_fold(fold_keys)
+        in_fold_sums = analyzers.sums(f"{feature.name}_{part}_fold", fold_keys, value)
+        rest = everywhere(keys) - in_fold_sums(fold_keys)
         return tf.maximum(rest, 0.0)
 
     count = total("count", observed)
@@ -201,12 +201,12 @@ def _logit(p: tf.Tensor) -> tf.Tensor:
 
 
 def _key(values: tf.Tensor) -> tf.Tensor:
-    # A hash as text has no white space, which vocabulary files could not hold.
+    # The text of a hash has no white space. Vocabulary files could not hold white space.
     return tf.strings.as_string(tf.strings.to_hash_bucket_fast(as_text(values), 2**62))
 
 
 def _folds(raw: Mapping[str, tf.Tensor], column: tf.Tensor) -> tf.Tensor:
-    """Each row's fold, int64 `[batch]`; −1 where none is given, as in serving."""
+    """The fold per row, int64 `[batch]`; −1 if none is given, as in serving."""
     if FOLD not in raw:
         return tf.fill([tf.shape(column)[0]], tf.constant(-1, tf.int64))
     fold = raw[FOLD]

@@ -1,6 +1,6 @@
-"""Statistics fitted on columns in memory, for notebooks and tests; what was fitted, for serving.
+"""Fits the preprocessing on columns in memory, for notebooks and tests, and applies it.
 
-`Preprocessor` is the in-memory twin of the pipeline's Transform: `fit` on training rows, then
+`Preprocessor` does in memory what Transform does in the pipeline: `fit` it on training rows, then
 call it on any rows, or export it with a model.
 """
 
@@ -28,13 +28,13 @@ State = dict[str, Any]
 class Preprocessor(tf.Module):
     """Raw columns to packed tensors, with statistics fitted on training rows.
 
-    A value has the text that the readers of files give it, whatever it comes in: 7, 7.0 beside
-    a gap, and "7" are one id. Text in a list column is split at "|".
+    A value has the same text as the readers of files give it: 7, "7", and 7.0 in a column with
+    missing values are one id. Text in a list column is split at "|".
 
     Args:
         problem: The declaration.
-        null_values: Text that means "missing", here and in what is exported; the `Source`'s,
-            where rows come from text files (`prepare` finds it in the tables of `read_table`).
+        null_values: Text that means "missing", here and in the exported graph. For rows from text
+            files, give the `Source`'s (`prepare` takes it from the tables of `read_table`).
 
     Example:
         >>> from tfmtl.declare.problem import ProblemSpec, binary, numerical
@@ -54,8 +54,8 @@ class Preprocessor(tf.Module):
     def fit(self, columns: Mapping[str, Any]) -> dict[str, tf.Tensor]:
         """Fits on training rows and returns them packed.
 
-        Target encodings of these rows come from other folds; rows that share a request share
-        a fold.
+        Target encodings of these rows are computed from the other folds. Rows of one request are in
+        one fold.
 
         Args:
             columns: An Arrow table, a pandas frame, or arrays `[rows]` (for lists `[rows, n]`,
@@ -115,7 +115,7 @@ class Preprocessor(tf.Module):
         if isinstance(values, tf.SparseTensor | tf.RaggedTensor):
             return values
         if isinstance(values, tf.Tensor):
-            # A tensor of the declared type is what it is; in a graph there is nothing to look at.
+            # A tensor of the declared type needs no conversion; a graph tensor has no values yet.
             if values.dtype == DTYPES[column.dtype] or not hasattr(values, "numpy"):
                 return values
         array = declared(column, values, null_values=self.null_values)
@@ -136,13 +136,13 @@ def _names(columns: Any) -> list[str]:
 
 
 class _Fitting:
-    """Analyzers that fit at once, on eager tensors that hold all training rows."""
+    """Analyzers that fit immediately, on eager tensors with all training rows."""
 
     def __init__(self) -> None:
         self.state: State = {}
 
     def vocabulary(self, name: str, values: tf.Tensor, size: int | None, min_count: int) -> Lookup:
-        # Hashing, then sorting the few distinct values; np.unique would sort every row's text.
+        # Only the distinct values are sorted; np.unique would sort the text of all rows.
         by_value = pd.Series(values.numpy()).value_counts(sort=False).sort_index()
         tokens, counts = by_value.index.to_numpy(), by_value.to_numpy()
         tokens, counts = tokens[counts >= min_count], counts[counts >= min_count]
@@ -173,7 +173,7 @@ class _Fitting:
 
 
 class _Fitted(tf.Module):
-    """Analyzers that answer from what was fitted."""
+    """Analyzers that return statistics that were fitted before."""
 
     def __init__(self, state: State):
         super().__init__(name="fitted")
@@ -207,7 +207,7 @@ class _Fitted(tf.Module):
 
 def _table(keys: tf.Tensor, values: Any, default: float) -> tf.lookup.StaticHashTable:
     if not len(keys):
-        # TensorFlow has no empty table; one value that maps to the default does the same.
+        # TensorFlow has no empty table. A single key that maps to the default is equivalent.
         keys = tf.constant([b"" if keys.dtype == tf.string else NO_INTEGER], keys.dtype)
         values = tf.constant([default], tf.int64 if isinstance(default, int) else tf.float32)
     return tf.lookup.StaticHashTable(

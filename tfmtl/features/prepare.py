@@ -1,4 +1,4 @@
-"""From tables in memory to rows a model trains on."""
+"""Tables in memory to the rows that a model is trained on."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from tfmtl.features.rows import ArrayRows, PackedData
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """Packed rows of three splits and what they were packed with.
+    """Packed rows of three splits, and the preprocessor that packed them.
 
     Attributes:
         preprocessor: Fitted on the training rows; packs any further rows and is exported.
@@ -38,7 +38,7 @@ def prepare(
         tables: `train`, `validation` and `test`, as `read_table` returns them: Arrow tables,
             pandas frames or mappings of arrays.
         null_values: Text that means "missing", in these tables and in rows that are served; by
-            default what `read_table` went by, and empty text for other tables.
+            default the texts that `read_table` used, and empty text for other tables.
     """
     if null_values is None:
         null_values = null_values_of(tables["train"])

@@ -1,6 +1,6 @@
-"""Raw columns as dense tensors, with one way to say that a value is missing.
+"""Raw columns as dense tensors, with one missing value per type.
 
-Text is missing where empty, an integer where it is the least int64, a number where it is NaN.
+A missing text is empty, a missing integer is the least int64, and a missing number is NaN.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ def example_spec(columns: Mapping[str, Column]) -> dict[str, tf.io.VarLenFeature
 def dense(column: Column, values: tf.Tensor | tf.SparseTensor | tf.RaggedTensor) -> tf.Tensor:
     """Returns `[batch]` for a scalar column and `[batch, max_values]` for a list.
 
-    A longer list is cut off; a shorter one is filled up with the missing value.
+    A longer list is cut off; a shorter one is padded with the missing value.
 
     Args:
         column: The column's declaration.
@@ -58,20 +58,20 @@ def dense_columns(columns: Mapping[str, Column], raw: Tensors) -> dict[str, tf.T
 
 
 def task_labels(problem: ProblemSpec, raw: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-    """Labels and weights of every task, from dense raw columns.
+    """Labels and weights per task, from dense raw columns.
 
     Returns:
-        `labels` and `weights`, float32 `[batch, tasks]`. A weight is 0 where the task is not
-        observed (outside its sample space, or its label is missing) and the label then too.
+        `labels` and `weights`, float32 `[batch, tasks]`. Where the task is not observed (outside
+        its sample space, or its label is missing), both are 0.
     """
-    labels = {task.name: _own_label(problem, task, raw) for task in problem.tasks}
-    return _on_their_spaces(problem, raw, labels)
+    labels = {task.name: _label_without_orphans(problem, task, raw) for task in problem.tasks}
+    return _on_sample_spaces(problem, raw, labels)
 
 
 def pseudo_labels(
     problem: ProblemSpec, raw: Mapping[str, tf.Tensor]
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Pseudo-labels and their weights, as `task_labels`, on rows without a label of their own.
+    """Pseudo-labels and their weights, as `task_labels`, on rows without a label.
 
     A row has a weight here or in `task_labels`, never in both.
     """
@@ -82,11 +82,11 @@ def pseudo_labels(
         if task.pseudo_label is not None:
             missing = tf.math.is_nan(_label(task, raw))
             labels[task.name] = tf.where(missing, raw[task.pseudo_label], none)
-    filled, weights = _on_their_spaces(problem, raw, labels)
+    filled, weights = _on_sample_spaces(problem, raw, labels)
     return filled, weights * tf.constant([task.pseudo_weight for task in problem.tasks])
 
 
-def _on_their_spaces(
+def _on_sample_spaces(
     problem: ProblemSpec, raw: Mapping[str, tf.Tensor], labels: Mapping[str, tf.Tensor]
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Labels and weights `[batch, tasks]`, both 0 where a task is not observed."""
@@ -107,13 +107,15 @@ def _on_their_spaces(
     return tf.stack(filled, axis=1), tf.stack(weights, axis=1)
 
 
-def _own_label(problem: ProblemSpec, task: Task, raw: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    """A task's label, in which a conversion without a click is no conversion; see `orphans`."""
+def _label_without_orphans(
+    problem: ProblemSpec, task: Task, raw: Mapping[str, tf.Tensor]
+) -> tf.Tensor:
+    """A task's label; a conversion without a click is treated as `orphans` declares."""
     label, before = _label(task, raw), problem.label_before(task)
     if before is None:
         return label
     clicks = next(t for t in problem.tasks if t.label == before and t.kind == "binary")
-    # A missing click says nothing, and the conversion stays what it is.
+    # Where the click is missing, the conversion keeps its value.
     return tf.where((_label(clicks, raw) <= 0.5) & (label > 0.5), 0.0, label)
 
 

@@ -22,26 +22,26 @@ class Rows(Protocol):
     def batches(
         self, batch_size: int, *, seed: int | None = None, skip: int = 0
     ) -> tf.data.Dataset:
-        """Batches of packed tensors; shuffled where a seed is given, the same for the same.
+        """Batches of packed tensors, shuffled if a seed is given; one seed gives one order.
 
         Args:
             batch_size: Rows per batch.
-            seed: Decides the order; the rows' own order without one. A shuffled pass leaves
-                out the last, incomplete batch, unless it is the only one.
+            seed: Determines the order. Without one, the order is that of the rows. A shuffled pass
+                leaves out the last, incomplete batch, unless it is the only one.
             skip: Batches to leave out at the start, for resuming.
         """
 
     def count(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PackedData:
-    """What a model is trained on.
+    """The rows that a model is trained on.
 
     Attributes:
         train: Training rows.
-        validation: Rows that decide when to stop.
+        validation: Rows for early stopping and for choosing the best epoch.
         table_rows: Rows of each feature's table, by feature name.
     """
 
@@ -57,11 +57,11 @@ class ArrayRows:
         arrays: Packed tensors or arrays, all with the same number of rows.
 
     Raises:
-        DataError: Their numbers of rows differ, or there is none.
+        DataError: Their numbers of rows differ.
     """
 
     def __init__(self, arrays: Mapping[str, NDArray[Any] | tf.Tensor]):
-        # Ids of any table fit in 32 bits, which halves what a large log needs.
+        # The ids of any table fit in 32 bits; this halves the memory of a large log.
         self.tensors = {
             name: tf.cast(value, tf.int32) if name.startswith("ids_") else tf.constant(value)
             for name, value in arrays.items()
@@ -72,7 +72,7 @@ class ArrayRows:
         self._count = next(iter(rows.values()))
 
     def count(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return self._count
 
     def batches(
@@ -81,8 +81,8 @@ class ArrayRows:
         """See `Rows.batches`."""
         rows = self._count
 
-        # There is no control flow to convert, and AutoGraph's search for it is a tenth of the cost
-        # of a slot with many small scenes.
+        # There is no control flow to convert. AutoGraph's search for it would take a tenth of the
+        # time of an MTMS slot with many small scenes.
         @tf.autograph.experimental.do_not_convert
         def following(start: tf.Tensor) -> dict[str, tf.Tensor]:
             end = tf.minimum(start + batch_size, rows)
@@ -105,8 +105,8 @@ class ArrayRows:
 class FileRows:
     """Packed rows in TFRecord files of tf.Examples, streamed.
 
-    Order is shuffled within `SHUFFLE_ROWS` rows and across files; write training rows in no
-    particular order if they are many more than that.
+    The order is shuffled within `SHUFFLE_ROWS` rows and across files. If there are many more
+    training rows than that, write them in random order.
 
     Args:
         problem: The declaration, from which the files' columns follow.
@@ -120,7 +120,7 @@ class FileRows:
         self._count: int | None = None
 
     def count(self) -> int:
-        """How many rows there are; counted once, by reading the files."""
+        """The number of rows; counted once, by reading the files."""
         if self._count is None:
             total = (
                 self._records(self.files)
@@ -139,7 +139,7 @@ class FileRows:
         else:
             files = np.random.default_rng(seed).permutation(self.files)
             records = self._records(files.tolist(), interleave=True)
-            # Keras may start a data set twice, and must read the same order both times.
+            # Keras may iterate over a data set twice, and must read the same order both times.
             records = records.shuffle(SHUFFLE_ROWS, seed=seed, reshuffle_each_iteration=False)
         several = seed is not None and self.count() >= batch_size
         batches = records.batch(batch_size, drop_remainder=several).skip(skip)
@@ -191,7 +191,7 @@ def packed_spec(problem: ProblemSpec) -> dict[str, tf.io.FixedLenFeature]:
 
 
 def label_moments(rows: Rows) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Mean and standard deviation of each task's observed labels, `[tasks]`; NaN of none."""
+    """Mean and standard deviation of the observed labels, `[tasks]`; NaN if there are none."""
     count, total, square = np.zeros(3, object)
     for batch in numpy_batches(rows, READ_ROWS):
         observed = batch[WEIGHTS] > 0
@@ -205,7 +205,7 @@ def label_moments(rows: Rows) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def numpy_batches(rows: Rows, batch_size: int) -> Iterator[dict[str, NDArray[Any]]]:
-    """Batches in the rows' own order, as arrays."""
+    """Batches in the order of the rows, as arrays."""
     return iter(rows.batches(batch_size).as_numpy_iterator())
 
 

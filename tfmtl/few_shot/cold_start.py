@@ -1,5 +1,6 @@
 """Models on groups they never saw: adapted to k rows of each, judged on the group's other rows."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from tqdm import tqdm
 
 from tfmtl.declare.layout import LABELS, PSEUDO, WEIGHTS
 from tfmtl.declare.meta import Meta
+from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import DataError, SpecError, did_you_mean
 from tfmtl.features.rows import ArrayRows
 from tfmtl.few_shot.adapt import FewShot
@@ -85,13 +87,7 @@ def cold_start(
     problem = next(iter(named.values())).problem
     drawn, left_out = draws_of(groups, most=chosen[-1], min_query=min_query, draws=draws, seed=seed)
     every = [draw for of_group in drawn for draw in of_group]
-    sizes = [len(draw.query) for draw in every]
-    query = np.concatenate([draw.query for draw in every])
-    group = np.repeat(np.arange(len(every)) // draws, sizes)
-    part = np.repeat(np.arange(len(every)) % draws, sizes)
-    labels, weights = (rows.tensors[name].numpy()[query] for name in (LABELS, WEIGHTS))
-    if PSEUDO in rows.tensors:
-        weights = np.where(rows.tensors[PSEUDO].numpy()[query] > 0, 0.0, weights)
+    query = _query_rows(rows, every, draws)
     counts = counts_of(len(drawn), samples=samples, seed=seed)
     values: dict[tuple[str, str, int], NDArray[np.float64]] = {}
     with tqdm(
@@ -101,26 +97,14 @@ def cold_start(
             bar.set_description(name)
             predictions = _predictions(FewShot(model, settings[name], rows), every, chosen, bar)
             for k, by_task in predictions.items():
-                for task in problem.served:
-                    index = problem.task_names.index(task.name)
-                    seen = weights[:, index] > 0
-                    measured = resampled_metrics(
-                        task.kind,
-                        labels[seen, index],
-                        by_task[task.name][seen],
-                        group[seen],
-                        counts,
-                        part[seen],
-                        metrics=[m for m in metrics_of(task) if not m.standard],
-                    )
-                    for metric, of_resamples in measured.items():
-                        values[name, problem.metric_name(task, metric), k] = of_resamples
+                for metric, of_resamples in _measured(problem, by_task, query, counts).items():
+                    values[name, metric, k] = of_resamples
     return ColdStart(
         models=tuple(named),
         ks=chosen,
         shots=_shots(values, next(iter(named)), level),
         groups=len(drawn),
-        rows=len(query),
+        rows=len(query.groups),
         left_out=left_out,
         needed=chosen[-1] + min_query,
         draws=draws,
@@ -130,6 +114,53 @@ def cold_start(
         },
         level=level,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Query:
+    # Labels and weights `[rows, tasks]` of the query rows of all draws, and per row its group and
+    # which of the group's draws it belongs to.
+    labels: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    groups: NDArray[np.int64]
+    parts: NDArray[np.int64]
+
+
+def _query_rows(rows: ArrayRows, every: Sequence[Draw], draws: int) -> _Query:
+    sizes = [len(draw.query) for draw in every]
+    query = np.concatenate([draw.query for draw in every])
+    labels, weights = (rows.tensors[name].numpy()[query] for name in (LABELS, WEIGHTS))
+    if PSEUDO in rows.tensors:
+        weights = np.where(rows.tensors[PSEUDO].numpy()[query] > 0, 0.0, weights)
+    index = np.arange(len(every))
+    return _Query(
+        labels, weights, np.repeat(index // draws, sizes), np.repeat(index % draws, sizes)
+    )
+
+
+def _measured(
+    problem: ProblemSpec,
+    predictions: Mapping[str, NDArray[np.float32]],
+    query: _Query,
+    counts: NDArray[np.float64],
+) -> dict[str, NDArray[np.float64]]:
+    # Per metric's full name, its value on all query rows and in each resample.
+    values: dict[str, NDArray[np.float64]] = {}
+    for task in problem.served:
+        index = problem.task_names.index(task.name)
+        observed = query.weights[:, index] > 0
+        measured = resampled_metrics(
+            task.kind,
+            query.labels[observed, index],
+            predictions[task.name][observed],
+            query.groups[observed],
+            counts,
+            query.parts[observed],
+            metrics=[m for m in metrics_of(task) if not m.standard],
+        )
+        for metric, of_resamples in measured.items():
+            values[problem.metric_name(task, metric)] = of_resamples
+    return values
 
 
 def _predictions(

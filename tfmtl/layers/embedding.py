@@ -1,12 +1,12 @@
 """Packed tensors to field embeddings, with one fused table per width."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
 
-from tfmtl.declare.features import SIDES
+from tfmtl.declare.features import SIDES, Categorical
 from tfmtl.declare.layout import Slots, is_list, layout_of
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import SpecError
@@ -209,7 +209,7 @@ class Embedding(keras.layers.Layer):
         everything = columns == list(range(self.layout.id_width))
         return Group(name, slots, None if everything else columns, offsets, projection, block)
 
-    def _build_numbers_of_copies(self, count):
+    def _build_numbers_of_copies(self, count: int) -> None:
         if self.numeric_mode == "joint":
             widths = (count, *self.numeric_units, self.dim)
             pairs = zip(widths[1:], widths[:-1], strict=True)
@@ -230,13 +230,13 @@ class Embedding(keras.layers.Layer):
                 name="numbers/bias", shape=shape, initializer="zeros"
             )
 
-    def _of_copies(self, units, width, name, **more):
+    def _of_copies(self, units: int, width: int, name: str, **more: Any) -> GroupedDense:
         layer = GroupedDense(self.copies, units, name=name, **more)
         with tf.name_scope(name):
             layer.build((None, width))
         return layer
 
-    def _numbers_of_copies(self, numbers, copy, tiles):
+    def _numbers_of_copies(self, numbers: tf.Tensor, copy: tf.Tensor, tiles: Any) -> tf.Tensor:
         if self.numeric_mode == "joint":
             for layer in self.number_layers[:-1]:
                 numbers = tf.nn.relu(layer(numbers, tiles))
@@ -248,13 +248,19 @@ class Embedding(keras.layers.Layer):
         )
         return numbers[:, :, tf.newaxis] * kernel + bias
 
-    def _pool(self, slots, looked_up, columns, numbers):
+    def _pool(
+        self,
+        slots: Sequence[Slots],
+        looked_up: tf.Tensor,
+        columns: tf.Tensor,
+        numbers: Any,
+    ) -> tf.Tensor:
         if all(s.width == 1 and not is_list(s.feature) for s in slots):
             return looked_up
         fields, at = [], 0
         for s in slots:
             vectors = looked_up[:, at : at + s.width]
-            if is_list(s.feature):
+            if isinstance(s.feature, Categorical) and is_list(s.feature):
                 weights = tf.cast(columns[:, at : at + s.width] >= 0, tf.float32)
                 start = self.layout.weights.get(s.feature.name)
                 if start is not None:
@@ -264,14 +270,16 @@ class Embedding(keras.layers.Layer):
             at += s.width
         return tf.concat(fields, axis=1)
 
-    def _concat(self, packed, what, columns):
+    def _concat(
+        self, packed: Mapping[str, tf.Tensor], what: str, columns: Mapping[str, int]
+    ) -> Any:
         parts = [packed[f"{what}_{side}"] for side in self.sides if columns[side]]
         if not parts:
             return None
         return parts[0] if len(parts) == 1 else tf.concat(parts, axis=1)
 
 
-def _columns(slots) -> list[int]:
+def _columns(slots: Iterable[Slots]) -> list[int]:
     return [column for s in slots for column in range(s.start, s.start + s.width)]
 
 

@@ -72,18 +72,18 @@ class PartitionedNorm(Arguments, keras.layers.Layer):
         mean, scale, shift = (tf.gather(v, tiles.of_row) for v in (mean, scale, shift))
         return (inputs - mean) * scale + shift
 
-    def _of_batch(self, inputs, tiles):
+    def _of_batch(self, inputs: tf.Tensor, tiles: Tiles) -> tuple[tf.Tensor, tf.Tensor]:
         rows = tf.cast(tiles.counts, inputs.dtype)[:, tf.newaxis]
         mean = _sums(inputs, tiles) / rows
         variance = _sums(tf.square(inputs - tf.gather(mean, tiles.of_row)), tiles) / rows
         self._remember(self.moments, tiles.present, mean, variance, rows)
         if self.shared:
             total = tf.reduce_sum(rows, keepdims=True)
-            of_all = tf.nn.moments(inputs, axes=[0], keepdims=True)
-            self._remember(self.all_moments, tf.constant([0]), *of_all, total)
+            all_mean, all_variance = tf.nn.moments(inputs, axes=[0], keepdims=True)
+            self._remember(self.all_moments, tf.constant([0]), all_mean, all_variance, total)
         return mean, variance
 
-    def _remembered(self, tiles):
+    def _remembered(self, tiles: Tiles) -> tuple[tf.Tensor, tf.Tensor]:
         rows, mean, variance = (tf.gather(v, tiles.present) for v in self.moments)
         if not self.shared:
             return mean, variance
@@ -91,7 +91,14 @@ class PartitionedNorm(Arguments, keras.layers.Layer):
         _, of_all_mean, of_all_variance = self.all_moments
         return tf.where(trained, mean, of_all_mean), tf.where(trained, variance, of_all_variance)
 
-    def _remember(self, moments, scenes, mean, variance, rows):
+    def _remember(
+        self,
+        moments: list[tf.Variable],
+        scenes: tf.Tensor,
+        mean: tf.Tensor,
+        variance: tf.Tensor,
+        rows: tf.Tensor,
+    ) -> None:
         """Joins a batch's moments to the former ones, as two samples (Chan et al., 1979)."""
         former = tf.gather(moments[0], scenes)[:, tf.newaxis] * self.momentum
         total = former + rows
@@ -103,10 +110,10 @@ class PartitionedNorm(Arguments, keras.layers.Layer):
         for moment, value in zip(moments, new, strict=True):
             moment.scatter_update(tf.IndexedSlices(value, scenes))
 
-    def _vector(self, name, width, initializer):
+    def _vector(self, name: str, width: int, initializer: str) -> tf.Variable:
         return self.add_weight(name=name, shape=(width,), initializer=initializer)
 
-    def _moments(self, name, count, width):
+    def _moments(self, name: str, count: int, width: int) -> list[tf.Variable]:
         """Variables for the number of rows, the mean and the variance."""
         return [
             self.add_weight(

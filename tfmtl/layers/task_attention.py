@@ -98,16 +98,16 @@ class TaskAttention(Arguments, keras.layers.Layer):
             self.build(adjacent.shape)
         return self._weights(self._tokens(adjacent, own))
 
-    def _tokens(self, adjacent, own):
+    def _tokens(self, adjacent: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
         return tf.stack([self.passing(adjacent), own], axis=1)
 
-    def _projected(self, dense, tokens):
+    def _projected(self, dense: Any, tokens: tf.Tensor) -> tf.Tensor:
         """`[batch, 2, pairs, units]`: tokens become rows, so that one product does for both."""
         width = tokens.shape[-1]
         rows = dense(tf.reshape(tokens, [-1, self.num_pairs, width]))
         return tf.reshape(rows, [-1, 2, self.num_pairs, dense.units])
 
-    def _weights(self, tokens):
+    def _weights(self, tokens: tf.Tensor) -> tf.Tensor:
         if self.mode == "concat":
             scores = self.score(tf.concat(tf.unstack(tokens, axis=1), axis=-1))
             return tf.nn.softmax(scores, axis=-1)

@@ -7,8 +7,9 @@ that "high-level information" is trained further, and these are the highest laye
 """
 
 import dataclasses
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import tensorflow as tf
@@ -142,43 +143,51 @@ def train_meta(
     compile_model(model, settings, tasks.steps)
     first = Run(model, experiment, _folder(checkpoint_dir, "meta"))
     first.restore()
-    run_epochs(
+    fit = functools.partial(run_epochs, verbose=verbose, callbacks=callbacks, validate=validate)
+    fit(
         first,
         MetaLearner(model, meta),
         data,
         settings,
         batches=tasks.batches,
         steps=tasks.steps,
-        verbose=verbose,
-        callbacks=callbacks,
-        validate=validate,
     )
     history = [{**epoch, "stage": 1} for epoch in first.state["history"]]
     if not meta.finetune_epochs:
         return Trained(model, history, first.state["best_epoch"])
-    settings = _second_settings(settings, meta)
+    second = _second_stage(experiment, data, first, checkpoint_dir, fit)
+    best = second.state["best_epoch"]
+    best = first.state["best_epoch"] if best < 0 else len(history) + best
+    history += [{**epoch, "stage": 2} for epoch in second.state["history"]]
+    return Trained(model, history, best)
+
+
+def _second_stage(
+    experiment: ExperimentConfig,
+    data: PackedData,
+    first: Run,
+    checkpoint_dir: str | None,
+    fit: Callable[..., None],
+) -> Run:
+    """Trains the layers of `finetune_scope` alone, from the best epoch of the first stage."""
+    assert experiment.meta is not None
+    model, settings = first.model, _second_settings(experiment.training, experiment.meta)
     steps = max(data.train.count() // settings.batch_size, 1)
-    before = freeze_below(model, meta.finetune_scope)
+    before = freeze_below(model, experiment.meta.finetune_scope)
     compile_model(model, settings, steps)
     second = Run(model, experiment, _folder(checkpoint_dir, "finetune"))
     second.go_on_from(first)
     second.restore()
-    run_epochs(
+    fit(
         second,
         model,
         data,
         settings,
         batches=lambda seed, skip: data.train.batches(settings.batch_size, seed=seed, skip=skip),
         steps=steps,
-        verbose=verbose,
-        callbacks=callbacks,
-        validate=validate,
     )
     unfreeze(before)
-    best = second.state["best_epoch"]
-    best = first.state["best_epoch"] if best < 0 else len(history) + best
-    history += [{**epoch, "stage": 2} for epoch in second.state["history"]]
-    return Trained(model, history, best)
+    return second
 
 
 Trainable: TypeAlias = list[tuple[keras.layers.Layer, bool]]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
+from numpy.typing import NDArray
 
 from tfmtl.declare.conversions import check_semantics, direct_tasks, trained_tasks
 from tfmtl.declare.problem import ProblemSpec
@@ -163,7 +164,7 @@ class Heads(keras.layers.Layer):
             return None
         return labels * positive + (1 - labels) * negative
 
-    def adapt(self, mean: np.ndarray, std: np.ndarray) -> None:
+    def adapt(self, mean: NDArray[Any], std: NDArray[Any]) -> None:
         """Starts every head at the training rows' mean prediction.
 
         The first epoch then need not learn the base rate (our choice). Where classes are weighted
@@ -199,17 +200,17 @@ class Heads(keras.layers.Layer):
             logit.kernel_initializer = keras.initializers.Ones()
             logit.trainable = False
 
-    def _log_odds_of_weights(self, task):
+    def _log_odds_of_weights(self, task: str) -> float:
         if task not in self.trained:
             return 0.0
         declared = self.problem.task(task)
         positive = float(self.balance.get(task, declared.positive_weight))
-        return np.log(positive) - np.log(declared.negative_weight)
+        return float(np.log(positive) - np.log(declared.negative_weight))
 
-    def _regressions(self):
+    def _regressions(self) -> list[str]:
         return [t for t in self.tasks if self.problem.task(t).kind == "regression"]
 
-    def _constant(self, name, value):
+    def _constant(self, name: str, value: float) -> tf.Variable:
         return self.add_weight(
             name=name, initializer=keras.initializers.Constant(value), trainable=False
         )

@@ -68,7 +68,7 @@ def interact(interaction: Any, fields: Any, training: bool = False) -> Any:
     return interaction(fields, training=training)
 
 
-def _layer(interaction, name):
+def _layer(interaction: Mapping[str, Any], name: str) -> Any:
     registry.check("interaction", interaction)
     arguments = {key: value for key, value in interaction.items() if key != "name"}
     return registry.get("interaction", interaction["name"])(**arguments, name=name)

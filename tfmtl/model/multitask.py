@@ -165,7 +165,7 @@ class MultiTaskModel(Network):
             others.append(self._decay(inputs, squares))
         return TaskLosses(per_task, observed, others, representations)
 
-    def _decay(self, inputs, squares):
+    def _decay(self, inputs: Packed, squares: tf.Tensor) -> tf.Tensor:
         rows = tf.cast(tf.shape(inputs[LABELS])[0], tf.float32)
         kernels = [v for v in self.dense_variables if is_kernel(v)]
         decayed = self.backbone.decayed(kernels, self.backbone.row_inputs(inputs))

@@ -78,7 +78,8 @@ class Network(tfrs.Model):
     @property
     def tower_sides(self) -> Mapping[str, tuple[str, ...]] | None:
         """The features' sides that each tower reads, by tower; `None` without towers."""
-        return self.backbone.tower_sides
+        sides: Mapping[str, tuple[str, ...]] | None = self.backbone.tower_sides
+        return sides
 
     @property
     def embeddings(self) -> list[Embedding]:

@@ -50,7 +50,8 @@ class _UniqueRows:
 
     def _clip_gradients(self, grads: Sequence[Any]) -> Sequence[Any]:
         grads = [unique_rows(g) if isinstance(g, tf.IndexedSlices) else g for g in grads]
-        return super()._clip_gradients(grads)  # type: ignore[misc]
+        clipped: Sequence[Any] = super()._clip_gradients(grads)  # type: ignore[misc]
+        return clipped
 
     def _deduplicate_sparse_grad(self, grads: Sequence[Any]) -> Sequence[Any]:
         return grads

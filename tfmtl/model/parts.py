@@ -80,7 +80,8 @@ def _backbone(
                 f"{given['name']}: {argument}={given[argument]} is not to be given; it follows "
                 f"from the declaration and the data, and is {value}. Leave it out."
             )
-    return registry.build("backbone", {**given, **derived}, tasks)
+    backbone: Backbone = registry.build("backbone", {**given, **derived}, tasks)
+    return backbone
 
 
 def _embedding(

@@ -1,6 +1,7 @@
 """Each trained task's loss of its own rows, from the heads' outputs."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -88,7 +89,14 @@ def exact_metrics(
     return metrics
 
 
-def _mean_loss(heads, loss, name, metrics, labels, predictions):
+def _mean_loss(
+    heads: Heads,
+    loss: ExampleLoss,
+    name: str,
+    metrics: Mapping[str, float],
+    labels: Any,
+    predictions: Any,
+) -> float:
     task = heads.problem.task(name)
     if task.kind == "binary":
         return metrics[heads.problem.metric_name(task, "log_loss")]

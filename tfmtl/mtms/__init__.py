@@ -7,8 +7,8 @@ network of that scene; then one network per component is fine-tuned on the table
 components, which stay as they are. Backbones of many scenes with one training loop (`star`,
 `per_scene`) belong to `backbones`.
 
-- `slot`: `train_slot`, the entrance; `slot_parts`, `embedding_update`, `fine_tuning`, `passes`: its
-  steps.
+- `slot`: `train_slot`, the entrance; `slot_parts`, `part_training`, `embedding_update`,
+  `fine_tuning`, `passes`: its steps.
 - `units`: rows of one scene as a problem of its own, and the ids its tables hold.
 - `store`: a component's tables and networks on disk, and how the next slot takes them over.
 - `frozen`: the look-up in the tables of all components, fused into one search and one gather.

@@ -28,7 +28,8 @@ from tfmtl.mtms.embedding_update import declared
 from tfmtl.mtms.fine_tuning import component_tables, fine_tuned, frozen_fields, network_variables
 from tfmtl.mtms.frozen import Name
 from tfmtl.mtms.model import MTMSModel
-from tfmtl.mtms.slot_parts import Part, Parts, processes
+from tfmtl.mtms.part_training import Part, processes
+from tfmtl.mtms.slot_parts import Parts
 from tfmtl.mtms.store import load_network, read_about, target_folder
 from tfmtl.mtms.units import by_scene
 from tfmtl.plain import write_json

@@ -146,10 +146,10 @@ class Hidden(Copies, abc.ABC):
         shape = tuple(shape)
         if self.num is None:
             if len(shape) == 2 and shape[1] is not None:
-                return shape[1]
+                return int(shape[1])
             raise SpecError(f"{self.name}: reads [batch, width], the last known; got {shape}.")
         if len(shape) == 3 and shape[0] in (1, self.num) and shape[2] is not None:
-            return shape[2]
+            return int(shape[2])
         raise SpecError(
             f"{self.name}: reads [{self.num}, batch, width], or 1 in place of {self.num} where "
             f"all copies read the same; got {shape}."

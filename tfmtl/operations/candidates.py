@@ -72,4 +72,5 @@ def operation(kind: str, candidate: Candidate, *, num: int | None = None) -> Ope
     arguments = {k: v for k, v in config.items() if k != "name"}
     if num is not None:
         arguments["num"] = num
-    return registry.get(kind, config["name"])(**arguments, name=label)
+    built: Operation = registry.get(kind, config["name"])(**arguments, name=label)
+    return built

@@ -76,7 +76,7 @@ class Choice(keras.layers.Layer):
             classes.setdefault(type(layer), []).append(i)
         self._groups = list(classes.values())
 
-    def _layer(self, candidate):
+    def _layer(self, candidate: Any) -> Any:
         label, config = candidate
         if self.width is not None and takes(self.kind, config, "width"):
             config = {"width": self.width, **config}

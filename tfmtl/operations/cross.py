@@ -67,7 +67,7 @@ class CrossNetwork(Interaction):
             )
         super().build(input_shape)
 
-    def _kernel(self, name, width_in, width_out):
+    def _kernel(self, name: str, width_in: int, width_out: int) -> tf.Variable:
         shape = (width_in, width_out)
         return self.add_weight(name=name, shape=shape, initializer=glorot(*shape))
 

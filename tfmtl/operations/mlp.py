@@ -143,7 +143,7 @@ class HiddenMLP(Hidden):
         hidden = tf.nn.relu(tf.matmul(x, kernel) + bias)
         return tf.nn.relu(tf.matmul(hidden, self.kernel) + self.bias[:, tf.newaxis])
 
-    def _hidden(self, moments):
+    def _hidden(self, moments: Any) -> tuple[tf.Tensor, tf.Tensor]:
         """The first product's kernel and bias, with the norm as part of them."""
         kernel = tf.convert_to_tensor(self.hidden_kernel)
         if not self.batch_norm:

@@ -13,7 +13,8 @@ from tqdm import tqdm
 from tfmtl.data.hashing import hash_text
 from tfmtl.data.readers import open_table
 from tfmtl.data.splits import as_text
-from tfmtl.data.types import ABSENT, Unparsable, arrow_schema, typed
+from tfmtl.data.texts import Unparsable
+from tfmtl.data.types import ABSENT, arrow_schema, typed
 from tfmtl.declare.features import Column
 from tfmtl.errors import DataError, did_you_mean
 

@@ -22,7 +22,8 @@ from tfmtl.declare.problem import ProblemSpec
 from tfmtl.declare.total_value import ACTIONS, TotalValue
 from tfmtl.errors import SpecError
 from tfmtl.features.raw import DTYPES, dense_columns
-from tfmtl.model.multitask import MultiTaskModel, Packed
+from tfmtl.metrics.packed import Packed
+from tfmtl.model.multitask import MultiTaskModel
 from tfmtl.serving.signature_names import argument_names
 
 TOTAL_VALUE = "total_value"

@@ -25,8 +25,8 @@ from tfmtl.simulator.early_stage import (
     consolidated_log,
     replay_batches,
     replay_log,
-    write_early_stage_logs,
 )
+from tfmtl.simulator.early_stage_files import write_early_stage_logs
 from tfmtl.simulator.funnel import (
     EarlyStage,
     Funnelled,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfmtl.simulator.daily import write_daily_log
-from tfmtl.simulator.early_stage import write_early_stage_logs
+from tfmtl.simulator.early_stage_files import write_early_stage_logs
 from tfmtl.simulator.impressions import write_impression_log
 from tfmtl.text import LINE_BREAK, printable
 

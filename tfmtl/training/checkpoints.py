@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from absl import logging
+from numpy.typing import NDArray
 
 from tfmtl import durable
 from tfmtl.declare.experiment import ExperimentConfig
@@ -52,7 +53,7 @@ class Run:
         # A copy: Keras orders variables by what is trainable, and layers may be frozen later.
         self.variables = list(model.variables)
         self.lower = lower_is_better(monitor or experiment.training.monitor, experiment.problem)
-        self.best: list[np.ndarray] = []
+        self.best: list[NDArray[Any]] = []
         self._damaged: list[str] = []
         self.state: dict[str, Any] = {
             "epoch": 0,
@@ -161,10 +162,10 @@ class Run:
         """Folders of checkpoints, the last one first."""
         if self.folder is None or not os.path.isdir(self.folder):
             return []
-        found = [name for name in os.listdir(self.folder) if re.fullmatch(r"at-\d+-\d+", name)]
-        return [os.path.join(self.folder, name) for name in sorted(found, reverse=True)]
+        names = [name for name in os.listdir(self.folder) if re.fullmatch(r"at-\d+-\d+", name)]
+        return [os.path.join(self.folder, name) for name in sorted(names, reverse=True)]
 
-    def _read(self, path: str) -> tuple[dict[str, Any], list[np.ndarray]]:
+    def _read(self, path: str) -> tuple[dict[str, Any], list[NDArray[Any]]]:
         """A checkpoint's state and best weights, once all of it is known to be whole.
 
         Raises:

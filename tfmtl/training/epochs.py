@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -159,18 +160,19 @@ class _Epoch(keras.callbacks.Callback):
         self.run, self.data, self.settings, self.steps = run, data, settings, steps
         self.validate = validate
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self.run.state["step"] += 1
         step = self.run.state["step"]
         if step % self.settings.checkpoint_every == 0 and step < self.steps:
             self.run.save()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         # Checked here because validation may not show it: with weights of NaN a network of
         # rectifiers may predict a constant.
-        if not math.isfinite((logs or {}).get("loss", 0.0)):
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
             raise FloatingPointError(
-                f"the training loss is {logs['loss']} in epoch {epoch}: the model diverged. Lower "
+                f"the training loss is {loss} in epoch {epoch}: the model diverged. Lower "
                 f"training.learning_rate (it is {self.settings.learning_rate:g}), or look for "
                 "enormous numbers among labels and features."
             )

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,37 +84,14 @@ def negative_transfer(
     watch = None
     if part.shares:
         watch = Watch(every=log_every or max(steps // 4, 1), rows=log_rows)
-    together: list[Outcome] = []
-    alone: dict[str, list[Outcome]] = {name: [] for name in compared}
     # The rows of every twin follow from these and its problem, so one digest serves all trainings.
     digest = "" if directory is None else digest_of(data.train, data.validation, test_rows)
     run = functools.partial(
-        outcome_of,
-        directory=directory,
-        rows_digest=digest,
-        verbose=2 if verbose == 2 else 0,
+        outcome_of, directory=directory, rows_digest=digest, verbose=2 if verbose == 2 else 0
     )
-    total = len(chosen) * (1 + len(compared))
-    with tqdm(total=total, unit=" trainings", disable=not verbose) as bar:
-        for seed in chosen:
-            seeded = experiment.replace_path("training.seed", seed)
-            bar.set_description(f"seed {seed}, together")
-            together.append(run("together", seeded, data, test_rows, watch=watch, gates=True))
-            bar.update()
-            for name in compared:
-                bar.set_description(f"seed {seed}, {name} alone")
-                twin = twin_of(seeded, name)
-                train, validation, test = (
-                    TaskRows(rows, problem, twin.problem)
-                    for rows in (data.train, data.validation, test_rows)
-                )
-                narrowed = PackedData(train, validation, data.table_rows)
-                alone[name].append(run(f"{name}-alone", twin, narrowed, test))
-                bar.update()
-            if len(chosen) > 1:
-                # Only the rows of a single seed are drawn from.
-                for outcomes in (together, *alone.values()):
-                    outcomes[-1].predictions.clear()
+    together, alone = _train_all(
+        experiment, data, test_rows, list(compared), chosen, watch, run, verbose
+    )
     tasks = {
         name: _over_seeds(problem, name, chosen_metric, alone[name], together, level)
         for name, chosen_metric in compared.items()
@@ -135,6 +112,44 @@ def negative_transfer(
         over=over,
         level=level,
     )
+
+
+def _train_all(
+    experiment: ExperimentConfig,
+    data: PackedData,
+    test_rows: Rows,
+    tasks: Sequence[str],
+    seeds: Sequence[int],
+    watch: Watch | None,
+    run: Callable[..., Outcome],
+    verbose: int,
+) -> tuple[list[Outcome], dict[str, list[Outcome]]]:
+    """Trains all models: the multi-task outcomes per seed, and those of each task's twins."""
+    problem = experiment.problem
+    together: list[Outcome] = []
+    alone: dict[str, list[Outcome]] = {name: [] for name in tasks}
+    total = len(seeds) * (1 + len(tasks))
+    with tqdm(total=total, unit=" trainings", disable=not verbose) as bar:
+        for seed in seeds:
+            seeded = experiment.replace_path("training.seed", seed)
+            bar.set_description(f"seed {seed}, together")
+            together.append(run("together", seeded, data, test_rows, watch=watch, gates=True))
+            bar.update()
+            for name in tasks:
+                bar.set_description(f"seed {seed}, {name} alone")
+                twin = twin_of(seeded, name)
+                train, validation, test = (
+                    TaskRows(rows, problem, twin.problem)
+                    for rows in (data.train, data.validation, test_rows)
+                )
+                narrowed = PackedData(train, validation, data.table_rows)
+                alone[name].append(run(f"{name}-alone", twin, narrowed, test))
+                bar.update()
+            if len(seeds) > 1:
+                # Only the rows of a single seed are drawn from.
+                for outcomes in (together, *alone.values()):
+                    outcomes[-1].predictions.clear()
+    return together, alone
 
 
 def _backbone(experiment: ExperimentConfig) -> Any:

@@ -171,7 +171,8 @@ def _dedicated(
     path = os.path.join(directory, "dedicated.json")
     if os.path.exists(path):
         try:
-            return read_json(path)
+            values: dict[str, float] = read_json(path)
+            return values
         except Damaged as damage:
             logging.warning("%s. The dedicated model is trained anew.", damage)
     folder = os.path.join(directory, "dedicated")

@@ -129,7 +129,8 @@ class ExperimentTuner(keras_tuner.engine.base_tuner.BaseTuner):
 
     def metrics_of(self, trial: Any) -> dict[str, float]:
         """All validation metrics of a finished trial, at its best epoch."""
-        return read_json(self._metrics_path(trial))
+        metrics: dict[str, float] = read_json(self._metrics_path(trial))
+        return metrics
 
     def _metrics_path(self, trial: Any) -> str:
         return os.path.join(self.get_trial_dir(trial.trial_id), "metrics.json")

@@ -3,7 +3,7 @@
 import sys
 
 import tfmtl
-from tfmtl.evaluation.blessing import bounds
+from tfmtl.evaluation.bounds import bounds
 from tfmtl.metrics.monitor import lower_is_better
 
 
