@@ -28,13 +28,15 @@ def checkout(tmp_path):
     return folder
 
 
-def git(folder, *arguments):
-    subprocess.run(["git", *arguments], cwd=folder, check=True)
+def git(folder, *arguments, **environ):
+    subprocess.run(["git", *arguments], cwd=folder, check=True, env={**os.environ, **environ})
 
 
-def commit(folder):
+def commit(folder, day=0):
+    """Makes a commit at noon of a day, counted from Thursday, 1 January 1970."""
     who = ("-c", "user.name=a", "-c", "user.email=a@b")
-    git(folder, *who, "commit", "-q", "--allow-empty", "-m", "One more")
+    date = f"{day * 86400 + 43200} +0000"
+    git(folder, *who, "commit", "-q", "--allow-empty", "-m", "One more", GIT_COMMITTER_DATE=date)
 
 
 def second_stack(folder):
@@ -60,7 +62,7 @@ def test_a_public_checkout_runs_one_stack_and_says_so(checkout):
     code, lines = ci(checkout)
     assert code == 0 and "this stack alone" in lines[0]
     assert [line for line in lines if line.startswith("make")] == [
-        "make --no-print-directory test SHARD=2/7 CI=true"
+        "make --no-print-directory test SHARD=1/14 CI=true"
     ]
 
 
@@ -68,21 +70,29 @@ def test_the_second_stack_runs_after_the_first_with_another_part(checkout):
     second_stack(checkout)
     code, lines = ci(checkout)
     parts = [line.split("SHARD=")[1] for line in lines if line.startswith("make")]
-    assert code == 0 and parts == ["2/7 CI=true", "5/7 CI=true"]
+    assert code == 0 and parts == ["1/14 CI=true", "2/14 CI=true"]
     # Nothing follows what the last stack printed: pytest's summary.
     assert lines[-1].startswith("make")
 
 
-def test_seven_commits_in_a_row_run_all_parts_on_both_stacks(checkout):
-    second_stack(checkout)
-    first, second = [], []
-    for _ in range(7):
-        commit(checkout)
+def parts_of(checkout, days):
+    """The shards that each stack runs where every day has a commit."""
+    here, there = [], []
+    for day in days:
+        commit(checkout, day)
         _, lines = ci(checkout)
-        one, two = (line.split("SHARD=")[1][0] for line in lines if line.startswith("make"))
-        first.append(one)
-        second.append(two)
-    assert sorted(first) == sorted(second) == [*"1234567"]
+        parts = [line.split("SHARD=")[1].split("/")[0] for line in lines if line[:4] == "make"]
+        here.append(int(parts[0]))
+        there.append(int(parts[1]))
+    return here, there
+
+
+def test_a_week_of_changes_runs_all_parts_and_two_weeks_run_them_on_both_stacks(checkout):
+    second_stack(checkout)
+    here, there = parts_of(checkout, range(20_000, 20_014))
+    for week in (slice(0, 7), slice(7, 14)):
+        assert sorted(here[week] + there[week]) == [*range(1, 15)]
+    assert sorted(here) == sorted(there) == [*range(1, 15)]
 
 
 def test_the_first_stack_that_fails_ends_the_run(checkout):
@@ -100,4 +110,4 @@ def test_a_shallow_clone_takes_a_part_too(checkout, tmp_path):
     shutil.copytree(checkout / ".ci", shallow / ".ci")
     code, lines = ci(shallow)
     (call,) = (line for line in lines if line.startswith("make"))
-    assert code == 0 and call.split("SHARD=")[1].split()[0] in {f"{k}/7" for k in range(1, 8)}
+    assert code == 0 and call.split("SHARD=")[1].split()[0] in {f"{k}/14" for k in range(1, 15)}
