@@ -7,8 +7,6 @@ call it on any rows, or export it with a model.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pyarrow as pa
 import tensorflow as tf
 
@@ -17,12 +15,10 @@ from tfmtl.declare.features import FIRST, FOLD, Column
 from tfmtl.declare.layout import fixed_table_rows, has_ids
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import DataError
-from tfmtl.features.analyzers import Lookup
 from tfmtl.features.encode import encode
 from tfmtl.features.encodings.base import as_text
-from tfmtl.features.raw import DTYPES, NO_INTEGER, dense
-
-State = dict[str, Any]
+from tfmtl.features.raw import DTYPES, dense
+from tfmtl.features.statistics import Fitted, Fitting
 
 
 class Preprocessor(tf.Module):
@@ -49,7 +45,7 @@ class Preprocessor(tf.Module):
         super().__init__(name="preprocessor")
         self.problem = problem
         self.null_values = tuple(null_values)
-        self._fitted: _Fitted | None = None
+        self._fitted: Fitted | None = None
 
     def fit(self, columns: Mapping[str, Any]) -> dict[str, tf.Tensor]:
         """Fits on training rows and returns them packed.
@@ -74,9 +70,9 @@ class Preprocessor(tf.Module):
         raw = self._tensors(columns)
         if FOLD not in raw:
             raw[FOLD] = self._folds(raw)
-        fitting = _Fitting()
+        fitting = Fitting()
         packed = encode(self.problem, raw, fitting, null_values=self.null_values)
-        self._fitted = _Fitted(fitting.state)
+        self._fitted = Fitted(fitting.state)
         return packed
 
     def __call__(self, columns: Mapping[str, Any]) -> dict[str, tf.Tensor]:
@@ -133,83 +129,3 @@ class Preprocessor(tf.Module):
 
 def _names(columns: Any) -> list[str]:
     return list(columns.column_names if isinstance(columns, pa.Table) else columns)
-
-
-class _Fitting:
-    """Analyzers that fit immediately, on eager tensors with all training rows."""
-
-    def __init__(self) -> None:
-        self.state: State = {}
-
-    def vocabulary(self, name: str, values: tf.Tensor, size: int | None, min_count: int) -> Lookup:
-        # Only the distinct values are sorted; np.unique would sort the text of all rows.
-        by_value = pd.Series(values.numpy()).value_counts(sort=False).sort_index()
-        tokens, counts = by_value.index.to_numpy(), by_value.to_numpy()
-        tokens, counts = tokens[counts >= min_count], counts[counts >= min_count]
-        # Most frequent first, ties by the greater value first, as TensorFlow Transform does.
-        order = np.argsort(-counts[::-1], kind="stable")
-        tokens = tokens[::-1][order][:size]
-        self.state[f"vocabulary/{name}"] = tokens
-        return _Fitted(self.state).vocabulary(name, values, size, min_count)
-
-    def moments(self, name: str, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        numbers = values.numpy().astype(np.float64)
-        mean, std = (numbers.mean(), numbers.std()) if numbers.size else (0.0, 1.0)
-        self.state[f"moments/{name}"] = np.array([mean, std], np.float64)
-        return tf.constant(mean, tf.float64), tf.constant(std, tf.float64)
-
-    def quantiles(self, name: str, values: tf.Tensor, bins: int) -> tf.Tensor:
-        numbers, shares = values.numpy(), np.linspace(0, 1, bins + 1)
-        edges = np.quantile(numbers, shares) if numbers.size else np.zeros(bins + 1)
-        self.state[f"quantiles/{name}"] = edges.astype(np.float32)
-        return tf.constant(edges, tf.float32)
-
-    def sums(self, name: str, keys: tf.Tensor, values: tf.Tensor) -> Lookup:
-        inverse, tokens = pd.factorize(keys.numpy())
-        totals = np.bincount(inverse, values.numpy(), len(tokens)).astype(np.float32)
-        kept = totals > 0
-        self.state[f"sums/{name}"] = (tokens[kept], totals[kept])
-        return _Fitted(self.state).sums(name, keys, values)
-
-
-class _Fitted(tf.Module):
-    """Analyzers that return statistics that were fitted before."""
-
-    def __init__(self, state: State):
-        super().__init__(name="fitted")
-        self.state = state
-        self.tables: dict[str, tf.lookup.StaticHashTable] = {}
-        for name, value in state.items():
-            kind = name.split("/")[0]
-            if kind == "vocabulary":
-                dtype = tf.int64 if value.dtype.kind == "i" else tf.string
-                ids = tf.range(len(value), dtype=tf.int64)
-                self.tables[name] = _table(tf.constant(value, dtype), ids, -1)
-            elif kind == "sums":
-                keys, totals = value
-                self.tables[name] = _table(tf.constant(keys, tf.string), totals, 0.0)
-
-    def vocabulary(self, name: str, values: tf.Tensor, size: int | None, min_count: int) -> Lookup:
-        lookup: Lookup = self.tables[f"vocabulary/{name}"].lookup
-        return lookup
-
-    def moments(self, name: str, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        mean, std = self.state[f"moments/{name}"]
-        return tf.constant(mean), tf.constant(std)
-
-    def quantiles(self, name: str, values: tf.Tensor, bins: int) -> tf.Tensor:
-        return tf.constant(self.state[f"quantiles/{name}"])
-
-    def sums(self, name: str, keys: tf.Tensor, values: tf.Tensor) -> Lookup:
-        lookup: Lookup = self.tables[f"sums/{name}"].lookup
-        return lookup
-
-
-def _table(keys: tf.Tensor, values: Any, default: float) -> tf.lookup.StaticHashTable:
-    if not len(keys):
-        # TensorFlow has no empty table. A single key that maps to the default is equivalent.
-        keys = tf.constant([b"" if keys.dtype == tf.string else NO_INTEGER], keys.dtype)
-        values = tf.constant([default], tf.int64 if isinstance(default, int) else tf.float32)
-    return tf.lookup.StaticHashTable(
-        tf.lookup.KeyValueTensorInitializer(keys, values), default_value=default
-    )

@@ -197,7 +197,8 @@ class Building:
         >>> import tempfile
         >>> path = os.path.join(tempfile.mkdtemp(), "part")
         >>> with Building(path, {"fingerprint": "a"}) as folder:
-        ...     _ = open(os.path.join(folder, "table"), "w").write("…")
+        ...     with open(os.path.join(folder, "table"), "w") as file:
+        ...         _ = file.write("…")
         >>> sorted(os.listdir(path)), read_about(path)
         (['about.json', 'seal.json', 'table'], {'fingerprint': 'a'})
     """
