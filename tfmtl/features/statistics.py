@@ -36,7 +36,8 @@ class Keys:
 
     def places(self, keys: tf.Tensor) -> NDArray[np.intp]:
         """Returns the place of each of `keys` `[n]`, −1 for one that is not among them."""
-        return self.hashes.get_indexer(_hashes(keys))
+        places: NDArray[np.intp] = self.hashes.get_indexer(_hashes(keys))
+        return places
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
