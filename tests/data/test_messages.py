@@ -152,7 +152,7 @@ def test_labels_splits_and_dates_are_named_by_file_and_line(
     path = folder(tmp_path / "d", kind, **changes)
     place = f"file {path}/{where}"
     if why.startswith("WARNING "):
-        caplog.set_level("INFO")
+        caplog.set_level("INFO", logger="absl")
         read_table(str(path), PROBLEM, split=split)
         assert why.removeprefix("WARNING ").format(place) in caplog.text
         return

@@ -37,7 +37,7 @@ def problem(*features, tasks=(CTR,)):
 
 
 def test_files_with_7_and_with_7_0_are_warned_of_with_counts(tmp_path, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="absl")
     random = np.random.default_rng(1)
     (tmp_path / "d").mkdir()
     for name, text in (("a", "{}"), ("b", "{}.0")):

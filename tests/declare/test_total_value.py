@@ -200,7 +200,7 @@ def test_an_unknown_objective_is_named_with_the_likely_one():
         ({"quality": {"name": "piecewise", "points": ((0, 0),)}}, ["at least two"]),
         (
             {"quality": {"name": "piecewise", "points": ((0, 0), (1, -1))}},
-            ["must be a list of lists of 2"],
+            ["y that does not fall"],
         ),
         ({"quality": {"name": "piecewise", "points": ((0, 0), (0, 1))}}, ["rising x"]),
         (

@@ -95,7 +95,7 @@ def test_plain_names_stay_and_no_two_arguments_are_one():
         (("user id", "user_id"), "'user id' and 'user_id': TensorFlow reads both as 'user_id'"),
         (("ad/id", "ad.id"), "Rename one of them"),
         (("self",), "Rename the column, as 'self_'"),
-        ((" ",), "at least one visible character"),
+        ((" ",), "with a visible character"),
         (("a\nb",), "no line break"),
     ],
 )

@@ -35,7 +35,7 @@ def git(folder, *arguments, **environ):
 def commit(folder, day=0):
     """Makes a commit at noon of a day, counted from Thursday, 1 January 1970."""
     who = ("-c", "user.name=a", "-c", "user.email=a@b")
-    date = f"{day * 86400 + 43200} +0000"
+    date = f"@{day * 86400 + 43200} +0000"
     git(folder, *who, "commit", "-q", "--allow-empty", "-m", "One more", GIT_COMMITTER_DATE=date)
 
 

@@ -58,9 +58,7 @@ def follows(problem: ProblemSpec, earlier: str, later: str) -> bool:
         later: A task, whose positives are to be positives of `earlier`.
 
     Example:
-        >>> from collections.abc import Sequence
-
-    from tfmtl.declare.problem import binary, categorical
+        >>> from tfmtl.declare.problem import binary, categorical
         >>> tasks = [binary(name, label=name) for name in ("click", "cart", "like")]
         >>> problem = ProblemSpec(
         ...     features=(categorical("ad"),), tasks=tuple(tasks), drop_if=("click", "cart")

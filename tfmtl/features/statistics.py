@@ -6,6 +6,7 @@ TensorFlow table is made only where a graph is traced, as in an export, and is f
 
 import collections
 import dataclasses
+import weakref
 from typing import Any
 
 import numpy as np
@@ -59,17 +60,6 @@ class Sums:
         return tf.constant(np.where(places >= 0, self.totals[places], np.float32(0)))
 
 
-class HashTable(tf.lookup.StaticHashTable):
-    """A `StaticHashTable` whose memory is freed with the Python object.
-
-    TensorFlow keeps the resource of its own class until the process ends. An anonymous table
-    would be freed as well, but each run of a session on the SavedModel would get an empty one.
-    """
-
-    def _destroy_resource(self) -> None:
-        tf.raw_ops.DestroyResourceOp(resource=self.resource_handle, ignore_lookup_error=True)
-
-
 class Fitted(tf.Module):
     """Analyzers that answer from what was fitted.
 
@@ -85,7 +75,7 @@ class Fitted(tf.Module):
     def __init__(self, state: State):
         super().__init__(name="fitted")
         self.state = state
-        self.tables: dict[str, HashTable] = {}
+        self.tables: dict[str, tf.lookup.StaticHashTable] = {}
         # An index builds a hash table at its first look-up, and keeps it.
         self._vocabularies = {
             name: pd.Index(tokens, dtype=object if tokens.dtype.kind == "O" else tokens.dtype)
@@ -122,7 +112,7 @@ class Fitted(tf.Module):
         sums: Sums = self.state[name]
         return sums.at(sums.keys.places(keys))
 
-    def _table(self, name: str) -> HashTable:
+    def _table(self, name: str) -> tf.lookup.StaticHashTable:
         if name not in self.tables:
             # Outside of the graph that is traced, as a variable is, and once for all graphs.
             with tf.init_scope():
@@ -197,7 +187,7 @@ def _hashes(keys: tf.Tensor) -> NDArray[np.int64]:
     return hashes
 
 
-def _table_of(fitted: "NDArray[Any] | Sums") -> HashTable:
+def _table_of(fitted: "NDArray[Any] | Sums") -> tf.lookup.StaticHashTable:
     """The table of a vocabulary's ids, or of the sums that are not 0."""
     if isinstance(fitted, Sums):
         kept = np.flatnonzero(fitted.totals > 0)
@@ -206,9 +196,23 @@ def _table_of(fitted: "NDArray[Any] | Sums") -> HashTable:
     return _table(tf.constant(fitted, dtype), tf.range(len(fitted), dtype=tf.int64), -1)
 
 
-def _table(keys: tf.Tensor, values: Any, default: float) -> HashTable:
+def _table(keys: tf.Tensor, values: Any, default: float) -> tf.lookup.StaticHashTable:
     if not len(keys):
         # TensorFlow has no empty table; one value that maps to the default does the same.
         keys = tf.constant([b"" if keys.dtype == tf.string else NO_INTEGER], keys.dtype)
         values = tf.constant([default], tf.int64 if isinstance(default, int) else tf.float32)
-    return HashTable(tf.lookup.KeyValueTensorInitializer(keys, values), default_value=default)
+    table = tf.lookup.StaticHashTable(
+        tf.lookup.KeyValueTensorInitializer(keys, values), default_value=default
+    )
+    # TensorFlow keeps the resource until the process ends. An anonymous table would be freed with
+    # its object, but each run of a session on the SavedModel would get an empty one; and a class
+    # with a destructor of its own would take that into the SavedModel, whose tables would be gone
+    # with the Python object that was loaded.
+    freed = weakref.finalize(
+        table,
+        tf.raw_ops.DestroyResourceOp,
+        resource=table.resource_handle,
+        ignore_lookup_error=True,
+    )
+    freed.atexit = False
+    return table
