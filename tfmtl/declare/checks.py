@@ -202,6 +202,9 @@ def _hints(annotated: Any) -> dict[str, Any]:
 
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a value is of an annotated type; a type that is not known here fits."""
+    # A class since Python 3.11, and no class that anything is an instance of.
+    if hint is Any:
+        return True
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, each) for each in arguments)
