@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from tfmtl.declare.experiment import ExperimentConfig
 
 DEFAULT_CONFIG = "simulated_ads"
+SWITCHES = ("no_cache", "verbose")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -239,7 +240,7 @@ def _run_once(
     # `tfx pipeline create` reads this file without running the pipeline.
     if runner.executions:
         outcome = report.outcome_of(metadata_path, runner.executions, experiment)
-        print(report.report(outcome, experiment, _command(options)))
+        print(report.report(outcome, experiment, command(options)))
 
 
 def _run_days(
@@ -319,11 +320,19 @@ def _value(text: str) -> Any:
         return text
 
 
-def _command(options: argparse.Namespace) -> str:
+def command(options: argparse.Namespace) -> str:
+    """The command that repeats a run, with everything the given one asks for."""
     parts = ["python -m pipeline.local_runner --config", shlex.quote(options.config)]
-    for name in ("data", "replay", "output"):
-        if getattr(options, name):
-            parts += [f"--{name}", shlex.quote(getattr(options, name))]
+    for name in ("data", "replay", "output", "schema", "days", "epochs", "seed"):
+        if getattr(options, name) is not None:
+            parts += [f"--{name}", shlex.quote(str(getattr(options, name)))]
+    if options.tune is not None:
+        parts.append("--tune" if options.tune else "--no-tune")
+    for setting in options.set:
+        parts += ["--set", shlex.quote(setting)]
+    if options.workers != 1:
+        parts += ["--workers", str(options.workers)]
+    parts += [f"--{name.replace('_', '-')}" for name in SWITCHES if getattr(options, name)]
     return " ".join(parts)
 
 

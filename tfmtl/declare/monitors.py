@@ -53,7 +53,7 @@ def check_monitor(monitor: str, problem: ProblemSpec) -> None:
         )
     if not task.served:
         raise SpecError(f"{field}: task {task.name!r} is not served, and so is not measured.")
-    _check_directed(field, monitor, metrics[bare])
+    check_directed(monitor, metrics[bare])
 
 
 def _check_bare(field: str, monitor: str, bare: str, problem: ProblemSpec) -> None:
@@ -72,14 +72,23 @@ def _check_bare(field: str, monitor: str, bare: str, problem: ProblemSpec) -> No
             f"{field}: a metric of tasks has a full name, for example "
             f"{problem.metric_name(of_tasks[0], bare)!r}."
         )
-    _check_directed(field, monitor, metric)
+    check_directed(monitor, metric)
 
 
-def _check_directed(field: str, monitor: str, metric: Any) -> None:
+def check_directed(monitor: str, metric: Any) -> None:
+    """Refuses a metric that is best at a value (calibration at 1) as a monitor.
+
+    Args:
+        monitor: The name the user gave.
+        metric: The declaration behind that name, a `tfmtl.Metric`.
+
+    Raises:
+        SpecError: The metric is best neither high nor low.
+    """
     if not metric.directed:
         raise SpecError(
-            f"{field}: a {metric.name} is best at {metric.best:g}, neither high nor low; monitor "
-            f"{monitor.replace(metric.name, 'log_loss')!r} or "
+            f"training.monitor={monitor!r}: a {metric.name} is best at {metric.best:g}, neither "
+            f"high nor low; monitor {monitor.replace(metric.name, 'log_loss')!r} or "
             f"{monitor.replace(metric.name, 'mse')!r}, which a bad {metric.name} raises."
         )
 

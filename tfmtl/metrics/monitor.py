@@ -1,5 +1,6 @@
 """Which way a monitored metric is better."""
 
+from tfmtl.declare.monitors import check_directed
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import SpecError
 from tfmtl.metrics.metric import metric_of
@@ -26,10 +27,5 @@ def lower_is_better(monitor: str, problem: ProblemSpec | None = None) -> bool:
                 f"(tfmtl.Metric(name={bare!r}, best='high'))."
             )
         raise SpecError(f"training.monitor={monitor!r}: {error}{hint}") from None
-    if not metric.directed:
-        raise SpecError(
-            f"training.monitor={monitor!r}: a {metric.name} is best at {metric.best:g}, neither "
-            f"high nor low; monitor {monitor.replace(metric.name, 'log_loss')!r} or "
-            f"{monitor.replace(metric.name, 'mse')!r}, which a bad {metric.name} raises."
-        )
+    check_directed(monitor, metric)
     return metric.lower_is_better
