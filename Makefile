@@ -50,7 +50,7 @@ test-slow: setup  ## All slow tests: whole pipelines, kills, large data; RECORD=
 lint: setup  ## ruff and mypy alone
 	@"$(PY)" -m ruff check .
 	@"$(PY)" -m ruff format --check .
-	@"$(PY)" -m mypy tfmtl
+	@"$(PY)" -m mypy tfmtl components pipeline benchmarks
 
 format: setup  ## Format the code and mend what ruff can mend
 	@"$(PY)" -m ruff check --fix .

@@ -100,7 +100,13 @@ def _ours() -> Callable[[], np.ndarray]:
     tables = splits(table())
     folds = np.arange(tables["train"].num_rows) % FOLDS
     tables["train"] = tables["train"].append_column(FOLD, pa.array(folds))
-    return lambda: prepare(problem, tables).data.train.tensors["numbers_context"].numpy()
+
+    def encoded() -> np.ndarray:
+        rows = prepare(problem, tables).data.train
+        assert isinstance(rows, ArrayRows)
+        return rows.tensors["numbers_context"].numpy()
+
+    return encoded
 
 
 def _pandas() -> Callable[[], np.ndarray]:

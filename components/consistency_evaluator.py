@@ -255,7 +255,7 @@ def _measure(
     cqs = scores.cqs
     if cqs is not None and log.final_cqs is not None:
         # The log's own deviation: one unit for every model ever measured on it (our choice).
-        std = float(np.std(log.final_cqs))
+        std = float(np.std(np.asarray(log.final_cqs)))
         quality = {"early_cqs": cqs, "cqs_std": std} if std > 0 else {}
     return consistency_report(log, ranking, _ks(experiment), also=also, **quality)
 
@@ -281,11 +281,10 @@ def _write(
     folder = artifact_utils.get_single_uri(evaluations)
     tf.io.gfile.makedirs(folder)
     arms = {"this model": candidate, "last blessed": before}
-    plain = {
+    plain: dict[str, Any] = {
         "candidate": candidate and candidate.to_json(),
         "baseline": before and before.to_json(),
-        "difference": difference
-        and {name: dataclasses.asdict(pair) for name, pair in difference.items()},
+        "difference": difference and {n: dataclasses.asdict(p) for n, p in difference.items()},
     }
     for name, content in ((CONSISTENCY_FILE, finite(plain)), (VERDICT_FILE, verdict.to_json())):
         text = json.dumps(content, indent=1, allow_nan=False)

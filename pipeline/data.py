@@ -19,8 +19,9 @@ def data_of(config: Config, options: argparse.Namespace, output: str) -> str:
         DataError: The data do not exist, or none are given and the configuration neither names
             nor generates any.
     """
-    if options.data or config.data:
-        return _given(config, options.data or config.data)
+    given: str | None = options.data or config.data
+    if given:
+        return _given(config, given)
     if config.generate is None:
         raise DataError(
             f"{options.config} comes without data. Give a file or a folder, for example --data "

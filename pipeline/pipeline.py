@@ -260,8 +260,15 @@ def pusher_of(
 def untrained(experiment: ExperimentConfig) -> ExperimentConfig:
     """The experiment without the settings of training, for components that do not train."""
     training = Training(monitor="loss")  # The only monitor that every problem has.
-    none = dict.fromkeys(("tuning", "mtms", "meta", "search"))
-    return dataclasses.replace(experiment, model=Model(), training=training, **none)
+    return dataclasses.replace(
+        experiment,
+        model=Model(),
+        training=training,
+        tuning=None,
+        mtms=None,
+        meta=None,
+        search=None,
+    )
 
 
 def beam_arguments(workers: int = 1) -> list[str]:

@@ -10,9 +10,9 @@ import tensorflow_transform as tft
 from components.analyzers import TransformGraph
 from pipeline import trainer_module
 from pipeline.window import SLOT
-from tfmtl import training
 from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.durable import sync, whole_folder
+from tfmtl.mtms.slot import train_slot
 from tfmtl.serving.export import export
 from tfmtl.training.checkpoints import forget
 
@@ -39,7 +39,7 @@ def run_fn(fn_args: "FnArgs") -> None:
     previous = fn_args.base_model and os.path.join(os.path.dirname(fn_args.base_model), SLOT)
     key = trainer_module.key_of(experiment, fn_args, previous or "", str(config["slot"]))
     checkpoints = os.path.join(config["checkpoints"], f"slot-{config['slot']}-{key}")
-    model = training.train_slot(
+    model = train_slot(
         experiment,
         trainer_module.rows_of(experiment.problem, fn_args.train_files),
         slot=config["slot"],
