@@ -92,6 +92,7 @@ def _ours() -> Callable[[], np.ndarray]:
     from tfmtl.declare.features import FOLD
     from tfmtl.declare.problem import ProblemSpec, binary, target_encoding
     from tfmtl.features.prepare import prepare
+    from tfmtl.features.rows import ArrayRows
 
     features = (
         target_encoding(name, task="y", smoothing=SMOOTHING, folds=FOLDS) for name in COLUMNS

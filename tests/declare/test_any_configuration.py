@@ -1,6 +1,7 @@
 """Any configuration ends in a `SpecError` that names a field, or in a model that trains a step."""
 
 import math
+import re
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,7 +11,7 @@ from tests.doubles.worlds import SMALL, rows
 from tfmtl.declare.experiment import ExperimentConfig, Model, Training
 from tfmtl.declare.problem import ProblemSpec, binary, categorical, numerical
 from tfmtl.declare.split import by_hash
-from tfmtl.errors import SpecError
+from tfmtl.errors import DataError, SpecError
 from tfmtl.features.fit import Preprocessor
 from tfmtl.features.rows import ArrayRows
 from tfmtl.model.multitask import MultiTaskModel
@@ -141,6 +142,11 @@ def check(made):
         assert any(name in str(error) for name in NAMED), error
         return
     assert again == experiment
+    lacking = sorted(set(experiment.problem.columns()) - set(rows(32)))
+    if lacking:  # A weight may be any column; that the rows lack it is an error of the data.
+        with pytest.raises(DataError, match=re.escape(repr(lacking[0]))):
+            one_step(experiment)
+        return
     losses = one_step(experiment)
     assert losses and all(map(math.isfinite, losses.values())), losses
 
