@@ -64,6 +64,11 @@ def below(low: float, high: float) -> Limit:
     return Limit(f"in [{low}, {high})", lambda value: low <= value < high)
 
 
+def inside(low: float, high: float) -> Limit:
+    """Numbers above `low` and below `high`."""
+    return Limit(f"above {low} and below {high}", lambda value: low < value < high)
+
+
 def one_of(names: Sequence[str]) -> Limit:
     """Some names."""
     return Limit(f"one of {list(names)}", lambda value: value in names, tuple(names))

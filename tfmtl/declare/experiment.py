@@ -115,9 +115,27 @@ class ExperimentConfig:
                         f"search and {name} are both declared, and a run has one search of one "
                         f"network; leave out one of them, as by {name}=None."
                     )
+        self._check_training()
         check_monitor(self.training.monitor, self.problem)
         check_embedding_optimizer(self.training.embedding_optimizer)
         check_parts(self.problem, self.model, meta=self.meta is not None)
+
+    def _check_training(self) -> None:
+        settings = self.training
+        changing = settings.changing_rate()
+        if self.mtms is not None and changing is not None:
+            raise SpecError(
+                f"training.{changing}={getattr(settings, changing)!r}: the updates of mtms count "
+                "on from slot to slot, so that a rate that changes would be at its end after the "
+                f"first; leave {changing} out."
+            )
+        for loop in ("mtms", "meta"):
+            for name in ("ema", "reset_tables"):
+                if getattr(self, loop) is not None and getattr(settings, name):
+                    raise SpecError(
+                        f"training.{name}={getattr(settings, name)} is of ordinary training, and "
+                        f"{loop} has a loop of its own that does not support it; leave it out."
+                    )
 
     def to_json(self) -> str:
         """Text from which `from_json` makes an equal experiment."""

@@ -41,6 +41,9 @@ class Model:
         terms: Further batch-level loss terms; those of the backbone are added automatically.
         l2: Weight of `½‖w‖²` over dense kernels and looked-up rows, the latter divided by the
             batch size.
+        table_l2: Weight of the looked-up rows' decay alone; `l2` by default.
+        id_dropout: Share of the fields of ids that a training row does not see, each by itself; it
+            reads zeros instead, as for a value never seen.
         loss_reduction: How a task's losses of a batch become one: `masked`, their weighted mean
             over the rows on which the task is observed, or `batch`, their weighted sum divided by
             all rows of the batch: a task observed on one row in fifty then weighs a fiftieth. See
@@ -62,6 +65,8 @@ class Model:
     balancer: Part = dataclasses.field(default_factory=lambda: {"name": "fixed"})
     terms: Sequence[Part] = ()
     l2: float = 1e-6
+    table_l2: float | None = None
+    id_dropout: float = 0.0
     loss_reduction: str = "masked"
 
     def __post_init__(self) -> None:
@@ -93,6 +98,8 @@ class Model:
                 "tower_dropout": below(0, 1),
                 "conv_semantics": one_of(CONV_SEMANTICS),
                 "l2": at_least(0),
+                "table_l2": at_least(0),
+                "id_dropout": below(0, 1),
                 "loss_reduction": one_of(LOSS_REDUCTIONS),
             },
         )

@@ -71,6 +71,7 @@ class Embedding(keras.layers.Layer):
             s.feature.name: getattr(s.feature, "dim", None) or dim for s in self.layout.ids
         }
         self.tables: dict[str, tf.Variable] = {}
+        self._starts: dict[str, list[int]] = {}
         self.projections: dict[str, GroupedDense] = {}
 
     @property
@@ -120,6 +121,16 @@ class Embedding(keras.layers.Layer):
                     name="numbers/bias", shape=shape, initializer="zeros"
                 )
         super().build(input_shape)
+
+    def reset_tables(self, seed: int) -> None:
+        """Gives every table new random rows, as those it was made with.
+
+        Args:
+            seed: Seed of the rows.
+        """
+        for i, (name, table) in enumerate(self.tables.items()):
+            initializer = RowInitializer(self._starts[name], self.stddev, seed + i)
+            table.assign(initializer(table.shape, table.dtype))
 
     def call(
         self,
@@ -197,6 +208,7 @@ class Embedding(keras.layers.Layer):
             shape=[PAD_ROWS + self.copies * block, width],
             initializer=RowInitializer(starts, self.stddev),
         )
+        self._starts[name] = starts
         projection: tf.Variable | GroupedDense | None = None
         if width != self.dim and self.copies > 1:
             projection = self._of_copies(self.dim, width, f"{name}_projection", use_bias=False)

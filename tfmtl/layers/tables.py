@@ -41,13 +41,14 @@ class RowInitializer(keras.initializers.Initializer):
     Args:
         starts: Each feature's first row, that of unknown values.
         stddev: Standard deviation of the other rows.
+        seed: Seed of the rows; Keras' own by default.
     """
 
-    def __init__(self, starts: Sequence[int], stddev: float) -> None:
-        self.starts, self.stddev = starts, stddev
+    def __init__(self, starts: Sequence[int], stddev: float, seed: int | None = None) -> None:
+        self.starts, self.stddev, self.seed = starts, stddev, seed
 
     def __call__(self, shape: Any, dtype: Any = None, **kwargs: Any) -> tf.Tensor:
-        rows = keras.initializers.RandomNormal(stddev=self.stddev)(shape, dtype)
+        rows = keras.initializers.RandomNormal(stddev=self.stddev, seed=self.seed)(shape, dtype)
         zero = tf.constant([0, *self.starts])
         return tf.tensor_scatter_nd_update(
             rows, zero[:, tf.newaxis], tf.zeros([len(zero.numpy()), shape[1]], rows.dtype)

@@ -15,6 +15,7 @@ from tfmtl.declare.problem import ProblemSpec
 from tfmtl.layers.decay import is_kernel
 from tfmtl.layers.embedding import Embedding
 from tfmtl.metrics.packed import Packed, Predicted, predict_packed
+from tfmtl.model.clipping import check_clipping, clipped
 from tfmtl.model.heads import Heads
 from tfmtl.model.losses_again import losses_again
 from tfmtl.model.network import Network
@@ -39,6 +40,9 @@ class MultiTaskModel(Network):
             there are several.
         l2: Weight of `½‖w‖²` over dense kernels and over looked-up rows, the latter divided by
             the batch size. Where scenes share nothing, kernels are those of the batch's scenes.
+        table_l2: The weight for looked-up rows alone; `l2` by default.
+        id_dropout: An `IdDropout` between embedding and interaction; one per embedding where there
+            are several.
         loss_reduction: How losses of rows become a task's loss, `masked` or `batch`; see
             `tfmtl.losses.per_example.masked_mean`.
 
@@ -65,6 +69,8 @@ class MultiTaskModel(Network):
         terms: Sequence[Any] = (),
         interaction: keras.layers.Layer | Mapping[str, keras.layers.Layer] | None = None,
         l2: float = 0.0,
+        table_l2: float | None = None,
+        id_dropout: Any = None,
         loss_reduction: str = "masked",
         **kwargs: Any,
     ) -> None:
@@ -74,8 +80,10 @@ class MultiTaskModel(Network):
             backbone=backbone,
             heads=heads,
             interaction=interaction,
+            id_dropout=id_dropout,
             **kwargs,
         )
+        self.table_l2 = l2 if table_l2 is None else table_l2
         self.balancer, self.terms, self.l2 = balancer, list(terms), l2
         self.loss_reduction = loss_reduction
         self._example_losses = {
@@ -114,6 +122,9 @@ class MultiTaskModel(Network):
         self,
         optimizer: keras.optimizers.Optimizer | None = None,
         embedding_optimizer: keras.optimizers.Optimizer | None = None,
+        *,
+        clip_norm: float | None = None,
+        averages: Any = None,
         **kwargs: Any,
     ) -> None:
         """Sets the optimizers of the dense variables and of the tables.
@@ -123,7 +134,13 @@ class MultiTaskModel(Network):
                 is taken row-wise: Keras' would move the scenes that have no rows in a batch.
             embedding_optimizer: A row-wise optimizer; `RowwiseAdam` with the same learning rate
                 by default.
+            clip_norm: The highest norm of all gradients of an update together; see
+                `tfmtl.model.clipping`.
+            averages: Follows the weights after each update, a `tfmtl.training.Averages`.
             **kwargs: As `keras.Model.compile`.
+
+        Raises:
+            ValueError: `clip_norm` is given, and an optimizer clips by itself as well.
         """
         optimizer = optimizer or keras.optimizers.Adam()
         if self.backbone.rowwise_updates:
@@ -132,6 +149,8 @@ class MultiTaskModel(Network):
         if embedding_optimizer is None:
             embedding_optimizer = RowwiseAdam(learning_rate=rate_of(self.optimizer))
         self.embedding_optimizer = embedding_optimizer
+        check_clipping(clip_norm, self.optimizer, embedding_optimizer)
+        self.clip_norm, self.averages = clip_norm, averages
 
     def compute_loss(self, inputs: Packed, training: bool = False) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the loss to minimise and the trained tasks' losses `[trained tasks]`."""
@@ -161,7 +180,7 @@ class MultiTaskModel(Network):
         )
         predictions = {task: output["prediction"] for task, output in outputs.items()}
         others = [term(predictions, labels, weights, training=training) for term in self.terms]
-        if self.l2 and decay:
+        if decay and (self.l2 or self.table_l2):
             others.append(self._decay(inputs, squares))
         return TaskLosses(per_task, observed, others, representations)
 
@@ -170,7 +189,7 @@ class MultiTaskModel(Network):
         kernels = [v for v in self.dense_variables if is_kernel(v)]
         decayed = self.backbone.decayed(kernels, self.backbone.row_inputs(inputs))
         of_kernels = tf.add_n([tf.nn.l2_loss(kernel) for kernel in decayed])
-        return self.l2 * (of_kernels + 0.5 * squares / rows)
+        return self.l2 * of_kernels + self.table_l2 * (0.5 * squares / rows)
 
     # Autograph's search for control flow, of which there is none, takes longer than all other
     # tracing.
@@ -187,6 +206,9 @@ class MultiTaskModel(Network):
     def update(self, gradients: Sequence[Gradient]) -> None:
         """Applies gradients, in the order of `trained_tables` and then of `dense_variables`."""
         tables, dense = self.trained_tables, self.dense_variables
+        if self.clip_norm is not None:
+            gradients, _ = clipped(gradients, self.clip_norm)
+        before = None if self.averages is None else self.averages.before(gradients[: len(tables)])
         pairs = list(zip(gradients, [*tables, *dense], strict=True))
         for optimizer, part in (
             (self.embedding_optimizer, pairs[: len(tables)]),
@@ -195,6 +217,8 @@ class MultiTaskModel(Network):
             reached = [(gradient, variable) for gradient, variable in part if gradient is not None]
             if reached:
                 optimizer.apply_gradients(reached)
+        if before is not None:
+            self.averages.after(before)
 
     def step_of(self, tape: tf.GradientTape, losses: TaskLosses, total: tf.Tensor) -> Step:
         """What a balancer needs of a forward pass to make gradients.
@@ -255,3 +279,5 @@ class MultiTaskModel(Network):
         return predict_packed(self._predict_batch, batches)
 
     _predict_batch: Any = None
+    clip_norm: float | None = None
+    averages: Any = None

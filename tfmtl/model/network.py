@@ -24,6 +24,7 @@ class Network(tfrs.Model):
         heads: Representations to logits and predictions.
         interaction: Fields to fields, between embedding and backbone; one per embedding where
             there are several.
+        id_dropout: Leaves out ids in training, below the interaction; one per embedding likewise.
     """
 
     def __init__(
@@ -34,12 +35,13 @@ class Network(tfrs.Model):
         backbone: keras.layers.Layer,
         heads: Heads,
         interaction: keras.layers.Layer | Mapping[str, keras.layers.Layer] | None = None,
+        id_dropout: keras.layers.Layer | Mapping[str, keras.layers.Layer] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.problem = problem
         self.embedding, self.backbone, self.heads = embedding, backbone, heads
-        self.interaction = interaction
+        self.interaction, self.id_dropout = interaction, id_dropout
 
     def call(self, packed: Packed, training: bool = False) -> dict[str, tf.Tensor]:
         """Returns `{task: prediction [batch]}`: probabilities, or a regression's value."""
@@ -56,6 +58,8 @@ class Network(tfrs.Model):
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """Returns `{task: [batch, width]}`, what the towers read, and `Σ‖e‖²`."""
         fields, squares = self.backbone.embed(self.embedding, packed)
+        if training:
+            fields = interact(self.id_dropout, fields, training)
         fields = interact(self.interaction, fields, training)
         row_inputs = self.backbone.row_inputs(packed)
         return self.backbone(fields, training=training, **row_inputs), squares

@@ -18,6 +18,7 @@ from tfmtl.declare.features import SIDES
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import SpecError
 from tfmtl.layers.embedding import Embedding
+from tfmtl.layers.id_dropout import IdDropout
 from tfmtl.model.heads import Heads
 from tfmtl.model.interaction import check_interaction, interactions_of
 
@@ -65,6 +66,8 @@ def parts_of(
         "terms": _terms(problem, config, semantics, backbone),
         "interaction": interactions_of(config.interaction, embedding),
         "l2": config.l2,
+        "table_l2": config.table_l2,
+        "id_dropout": _id_dropout(config.id_dropout, embedding),
         "loss_reduction": config.loss_reduction,
     }
 
@@ -105,6 +108,17 @@ def _embedding(
     else:
         backbone.describe(problem, embedding.fields)
     return embedding
+
+
+def _id_dropout(rate: float, embedding: Embedding | dict[str, Embedding]) -> Any:
+    if not rate:
+        return None
+    if isinstance(embedding, Mapping):
+        return {
+            name: IdDropout(rate, len(each.layout.ids), name=f"id_dropout_{name}")
+            for name, each in embedding.items()
+        }
+    return IdDropout(rate, len(embedding.layout.ids), name="id_dropout")
 
 
 def _balancer(

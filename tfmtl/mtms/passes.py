@@ -1,6 +1,5 @@
 """Plain passes over a slot's rows, for networks that are trained without validation rows."""
 
-import dataclasses
 import math
 import zlib
 from typing import Any
@@ -29,8 +28,7 @@ def settle(model: MultiTaskModel, settings: Training, rows: Rows, *, cold: bool)
         cold: Whether this is the first slot.
     """
     tf.config.experimental.enable_op_determinism()
-    # Without decay: step counts continue over slots, so that a decaying rate would be at its end.
-    compile_model(model, dataclasses.replace(settings, decay="none"))
+    compile_model(model, settings)
     model(next(iter(rows.batches(min(rows.count(), settings.batch_size)))))
     model.optimizer.build(model.dense_variables)
     model.embedding_optimizer.build(model.tables)

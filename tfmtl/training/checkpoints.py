@@ -67,8 +67,12 @@ class Run:
         optimizers = (model.optimizer, model.embedding_optimizer)
         optimizers[0].build(model.dense_variables)
         optimizers[1].build(model.trained_tables)
+        parts = dict(more or {})
+        if model.averages is not None:
+            model.averages.build()
+            parts["averages"] = model.averages.state()
         self.checkpoint = tf.train.Checkpoint(
-            model=model, optimizer=optimizers[0], embedding_optimizer=optimizers[1], **(more or {})
+            model=model, optimizer=optimizers[0], embedding_optimizer=optimizers[1], **parts
         )
 
     def restore(self) -> None:

@@ -1,5 +1,6 @@
 """Epochs of a Keras fit, with validation, early stopping and checkpoints between them."""
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,18 +16,15 @@ from tfmtl.features.rows import READ_ROWS, PackedData, label_moments
 from tfmtl.metrics.checks import quietly
 from tfmtl.metrics.monitor import lower_is_better
 from tfmtl.model.multitask import MultiTaskModel
+from tfmtl.training.averages import Averages
 from tfmtl.training.checkpoints import Run
+from tfmtl.training.schedules import rate_over
 
 OPTIMIZERS = {
     "adam": keras.optimizers.Adam,
     "adagrad": keras.optimizers.Adagrad,
     "sgd": keras.optimizers.SGD,
 }
-DECAYS = {
-    "none": lambda rate, steps: rate,
-    "cosine": keras.optimizers.schedules.CosineDecay,
-}
-
 
 Validate = Callable[[MultiTaskModel], Mapping[str, float]]
 
@@ -61,15 +59,15 @@ def compile_model(model: MultiTaskModel, settings: Training, steps: int = 1) -> 
         steps: Steps per epoch, for a rate that decays.
     """
     _one_of("optimizer", settings.optimizer, OPTIMIZERS)
-    _one_of("decay", settings.decay, DECAYS)
-    decay = DECAYS[settings.decay]
     rate = settings.learning_rate
     table_rate = settings.embedding_learning_rate or rate
     total = settings.epochs * steps
     table_optimizer = registry.get("optimizer", settings.embedding_optimizer)
     model.compile(
-        optimizer=OPTIMIZERS[settings.optimizer](decay(rate, total)),
-        embedding_optimizer=table_optimizer(learning_rate=decay(table_rate, total)),
+        optimizer=OPTIMIZERS[settings.optimizer](rate_over(rate, settings, total)),
+        embedding_optimizer=table_optimizer(learning_rate=rate_over(table_rate, settings, total)),
+        clip_norm=settings.clip_norm,
+        averages=None if settings.ema is None else Averages(model, settings.ema),
     )
 
 
@@ -134,6 +132,8 @@ def run_epochs(
     """
     while run.state["epoch"] < settings.epochs and run.state["wait"] < max(settings.patience, 1):
         epoch, step = run.state["epoch"], run.state["step"]
+        if settings.reset_tables and epoch > 0 and step == 0:
+            reset_tables(run.model, seed_of(settings.seed, epoch))
         learner.fit(
             batches(seed_of(settings.seed, epoch), step),
             steps_per_epoch=None if verbose != 1 else steps - step or None,
@@ -143,6 +143,27 @@ def run_epochs(
             callbacks=[*callbacks, _Epoch(run, data, settings, steps, validate)],
         )
     run.load_best()
+
+
+def reset_tables(model: MultiTaskModel, seed: int) -> None:
+    """Gives the tables new random rows, and their optimizer's moments their start.
+
+    The optimizer's count of updates goes on, since a learning rate may follow it.
+
+    Args:
+        model: A model that has been called and compiled.
+        seed: Seed of the new rows.
+    """
+    optimizer = model.embedding_optimizer
+    fresh = type(optimizer).from_config(optimizer.get_config())
+    fresh.build(model.trained_tables)
+    shapes = {tuple(table.shape) for table in model.trained_tables}
+    for state, start in zip(optimizer.variables, fresh.variables, strict=True):
+        if tuple(state.shape) in shapes:
+            state.assign(start)
+    for i, embedding in enumerate(model.embeddings):
+        if embedding.trainable:
+            embedding.reset_tables(seed + i)
 
 
 class _Epoch(keras.callbacks.Callback):
@@ -176,6 +197,14 @@ class _Epoch(keras.callbacks.Callback):
                 f"training.learning_rate (it is {self.settings.learning_rate:g}), or look for "
                 "enormous numbers among labels and features."
             )
+        averages = self.run.model.averages
+        with contextlib.nullcontext() if averages is None else averages.applied():
+            self._finish(epoch, logs)
+        # With the weights that training goes on from.
+        self.run.save()
+        self.model.stop_training = True
+
+    def _finish(self, epoch: int, logs: dict[str, Any] | None) -> None:
         metrics = self.run.model.evaluate(self.data.validation.batches(READ_ROWS))
         if self.validate is not None:
             metrics.update(self.validate(self.run.model))
@@ -190,10 +219,8 @@ class _Epoch(keras.callbacks.Callback):
         history = {name: float(value) for name, value in (logs or {}).items()}
         history.update({f"val_{name}": value for name, value in metrics.items()})
         self.run.finish_epoch(history, metrics[monitor])
-        self.run.save()
         if logs is not None:
             logs[f"val_{monitor}"] = metrics[monitor]
-        self.model.stop_training = True
 
 
 def check_monitor(
