@@ -129,6 +129,12 @@ class ExperimentConfig:
                 "on from slot to slot, so that a rate that changes would be at its end after the "
                 f"first; leave {changing} out."
             )
+        for loop in ("mtms", "search"):
+            if getattr(self, loop) is not None and self.model.members > 1:
+                raise SpecError(
+                    f"model.members={self.model.members} is of networks that are trained as a "
+                    f"whole, and {loop} does not support it; leave it out."
+                )
         for loop in ("mtms", "meta"):
             for name in ("ema", "reset_tables"):
                 if getattr(self, loop) is not None and getattr(settings, name):

@@ -48,6 +48,9 @@ class Model:
             over the rows on which the task is observed, or `batch`, their weighted sum divided by
             all rows of the batch: a task observed on one row in fifty then weighs a fiftieth. See
             `tfmtl.losses.per_example.masked_mean`.
+        members: How many networks are trained as one, which share all but a few vectors; the mean
+            of their predictions is served. A step and a prediction cost about as many times more
+            above the embedding. See `tfmtl.layers.members`.
 
     Raises:
         SpecError: A setting has the wrong type or lies out of its range.
@@ -68,6 +71,7 @@ class Model:
     table_l2: float | None = None
     id_dropout: float = 0.0
     loss_reduction: str = "masked"
+    members: int = 1
 
     def __post_init__(self) -> None:
         if isinstance(self.terms, str) or not isinstance(self.terms, Sequence):
@@ -100,6 +104,7 @@ class Model:
                 "l2": at_least(0),
                 "table_l2": at_least(0),
                 "id_dropout": below(0, 1),
+                "members": at_least(1),
                 "loss_reduction": one_of(LOSS_REDUCTIONS),
             },
         )

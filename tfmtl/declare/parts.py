@@ -40,7 +40,7 @@ def check_parts(problem: ProblemSpec, model: Model, *, meta: bool = False) -> No
     if model.conv_semantics is not None:
         with _named("model.conv_semantics", model.conv_semantics):
             check_semantics(problem, model.conv_semantics)
-    parts = ("backbone", "interaction", "balancer", "terms")
+    parts = ("backbone", "interaction", "balancer", "terms", "members")
     if all(getattr(model, part) == getattr(DEFAULTS, part) for part in parts):
         return
     kind = _part("model.backbone", "backbone", model.backbone)
@@ -57,6 +57,8 @@ def check_parts(problem: ProblemSpec, model: Model, *, meta: bool = False) -> No
         units = backbone.tower_units if model.tower_units is None else model.tower_units
         backbone.check(problem, units)
     _check_interaction(model, backbone)
+    with _named("model.members", model.members):
+        check_members(model.members, backbone)
     trained = trained_tasks(problem, semantics)
     kinds = [problem.task(task).kind for task in trained]
     _check_balancer(model, backbone, trained, kinds, meta)
@@ -65,6 +67,24 @@ def check_parts(problem: ProblemSpec, model: Model, *, meta: bool = False) -> No
         part = _part(f"model.terms.{i}", "term", term)
         with _named(f"model.terms.{i}", term, part):
             registry.build("term", term, everywhere, problem)
+
+
+def check_members(count: int, backbone: Any) -> None:
+    """Refuses an ensemble over a backbone that does not read the fields of every row.
+
+    Args:
+        count: Members of the ensemble.
+        backbone: A `Backbone`.
+
+    Raises:
+        SpecError: The message says what would be right.
+    """
+    if count > 1 and backbone.no_interaction:
+        raise SpecError(
+            f"members={count} are an ensemble of networks that read the fields of every row, and "
+            f"not over backbone {backbone.name!r}, {backbone.no_interaction}. Leave members out, "
+            "or take another backbone."
+        )
 
 
 def check_embedding_optimizer(name: str) -> None:

@@ -14,6 +14,7 @@ from tfmtl.declare.layout import LABELS, WEIGHTS
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.layers.decay import is_kernel
 from tfmtl.layers.embedding import Embedding
+from tfmtl.layers.members import Members
 from tfmtl.metrics.packed import Packed, Predicted, predict_packed
 from tfmtl.model.clipping import check_clipping, clipped
 from tfmtl.model.heads import Heads
@@ -43,6 +44,7 @@ class MultiTaskModel(Network):
         table_l2: The weight for looked-up rows alone; `l2` by default.
         id_dropout: An `IdDropout` between embedding and interaction; one per embedding where there
             are several.
+        members: Makes an ensemble; see `tfmtl.layers.members`.
         loss_reduction: How losses of rows become a task's loss, `masked` or `batch`; see
             `tfmtl.losses.per_example.masked_mean`.
 
@@ -71,6 +73,7 @@ class MultiTaskModel(Network):
         l2: float = 0.0,
         table_l2: float | None = None,
         id_dropout: Any = None,
+        members: Members | None = None,
         loss_reduction: str = "masked",
         **kwargs: Any,
     ) -> None:
@@ -81,6 +84,7 @@ class MultiTaskModel(Network):
             heads=heads,
             interaction=interaction,
             id_dropout=id_dropout,
+            members=members,
             **kwargs,
         )
         self.table_l2 = l2 if table_l2 is None else table_l2
@@ -169,17 +173,21 @@ class MultiTaskModel(Network):
         """
         representations, squares = self.represent(inputs, training)
         outputs = self.heads(representations, training=training)
-        labels, weights = inputs[LABELS], inputs[WEIGHTS]
+        rows = {name: inputs[name] for name in (LABELS, WEIGHTS)}
+        # The members' losses are each by themselves: a mean over all rows of all members.
+        each = rows if self.members is None else self.members.repeated(rows)
         per_task, observed = batch_losses(
             self.heads,
             self._example_losses,
             outputs,
-            labels,
-            weights,
+            each[LABELS],
+            each[WEIGHTS],
             reduction=self.loss_reduction,
         )
-        predictions = {task: output["prediction"] for task, output in outputs.items()}
-        others = [term(predictions, labels, weights, training=training) for term in self.terms]
+        predictions = self.predictions(outputs)
+        others = [
+            term(predictions, rows[LABELS], rows[WEIGHTS], training=training) for term in self.terms
+        ]
         if decay and (self.l2 or self.table_l2):
             others.append(self._decay(inputs, squares))
         return TaskLosses(per_task, observed, others, representations)

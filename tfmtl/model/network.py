@@ -9,6 +9,7 @@ import tf_keras as keras
 
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.layers.embedding import Embedding
+from tfmtl.layers.members import Members
 from tfmtl.metrics.packed import Packed
 from tfmtl.model.heads import Heads, Outputs
 from tfmtl.model.interaction import interact
@@ -25,6 +26,7 @@ class Network(tfrs.Model):
         interaction: Fields to fields, between embedding and backbone; one per embedding where
             there are several.
         id_dropout: Leaves out ids in training, below the interaction; one per embedding likewise.
+        members: Makes the backbone and heads an ensemble; none for one network.
     """
 
     def __init__(
@@ -36,48 +38,72 @@ class Network(tfrs.Model):
         heads: Heads,
         interaction: keras.layers.Layer | Mapping[str, keras.layers.Layer] | None = None,
         id_dropout: keras.layers.Layer | Mapping[str, keras.layers.Layer] | None = None,
+        members: Members | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.problem = problem
         self.embedding, self.backbone, self.heads = embedding, backbone, heads
         self.interaction, self.id_dropout = interaction, id_dropout
+        self.members = members
 
     def call(self, packed: Packed, training: bool = False) -> dict[str, tf.Tensor]:
         """Returns `{task: prediction [batch]}`: probabilities, or a regression's value."""
         outputs, _ = self.forward(packed, training)
-        return {task: output["prediction"] for task, output in outputs.items()}
+        return self.predictions(outputs)
 
     def forward(self, packed: Packed, training: bool = False) -> tuple[Outputs, tf.Tensor]:
-        """Returns `{task: {"logit", "prediction"}}` and `Σ‖e‖²` of the looked-up rows."""
+        """Returns `{task: {"logit", "prediction"}}` and `Σ‖e‖²` of the looked-up rows.
+
+        With members each of these has `[batch · members]` rows.
+        """
         representations, squares = self.represent(packed, training)
         return self.heads(representations, training=training), squares
 
     def represent(
         self, packed: Packed, training: bool = False
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        """Returns `{task: [batch, width]}`, what the towers read, and `Σ‖e‖²`."""
+        """Returns `{task: [batch, width]}`, what the towers read, and `Σ‖e‖²`.
+
+        With members there are `batch · members` rows.
+        """
         fields, squares = self.backbone.embed(self.embedding, packed)
         if training:
             fields = interact(self.id_dropout, fields, training)
         fields = interact(self.interaction, fields, training)
         row_inputs = self.backbone.row_inputs(packed)
-        return self.backbone(fields, training=training, **row_inputs), squares
+        if self.members is None:
+            return self.backbone(fields, training=training, **row_inputs), squares
+        spread, repeated = self.members.spread(fields), self.members.repeated(row_inputs)
+        representations = self.backbone(spread, training=training, **repeated)
+        return self.members.adapted(representations), squares
+
+    def predictions(self, outputs: Outputs) -> dict[str, tf.Tensor]:
+        """Each task's prediction of a row, `[batch]`: with members their mean."""
+        each = {task: output["prediction"] for task, output in outputs.items()}
+        if self.members is None:
+            return each
+        return {task: self.members.mean(prediction) for task, prediction in each.items()}
 
     def predict_served(self, packed: Packed) -> dict[str, tf.Tensor]:
         """Returns `{task: prediction [batch]}` of the served tasks; the others are not computed."""
         fields, _ = self.backbone.embed(self.embedding, packed)
         fields = interact(self.interaction, fields)
         served, row_inputs = self.heads.served_tasks(), self.backbone.row_inputs(packed)
+        if self.members is not None:
+            fields, row_inputs = self.members.spread(fields), self.members.repeated(row_inputs)
         representations = self.backbone.represent(fields, served, **row_inputs)
-        outputs = self.heads(representations, served_only=True)
-        return {task: output["prediction"] for task, output in outputs.items()}
+        if self.members is not None:
+            representations = self.members.adapted(representations)
+        return self.predictions(self.heads(representations, served_only=True))
 
     def served_parts(self) -> list[Any]:
         """What `predict_served` is made with: what a SavedModel has to hold."""
         interaction = [] if self.interaction is None else [self.interaction]
         of_backbone = self.backbone.served_parts(self.heads.served_tasks())
-        return [self.embedding, *interaction, *of_backbone, *self.heads.served_parts()]
+        members = [] if self.members is None else [self.members]
+        of_heads = self.heads.served_parts()
+        return [self.embedding, *interaction, *members, *of_backbone, *of_heads]
 
     @property
     def tower_sides(self) -> Mapping[str, tuple[str, ...]] | None:

@@ -15,10 +15,12 @@ from tfmtl.declare.conversions import (
 )
 from tfmtl.declare.experiment import Model
 from tfmtl.declare.features import SIDES
+from tfmtl.declare.parts import check_members
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import SpecError
 from tfmtl.layers.embedding import Embedding
 from tfmtl.layers.id_dropout import IdDropout
+from tfmtl.layers.members import Members
 from tfmtl.model.heads import Heads
 from tfmtl.model.interaction import check_interaction, interactions_of
 
@@ -67,6 +69,7 @@ def parts_of(
         "interaction": interactions_of(config.interaction, embedding),
         "l2": config.l2,
         "table_l2": config.table_l2,
+        "members": _members(config.members, backbone),
         "id_dropout": _id_dropout(config.id_dropout, embedding),
         "loss_reduction": config.loss_reduction,
     }
@@ -108,6 +111,13 @@ def _embedding(
     else:
         backbone.describe(problem, embedding.fields)
     return embedding
+
+
+def _members(count: int, backbone: Backbone) -> Members | None:
+    if count == 1:
+        return None
+    check_members(count, backbone)
+    return Members(count, backbone.tasks, name="members")
 
 
 def _id_dropout(rate: float, embedding: Embedding | dict[str, Embedding]) -> Any:
