@@ -105,7 +105,9 @@ def checked_choice(setting: str, value: str, known: Mapping[str, object] | Seque
         SpecError: The message lists them.
     """
     if value not in known:
-        raise SpecError(f"{setting}={value!r}: one of {', '.join(map(repr, known))} would be right.")
+        raise SpecError(
+            f"{setting}={value!r}: one of {', '.join(map(repr, known))} would be right."
+        )
 
 
 def _check_last_line(path: str, is_whole: Callable[[str], bool]) -> None:
