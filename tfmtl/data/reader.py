@@ -1,4 +1,4 @@
-"""Readers of data sets whose raw files are no plain table: joined, grouped, or in lists of their own."""
+"""Readers of data sets whose raw files are no plain table: they are joined or grouped first."""
 
 import abc
 from collections.abc import Iterator, Mapping, Sequence

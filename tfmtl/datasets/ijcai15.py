@@ -1,4 +1,4 @@
-"""IJCAI-15 (Tmall repeat buyers; Tianchi 47): what users clicked, liked and bought, and who they are.
+"""IJCAI-15 (Tmall repeat buyers; Tianchi 47): what users clicked, liked and bought.
 
 `user_log_format1.csv` has a header and one event per line: user, item, category, seller, brand,
 day (`mmdd`) and action (0 click, 1 cart, 2 purchase, 3 favourite). `user_info_format1.csv` has age

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tfmtl.datasets.aliexpress import CATEGORICAL, NUMERICAL, RAW, USER_COLUMNS
 from tfmtl.simulator.raw_lines import (
