@@ -4,7 +4,8 @@
 
 `FOLDER` holds `UserBehavior.csv` (or is such a file). Without --data, one is generated. A sample
 of the file needs `--source reader.least_bought=0`, because AutoMTL keeps only users and items with
-ten bought pairs. The split is the paper's, random pairs at 7:1:2; `PREPARATION.better` has one by time.
+ten bought pairs. The split is the paper's, random pairs at 7:1:2; `PREPARATION.better` has one by
+time.
 """
 
 from tfmtl.datasets.presets import preset
