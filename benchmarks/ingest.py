@@ -9,7 +9,8 @@ request into three splits. CsvExampleGen splits them by record into two.
 The readers read generated raw files: rows (of pairs, if events are grouped) per second and the
 highest memory of the process, which has no TensorFlow. Last, generated Ali-CCP rows go through the
 ExampleGen's `write_examples` with the columns of AITM. `--only readers` leaves the comparison with
-TFX out, `--rows 10000000` sets the number of Ali-CCP rows, and `--raw FOLDER` reads its files there.
+TFX out, `--rows 10000000` sets the number of Ali-CCP rows, and `--raw FOLDER` says where its files
+are.
 """
 
 import argparse

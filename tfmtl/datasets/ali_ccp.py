@@ -129,7 +129,9 @@ class AliCCP(Reader):
                     first += len(block["click"])
 
     def _text(self, path: str, columns: Sequence[Column]) -> TextRows:
-        return TextRows(path, columns, last_line=self.last_line, is_whole=_is_whole)
+        # A list of no items is empty text. The end of a cut-off number cannot be told from a whole
+        # one, so that a last line without a line break always counts as cut off.
+        return TextRows(path, columns, last_line=self.last_line, empty=("features",))
 
     def _joined(
         self, part: str, skeleton: TextRows, common: TextRows, store: KeyedStore, wanted: list[str]
@@ -228,8 +230,3 @@ def _check_label(text: TextRows, first: int, name: str, labels: pa.Array) -> Non
     if wrong.any():
         row = int(np.argmax(wrong))
         raise text.wrong(first + row, f"the {name} is {values[row]}; 0 or 1 would be right.")
-
-
-def _is_whole(line: str) -> bool:
-    # All but the last digits of the last number is checked by the number of items.
-    return False
