@@ -1,5 +1,6 @@
 """Presets and preparations: what the papers print, and that every one of them trains."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from tfmtl.datasets.presets import PRESETS, PWISER_TERM, preset
 from tfmtl.datasets.problems import PREPARATIONS, preparation
 from tfmtl.declare.experiment import ExperimentConfig
+from tfmtl.declare.problem import binary
 from tfmtl.errors import SpecError
 
 
@@ -34,9 +36,13 @@ def test_aitm_s_and_man_s_and_automtl_s_sizes_are_as_printed():
 )
 def test_every_backbone_of_every_preset_is_an_experiment(name, backbone):
     prepared = preparation("ali_ccp", "aitm")
+    problem = prepared.problem
+    if backbone == "esmm":
+        between = binary("cvr", label="conversion", observed_if="click", served=False)
+        problem = dataclasses.replace(problem, tasks=(problem.tasks[0], between, problem.tasks[1]))
     made = ExperimentConfig(
         name="x",
-        problem=prepared.problem,
+        problem=problem,
         split=prepared.split,
         model=preset(name).model(backbone),
         training=preset(name).training(),

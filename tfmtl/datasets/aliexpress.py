@@ -124,7 +124,8 @@ class AliExpress(Reader):
         raw = [c for c in COUNTRIES if any(name.startswith(f"{c}_") for name in names)]
         folders = {c: os.path.join(path, f"AliExpress_{c}") for c in COUNTRIES}
         joined = {c: folder for c, folder in folders.items() if os.path.isdir(folder)}
-        if not raw and not joined and "train.csv" in names:
+        top = {name.split(".csv")[0] for name in os.listdir(path) if ".csv" in name}
+        if not raw and not joined and set(PARTS) <= top:
             name = os.path.basename(os.path.abspath(path))
             joined = {self.country or name.removeprefix("AliExpress_"): path}
         found = list(dict.fromkeys([*raw, *joined]))

@@ -107,7 +107,7 @@ def write_ijcai15(
                     text(4000 + shop),
                     pc.if_else(lost, pa.scalar(None, pa.string()), brand),
                     # The real log ends on 11 November.
-                    text(1104 + column(batch, "day")),
+                    text(1103 + column(batch, "day")),
                     text(numbers[action]),
                 ]
                 write_lines(file, columns)

@@ -16,8 +16,8 @@ from tfmtl.simulator.constants import Constants
 from tfmtl.simulator.impressions import impression_batches
 from tfmtl.simulator.world import World, draw_world
 
-DAYS = 8
-"""Days of a simulated raw log; UserBehavior-2017 has nine."""
+DAYS = 9
+"""Days of a simulated raw log, as many as UserBehavior-2017 has."""
 BLOCK_ROWS = 50_000
 
 
