@@ -5,7 +5,8 @@
 `FOLDER` holds `NL_user_train.csv`, `NL_item_train.csv` and both for test, or `AliExpress_NL/` with
 `train.csv` and `test.csv`, or these two alone. With several countries, `--source reader.country=US`
 says which one. Without --data, 40,000 rows are generated. A fifth of the training file's searches
-validates, with all rows of a search; `--source reader.split=automtl` chooses rows, as the paper.
+validates, with all rows of a search. The papers choose rows, which cuts searches apart:
+`--source reader.split=automtl --set problem.request_id=None`.
 """
 
 from tfmtl.datasets.presets import preset
@@ -16,13 +17,13 @@ ROWS = 40_000
 
 PREPARATION = preparation("aliexpress", "automtl")
 PRESET = preset("mtreclib")
-PROBLEM = PREPARATION.problem
-SOURCE, SPLIT = PREPARATION.better["by_search"].source, PREPARATION.better["by_search"].split
+BETTER = PREPARATION.better["by_search"]
+SOURCE, PROBLEM = BETTER.source, BETTER.problem
 
 EXPERIMENT = ExperimentConfig(
     name="aliexpress",
     problem=PROBLEM,
-    split=SPLIT,
+    split=BETTER.split,
     model=PRESET.model("mmoe"),
     training=PRESET.training(epochs=10),
     # The published AUC of clicks is about 0.72, that of purchases 0.86, both over impressions.

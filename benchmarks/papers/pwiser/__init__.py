@@ -55,6 +55,8 @@ REMARKS: Mapping[str, str] = {
     "calibration": "sum of predictions over sum of logged labels",
     "ne": "of logged labels",
 }
+NEAR = 0.005
+"""The tolerance of a level, which has a single run in the paper."""
 NO_SPACE = "below .5 on Ali-CCP: we know no sample space with this CTCVR AUC"
 NOT_HERE = "we do not have its rows; --data FOLDER, with its raw files, judges this cell"
 TABLES: Mapping[str, str] = dict.fromkeys(("mmoe", "ple", "shared_bottom"), "Table 4") | (
@@ -119,8 +121,11 @@ CONVERSIONS: Mapping[str, Mapping[str, tuple[float, float]]] = {
 
 
 def measure(run: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Measured]:
-    """The changes by the term in the run's model on the run's data, by metric over the seeds."""
+    """The changes by the term in the run's model, or the level of a loss, by metric over seeds."""
     by_seed = _over_seeds(run["data"], options)
+    if "loss" in run:
+        levels = [one[run["model"]][run["loss"]] for one in by_seed]
+        return {metric: Measured(values=[one[metric] for one in levels]) for metric in levels[0]}
     changes = [_change(levels[run["model"]]) for levels in by_seed]
     return {metric: Measured(values=[one[metric] for one in changes]) for metric in changes[0]}
 
@@ -132,7 +137,8 @@ def further(options: argparse.Namespace) -> Iterator[Row]:
     names = sets_of(options, DATA_SETS)
     at_hand = {name for name in names if name == SIMULATED or _path(name, options)}
     models = models_of(options, NETWORKS)
-    public = [c for c in public_cells(at_hand) if c.name.split(": ")[1].split("/")[0] in models]
+    public = [*level_cells(at_hand), *public_cells(at_hand)]
+    public = [c for c in public if c.name.split(": ")[1].split("/")[0] in models]
     if getattr(options, "sets", None):
         public = chosen(public, options)
     yield from compare(Paper(title="", cells=public, measure=measure), options)
@@ -169,6 +175,22 @@ def public_cells(at_hand: set[str] | frozenset[str] = frozenset()) -> tuple[Publ
         for name, models in table.items()
         for model, (before, after) in models.items()
     )
+
+
+def level_cells(at_hand: set[str] | frozenset[str]) -> Iterator[Published]:
+    """The printed levels of clicks, for the public data sets whose rows are at hand."""
+    for name, models in CTR.items():
+        for model, printed in models.items() if name in at_hand else ():
+            for loss, value in zip(("bce", "pwiser"), printed, strict=True):
+                yield Published(
+                    name=f"{TABLES[model]}, {name}: {model}/{loss}/{AUC}",
+                    value=round(value / 100, 5),
+                    metric=AUC,
+                    source=TABLES[model],
+                    run={"data": name, "model": model, "loss": loss},
+                    tolerance=NEAR,
+                    gate=False,
+                )
 
 
 def _why_not(metric: str, name: str, at_hand: set[str] | frozenset[str]) -> str:
