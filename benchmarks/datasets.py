@@ -8,12 +8,13 @@ how much that is. `Preparation` says how the rows are prepared, and which split 
 import functools
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
 
 from benchmarks.funnels import DataSet, Sizes
+from benchmarks.paper import Comparison, Measured, Published
 from tfmtl.data.readers import open_table
 from tfmtl.data.sources import Source, files_of
 from tfmtl.data.splits import columns_to_read
@@ -24,6 +25,20 @@ from tfmtl.errors import DataError
 
 COUNTRIES = ("nl", "es", "fr", "us")
 PROBE_BLOCKS = 4
+
+PUBLISHED_ROWS: Mapping[str, tuple[int, str]] = {
+    "ali_ccp": (85_316_519, "PWiseR, Table 2"),
+    "aliexpress_nl": (17_717_195, "PWiseR, Table 2"),
+    "aliexpress_fr": (27_035_601, "PWiseR, Table 2"),
+    "aliexpress_us": (27_392_613, "PWiseR, Table 2"),
+    "aliexpress_es": (31_669_427, "the data set's page"),
+    "user_behavior": (520_757, "AutoMTL, of pairs"),
+    "ijcai": (2_143_260, "AutoMTL, of pairs"),
+}
+"""Rows of training, validation and test together, and where the number is printed. Nobody publishes
+checksums of the raw files; a number of rows tells whether they are the right ones, and whole."""
+ROWS_APART = 0.001
+"""Ali-CCP is counted after conversions without a click are dropped."""
 
 
 def prepared(name: str, paper: str = "automtl") -> Preparation:
@@ -66,6 +81,25 @@ def tables(name: str, paper: str, path: str) -> dict[str, pa.Table]:
     """All rows of a data set in the paper's split."""
     made = prepared(name, paper)
     return read_table(path, made.problem, source_of(name, paper), made.split)
+
+
+def row_count(data: DataSet, path: str | None) -> Iterator[Comparison]:
+    """The number of rows that were read, beside the published one; none if none is published."""
+    if not data.preparation or path is None or data.name not in PUBLISHED_ROWS:
+        return
+    value, source = PUBLISHED_ROWS[data.name]
+    count = sum(map(len, tables(data.name, data.preparation, path).values()))
+    cell = Published(
+        name=f"rows, {data.name}",
+        value=float(value),
+        metric="rows",
+        source=source,
+        run={"data": data.name},
+        tolerance=ROWS_APART * value,
+        gate=False,
+        remark="not the file that the paper read, or not all of it",
+    )
+    yield Comparison(cell=cell, ours=Measured(values=[float(count)]))
 
 
 def first_rows(name: str, paper: str, path: str) -> tuple[pa.Table, float]:

@@ -20,7 +20,7 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 75em; 
 table { border-collapse: collapse; width: 100%; margin: 1em 0; font-size: 14px; }
 th, td { text-align: left; padding: .3em .7em; border-bottom: 1px solid #ddd; vertical-align: top; }
 th { border-bottom: 2px solid #999; white-space: nowrap; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .reproduces { color: #11692f; } .does-not { color: #a11b1b; } .other { color: #666; }
 """
 
@@ -46,9 +46,7 @@ def write_report(
     figures = [row for row in plain if "published" not in row]
     parts = _Parts(
         title=paper.title,
-        settings=[
-            f"{key}: {value}" for key, value in settings.items() if value not in (None, (), [])
-        ],
+        settings=[f"{name}: {_setting(value)}" for name, value in settings.items() if value],
         summary=_summary(cells),
         cells=[_cell(row) for row in cells],
         figures=[_figure(row) for row in figures],
@@ -100,6 +98,10 @@ class _Parts:
         if self.figures:
             parts += ["## Further figures and tests", _markdown_table(FIGURES, self.figures)]
         return "\n\n".join(parts) + "\n"
+
+
+def _setting(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def _summary(cells: Iterable[Mapping[str, Any]]) -> str:
@@ -155,7 +157,8 @@ def _interval(interval: Any) -> str:
 
 def _html_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     numbers = {"published", "ours", "95 % interval", "runs"}
-    head = "".join(f"<th>{_escaped(name)}</th>" for name in names)
+    kinds = {name: " class='number'" for name in numbers}
+    head = "".join(f"<th{kinds.get(name, '')}>{_escaped(name)}</th>" for name in names)
     lines = []
     for row in rows:
         cells = []

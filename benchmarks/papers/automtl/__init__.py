@@ -79,6 +79,7 @@ def measure(run: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Me
 
 def further(options: argparse.Namespace) -> Iterator[Row]:
     """The other cells, and all figures, tests and pictures of the data sets that were run."""
+    from benchmarks.datasets import row_count
     from benchmarks.papers.automtl.arms import DATA_SETS
 
     sizes = _sizes(options.quick, options.requests, options.grid, options)
@@ -93,6 +94,7 @@ def further(options: argparse.Namespace) -> Iterator[Row]:
         judged = chosen(judged, options)
         yield from compare(Paper(title="", cells=judged, measure=measure), options)
         by_seed = _over_seeds(name, options)
+        yield from row_count(data.rows, _path(name, options))
         yield from tests(name, [task.name for task in data.tasks], data.rows.space, by_seed)
         yield from _figures(name, by_seed)
         yield _pictures(name, by_seed[0], options)

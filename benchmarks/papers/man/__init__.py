@@ -95,6 +95,7 @@ def measure(run: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Me
 
 def further(options: argparse.Namespace) -> Iterator[Row]:
     """The cells of other data sets, and all figures and tests of the data sets that were run."""
+    from benchmarks.datasets import row_count
     from benchmarks.papers.man.arms import DATA_SETS
 
     for name in sets_of(options, DATA_SETS):
@@ -107,6 +108,7 @@ def further(options: argparse.Namespace) -> Iterator[Row]:
             judged = tuple(chosen(cells(name, data.space), options))
             yield from compare(Paper(title="", cells=judged, measure=measure), options)
         by_seed = _over_seeds(name, options)
+        yield from row_count(data, data.path_in(options.data))
         yield from _levels_of(name, by_seed)
         yield from tests(name, data.space, by_seed)
 

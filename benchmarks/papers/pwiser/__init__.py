@@ -132,6 +132,7 @@ def measure(run: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Me
 
 def further(options: argparse.Namespace) -> Iterator[Row]:
     """The cells of the public data sets, and all figures of the data sets that were run."""
+    from benchmarks.datasets import row_count
     from benchmarks.papers.pwiser.arms import DATA_SETS, NETWORKS
 
     names = sets_of(options, DATA_SETS)
@@ -148,6 +149,7 @@ def further(options: argparse.Namespace) -> Iterator[Row]:
             note = f"not run: --data FOLDER, with its rows in FOLDER/{name}"
             yield Further(name=name, ours=Measured(values=()), note=note)
             continue
+        yield from row_count(data, _path(name, options))
         yield from _changes(name, options)
         if data.reads:
             yield from _funnel(name, options)
