@@ -1,4 +1,4 @@
-"""Kept figures: found again by the content of the data, the code and the settings, and only then."""
+"""Kept figures: found again by the content of the data, the code and the settings alone."""
 
 import json
 import os

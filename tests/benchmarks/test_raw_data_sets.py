@@ -1,4 +1,4 @@
-"""The papers' own data sets: found in a folder, read, counted, and one row of each table trained."""
+"""The papers' own data sets: found in a folder, read, counted, and rows of tables trained."""
 
 import json
 

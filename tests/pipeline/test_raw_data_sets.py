@@ -1,4 +1,4 @@
-"""The configurations of public data sets: raw files to a pushed model, and what --source changes."""
+"""Configurations of public data sets: raw files to a pushed model, and what --source changes."""
 
 import argparse
 import os
