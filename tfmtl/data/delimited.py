@@ -109,8 +109,8 @@ class _Lines(io.RawIOBase):
         return len(block)
 
     def read(self, size: int = -1) -> bytes:
-        size = None if size is None or size < 0 else size
-        block: bytes = self._whole_lines(size) if self._drops else self._stream.read(size)
+        most = None if size is None or size < 0 else size
+        block: bytes = self._whole_lines(most) if self._drops else self._stream.read(most)
         self._breaks += block.count(b"\n")
         self._last = block[-1:] or self._last
         return block

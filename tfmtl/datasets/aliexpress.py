@@ -8,7 +8,7 @@ columns.
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -255,5 +255,5 @@ def _check_labels(item: TextRows, first: int, labels: pa.Array) -> None:
         )
 
 
-def _joined_row(path: str):  # type: ignore[no-untyped-def]
+def _joined_row(path: str) -> Callable[[int], str]:
     return lambda row: f"file {path}, row {row + 1} after the join"

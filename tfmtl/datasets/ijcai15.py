@@ -5,10 +5,11 @@ day (`mmdd`) and action (0 click, 1 cart, 2 purchase, 3 favourite). `user_info_f
 range and gender per user. Values may be missing in both.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tfmtl.data.places import Places
 from tfmtl.data.reader import Reader
@@ -95,7 +96,14 @@ class IJCAI15(Reader):
             part = {name: column[start : start + BLOCK_ROWS] for name, column in rows.items()}
             yield _block(part, users, about)
 
-    def _text(self, path, columns, is_whole, *, empty):  # type: ignore[no-untyped-def]
+    def _text(
+        self,
+        path: str,
+        columns: Sequence[Column],
+        is_whole: Callable[[str], bool],
+        *,
+        empty: Sequence[str],
+    ) -> TextRows:
         return TextRows(
             path,
             columns,
@@ -153,7 +161,7 @@ def _block(part: Mapping[str, Ints], users: Ints, about: Mapping[str, Ints]) -> 
     for name, bit in ACTIONS.items():
         block[name] = pa.array(((part["actions"] >> bit) & 1).astype(np.float32))
     texts = (block[key].cast(pa.string()) for key in KEYS)
-    block["pair"] = pa.compute.binary_join_element_wise(*texts, ":")
+    block["pair"] = pc.binary_join_element_wise(*texts, ":")
     return block
 
 

@@ -139,7 +139,8 @@ def _actions(text: TextRows, first: int, behaviours: pa.Array) -> Ints:
             first + row,
             f"the behaviour is {behaviours[row].as_py()!r}; {', '.join(BEHAVIOURS)} are known.",
         )
-    return index.to_numpy(zero_copy_only=False).astype(np.int64)
+    actions: Ints = index.to_numpy(zero_copy_only=False).astype(np.int64)
+    return actions
 
 
 def _labels(actions: Ints) -> dict[str, pa.Array]:

@@ -30,11 +30,15 @@ def raw_world(rows: int, seed: int, *, per_user: int, per_ad: int) -> World:
         per_user: Rows per user, about.
         per_ad: Rows per ad, about.
     """
-    sizes = {"users": rows // per_user, "ads": rows // per_ad}
-    limits = {"users": (40, 200_000), "ads": (40, 100_000)}
-    grown = {name: int(np.clip(size, *limits[name])) for name, size in sizes.items()}
-    grown["advertisers"] = max(5, grown["ads"] // 8)
-    return draw_world(seed, days=DAYS, constants=Constants(**grown))
+    ads = _limited(rows // per_ad, 100_000)
+    constants = Constants(
+        users=_limited(rows // per_user, 200_000), ads=ads, advertisers=max(5, ads // 8)
+    )
+    return draw_world(seed, days=DAYS, constants=constants)
+
+
+def _limited(size: int, most: int) -> int:
+    return max(40, min(size, most))
 
 
 def raw_batches(world: World, rows: int, seed: int) -> Iterator[pa.RecordBatch]:
