@@ -123,6 +123,23 @@ def _left(option: str, asked: Sequence[str] | None, names: Iterable[str]) -> lis
     return [name for name in known if not asked or name in asked]
 
 
+def some_rows(data: DataSet, sizes: Sizes, path: str | None) -> tuple[pa.Table, float]:
+    """Some rows of a data set, and the number of its training rows (or an estimate).
+
+    Args:
+        data: The data set.
+        sizes: Sizes of the run.
+        path: Path of its rows, if they are read.
+    """
+    if data.first_rows is not None and path is not None:
+        return data.first_rows(path)
+    if data.reads:
+        rows = data.tables(0, sizes, path)["train"]
+        return rows.slice(0, 10_000), float(len(rows))
+    small = dataclasses.replace(sizes, impressions=min(sizes.impressions, 10_000))
+    return data.tables(0, small, path)["train"], 0.6 * sizes.impressions
+
+
 def measures(data: DataSet, scores: Mapping[str, np.ndarray], test: pa.Table) -> dict[str, float]:
     """The figures of one arm on the test rows.
 

@@ -49,11 +49,11 @@ class KeyedStore:
 
     def last(self, keys: pa.Array) -> Ints:
         """The last row of each key, int64 `[keys]`; −1 where there is none."""
+        if not len(self._rows):
+            return np.full(len(keys), -1)
         hashes = hash_text(keys)
         place = np.searchsorted(self._hashes, hashes, side="right") - 1
         known = (place >= 0) & (self._hashes[np.maximum(place, 0)] == hashes)
-        if not len(self._rows):
-            return np.full(len(keys), -1)
         rows: Ints = np.where(known, self._rows[np.maximum(place, 0)], -1)
         return rows
 

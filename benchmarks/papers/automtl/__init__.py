@@ -31,7 +31,7 @@ from scipy import stats
 from tqdm import tqdm
 
 from benchmarks.contract import Result, Row
-from benchmarks.funnels import models_of, sets_of
+from benchmarks.funnels import models_of, sets_of, some_rows
 from benchmarks.keeping import kept
 from benchmarks.paper import Further, Measured, Paper, Planned, Published, chosen, compare
 from benchmarks.papers.automtl.cells import OURS, RANDOM, cells
@@ -245,7 +245,6 @@ def _path(name: str, options: argparse.Namespace) -> str | None:
 def plan(options: argparse.Namespace) -> Iterator[Planned]:
     """The trainings and searches that the options ask for; see `Planned`."""
     from benchmarks.papers.automtl import arms
-    from benchmarks.papers.man import _some_rows
 
     asked = _sizes(options.quick, options.requests, options.grid, options)
     for name in sets_of(options, arms.DATA_SETS):
@@ -253,7 +252,7 @@ def plan(options: argparse.Namespace) -> Iterator[Planned]:
         if data.rows.reads and path is None:
             continue
         sizes = arms.sized(data, asked)
-        rows, total = _some_rows(data.rows, sizes, path)
+        rows, total = some_rows(data.rows, sizes, path)
         for arm in sizes.arms:
             searches = arm in arms.SEARCHES
             probe = functools.cache(

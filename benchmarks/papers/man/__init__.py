@@ -28,7 +28,7 @@ from scipy import stats
 from tqdm import tqdm
 
 from benchmarks.contract import Result, Row
-from benchmarks.funnels import models_of, sets_of
+from benchmarks.funnels import models_of, sets_of, some_rows
 from benchmarks.keeping import file_of, kept
 from benchmarks.paper import Further, Measured, Paper, Planned, Published, chosen, compare
 
@@ -228,7 +228,7 @@ def plan(options: argparse.Namespace) -> Iterator[Planned]:
         path = data.path_in(options.data)
         if data.reads and path is None:
             continue
-        rows, total = _some_rows(data, sizes, path)
+        rows, total = some_rows(data, sizes, path)
         for model in models_of(options, MODELS):
             probe = functools.cache(functools.partial(epoch_seconds, data, model, rows, total))
             for seed in range(options.seeds):
@@ -241,16 +241,6 @@ def plan(options: argparse.Namespace) -> Iterator[Planned]:
                     epochs=sizes.epochs,
                     probe=probe,
                 )
-
-
-def _some_rows(data: Any, sizes: Any, path: str | None) -> tuple[Any, float]:
-    if data.first_rows is not None and path is not None:
-        return data.first_rows(path)
-    if data.reads:
-        rows = data.tables(0, sizes, path)["train"]
-        return rows.slice(0, 10_000), float(len(rows))
-    small = dataclasses.replace(sizes, impressions=min(sizes.impressions, 10_000))
-    return data.tables(0, small, path)["train"], 0.6 * sizes.impressions
 
 
 def _is_kept(

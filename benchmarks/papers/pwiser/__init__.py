@@ -30,7 +30,7 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks.contract import Row
-from benchmarks.funnels import models_of, sets_of
+from benchmarks.funnels import models_of, sets_of, some_rows
 from benchmarks.keeping import kept
 from benchmarks.paper import Further, Measured, Paper, Planned, Published, chosen, compare
 from tfmtl.errors import SpecError
@@ -373,7 +373,6 @@ def _levels(
 
 def plan(options: argparse.Namespace) -> Iterator[Planned]:
     """The trainings that the options ask for, without those of the grid; see `Planned`."""
-    from benchmarks.papers.man import _some_rows
     from benchmarks.papers.pwiser.arms import DATA_SETS, NETWORKS, epoch_seconds, experiment
 
     sizes = _sizes(options.quick, options.requests)
@@ -382,7 +381,7 @@ def plan(options: argparse.Namespace) -> Iterator[Planned]:
         data, path = DATA_SETS[name], _path(name, options)
         if data.reads and path is None:
             continue
-        rows, total = _some_rows(data, sizes, path)
+        rows, total = some_rows(data, sizes, path)
         for model in models_of(options, NETWORKS):
             probe = functools.cache(
                 functools.partial(epoch_seconds, data, model, sizes, rows, total)
