@@ -164,23 +164,7 @@ def main(
     Returns:
         The exit status.
     """
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {_module()}",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
-    parser.add_argument(
-        "--check", action="store_true", help="return an error if a target is missed"
-    )
-    parser.add_argument("--quick", action="store_true", help="run the small size that CI runs")
-    parser.add_argument(
-        "--seeds", type=_positive, metavar="N", help="number of runs to average over"
-    )
-    if arguments is not None:
-        arguments(parser)
-    options = parser.parse_args(argv)
-    options.seeds = options.seeds or (1 if options.quick else seeds)
+    options = parsed(description, argv, seeds=seeds, arguments=arguments)
     out = sys.stdout
     rows: list[Row] = []
     try:
@@ -205,6 +189,34 @@ def main(
         print(f"missed: {', '.join(missed)}", file=sys.stderr)
         return 1
     return 0
+
+
+def parsed(
+    description: str | None,
+    argv: Sequence[str] | None = None,
+    *,
+    seeds: int = 1,
+    arguments: Arguments | None = None,
+) -> argparse.Namespace:
+    """The options of a benchmark's command line; see `main`."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {_module()}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
+    parser.add_argument(
+        "--check", action="store_true", help="return an error if a target is missed"
+    )
+    parser.add_argument("--quick", action="store_true", help="run the small size that CI runs")
+    parser.add_argument(
+        "--seeds", type=_positive, metavar="N", help="number of runs to average over"
+    )
+    if arguments is not None:
+        arguments(parser)
+    options = parser.parse_args(argv)
+    options.seeds = options.seeds or (1 if options.quick else seeds)
+    return options
 
 
 def json_line(row: Row) -> str:

@@ -8,7 +8,7 @@ then run on it without changes.
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from pipeline.configs import census_income, simulated_ads
 from tfmtl.data.table import read_table
 from tfmtl.declare.features import Feature
+from tfmtl.errors import SpecError, did_you_mean
 from tfmtl.metrics.tasks import auc, calibration, normalized_entropy
 from tfmtl.simulator.impressions import impression_log
 from tfmtl.simulator.world import draw_world
@@ -33,13 +34,15 @@ class Sizes:
     Args:
         impressions: Rows of the simulated log; six tenths train, three tenths test.
         epochs: Greatest number of passes over the training rows.
+        papers_sizes: Whether networks have a paper's sizes on its own data sets.
     """
 
     impressions: int = 150_000
     epochs: int = 3
+    papers_sizes: bool = True
 
 
-QUICK = Sizes(impressions=24_000, epochs=1)
+QUICK = Sizes(impressions=24_000, epochs=1, papers_sizes=False)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,11 @@ class DataSet:
         reads: Whether the rows are read from a path.
         model: Fields of `Model` that suit the data.
         training: Fields of `Training` that suit the data.
+        preset: Name of the paper's settings in `tfmtl.datasets.presets`, if the data are its own.
+        preparation: Name of the paper's preparation of raw files.
+        elsewhere: Finds its rows in a folder that has no folder of its name; `None` if they are
+            not there.
+        first_rows: Returns some rows and the number of all, to estimate how long a run takes.
     """
 
     name: str
@@ -72,12 +80,64 @@ class DataSet:
     reads: bool = False
     model: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    preset: str = ""
+    preparation: str = ""
+    elsewhere: Callable[[str], str | None] | None = None
+    first_rows: Callable[[str], tuple[pa.Table, float]] | None = None
+
+    def path_in(self, folder: str | None) -> str | None:
+        """The path of its rows in the folder of `--data`; `None` if they are not there."""
+        if not folder:
+            return None
+        path = os.path.join(folder, self.name)
+        if os.path.isdir(path):
+            return path
+        return self.elsewhere(folder) if self.elsewhere is not None else None
 
 
-def path_of(name: str, folder: str | None) -> str | None:
-    """The data set's folder in `folder`; `None` if it does not exist."""
-    path = os.path.join(folder, name) if folder else None
-    return path if path and os.path.isdir(path) else None
+def sets_of(options: Any, names: Iterable[str]) -> list[str]:
+    """The data sets that `--sets` leaves: all of `names` by default, in their order.
+
+    Raises:
+        SpecError: A name of `--sets` is unknown.
+    """
+    return _left("--sets", getattr(options, "sets", None), names)
+
+
+def models_of(options: Any, names: Iterable[str]) -> tuple[str, ...]:
+    """The models that `--models` leaves: all of `names` by default, in their order.
+
+    Raises:
+        SpecError: A name of `--models` is unknown.
+    """
+    return tuple(_left("--models", getattr(options, "models", None), names))
+
+
+def _left(option: str, asked: Sequence[str] | None, names: Iterable[str]) -> list[str]:
+    known = list(names)
+    for name in asked or ():
+        if name not in known:
+            raise SpecError(
+                f"{option} {name}: known are {', '.join(known)}.{did_you_mean(name, known)}"
+            )
+    return [name for name in known if not asked or name in asked]
+
+
+def some_rows(data: DataSet, sizes: Sizes, path: str | None) -> tuple[pa.Table, float]:
+    """Some rows of a data set, and the number of its training rows (or an estimate).
+
+    Args:
+        data: The data set.
+        sizes: Sizes of the run.
+        path: Path of its rows, if they are read.
+    """
+    if data.first_rows is not None and path is not None:
+        return data.first_rows(path)
+    if data.reads:
+        rows = data.tables(0, sizes, path)["train"]
+        return rows.slice(0, 10_000), float(len(rows))
+    small = dataclasses.replace(sizes, impressions=min(sizes.impressions, 10_000))
+    return data.tables(0, small, path)["train"], 0.6 * sizes.impressions
 
 
 def measures(data: DataSet, scores: Mapping[str, np.ndarray], test: pa.Table) -> dict[str, float]:

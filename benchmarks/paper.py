@@ -2,10 +2,7 @@
 
 import argparse
 import dataclasses
-import functools
-import json
 import math
-import os
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,8 +10,20 @@ from typing import Any
 from scipy import stats
 
 from benchmarks.contract import Row, number
-from pipeline.fingerprint import code_hash
-from tfmtl.plain import write_json
+from benchmarks.keeping import kept
+
+__all__ = [
+    "RULES",
+    "Comparison",
+    "Further",
+    "Measured",
+    "Paper",
+    "Planned",
+    "Published",
+    "chosen",
+    "compare",
+    "kept",
+]
 
 RULES = ("near", "at_least", "sign")
 
@@ -70,6 +79,23 @@ class Published:
         low, high = self.range
         if self.rule == "sign" and low * high <= 0:
             raise ValueError(f"{self.name}: rule='sign', but {self.value} has no sign.")
+
+    @property
+    def data_set(self) -> str:
+        """Name of the data set; empty if nothing is measured."""
+        return str((self.run or {}).get("data", ""))
+
+    @property
+    def model(self) -> str:
+        """Name of the model, or of both if the figure is a difference; empty if none is run."""
+        run = self.run or {}
+        names = [run.get("model") or run.get("arm") or run.get("backbone"), run.get("less")]
+        return " less ".join(str(name) for name in names if name)
+
+    @property
+    def sample_space(self) -> str:
+        """The rows that the metric is computed on: `imp` of `ctr/auc@imp`."""
+        return self.metric.rpartition("@")[2] if "@" in self.metric else ""
 
     @property
     def range(self) -> tuple[float, float]:
@@ -149,6 +175,29 @@ class Further:
         return {"name": self.name, "published": "", **self.ours.cells(), "note": self.note}
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A training, or a search, that a command would run.
+
+    Args:
+        data_set: Name of the data set.
+        arm: What is trained.
+        seed: The seed.
+        kept: Whether its figures are kept, so that it is not run again.
+        rows: Training rows.
+        epochs: Greatest number of epochs.
+        probe: Returns the seconds of one epoch, by training a few steps here. Equal for the seeds.
+    """
+
+    data_set: str
+    arm: str
+    seed: int
+    kept: bool
+    rows: float
+    epochs: int
+    probe: Callable[[], float] | None = None
+
+
 Measure = Callable[[Mapping[str, Any], argparse.Namespace], Mapping[str, Measured]]
 
 
@@ -162,6 +211,8 @@ class Paper:
         measure: Maps a run and the options (`seeds`, `quick`, `data`, `requests`, `keep`,
             `grid`) to figures by metric.
         further: Yields additional rows, which the paper does not have.
+        plan: Lists what the options would run, and how long an epoch takes.
+        errata: Misprints and contradictions of the paper that a reader of its table should know.
 
     Raises:
         ValueError: Two cells have the same name.
@@ -171,6 +222,8 @@ class Paper:
     cells: Sequence[Published]
     measure: Measure
     further: Callable[[argparse.Namespace], Iterable[Row]] | None = None
+    plan: Callable[[argparse.Namespace], Iterable[Planned]] | None = None
+    errata: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         names = [cell.name for cell in self.cells]
@@ -228,6 +281,9 @@ class Comparison:
             "rule": cell.rule,
             "tolerance": cell.tolerance,
             "source": cell.source,
+            "data_set": cell.data_set,
+            "model": cell.model,
+            "space": cell.sample_space,
             "unit": cell.unit,
             "target": cell.printed or cell.value,
             "seeds_with_the_sign": self._signs(),
@@ -300,31 +356,19 @@ def compare(paper: Paper, options: argparse.Namespace) -> Iterator[Comparison]:
         yield Comparison(cell=cell, ours=ours)
 
 
-def kept(
-    keep: str | None, paper: str, code: tuple[str, ...], name: str, make: Callable[[], Any]
-) -> Any:
-    """Returns the data kept under a name; if there are none, makes and keeps them.
+def chosen(cells: Iterable[Published], options: argparse.Namespace) -> list[Published]:
+    """The cells that `--sets` and `--models` leave: all by default.
 
-    Args:
-        keep: The folder; without it nothing is kept.
-        paper: The paper's name, the first part of the file's name.
-        code: Sources that the figures depend on. Figures of changed sources are not used again.
-        name: All else that they depend on, as text.
-        make: Returns them as plain data.
+    A difference is left if both of its models are.
     """
-    if keep is None:
-        return make()
-    os.makedirs(keep, exist_ok=True)
-    path = os.path.join(keep, f"{paper}-{_hash_of(code)}-{name}.json")
-    if os.path.exists(path):
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
-    figures = make()
-    write_json(path, figures)
-    return figures
-
-
-@functools.cache
-def _hash_of(code: tuple[str, ...]) -> str:
-    # Computed once: if a file is edited during a long run, the loaded code stays the same.
-    return code_hash(code)
+    sets, models = (set(getattr(options, name, None) or ()) for name in ("sets", "models"))
+    left = []
+    for cell in cells:
+        run = cell.run or {}
+        if sets and (cell.data_set or "") not in sets:
+            continue
+        names = {run[key] for key in ("model", "arm", "less") if key in run}
+        if models and not names <= models:
+            continue
+        left.append(cell)
+    return left

@@ -70,7 +70,7 @@ def _given(config: Config, path: str) -> str:
 
 def _generated(config: Config, output: str) -> str:
     # The folder depends on the code, so that rows of an older generator are not used again.
-    code = [config.path, "tfmtl/simulator", "tfmtl/declare/total_value.py"]
+    code = [config.path, "tfmtl/simulator", "tfmtl/datasets", "tfmtl/declare/total_value.py"]
     folder = os.path.join(output, "data", code_hash(code))
     if not os.path.isdir(folder):
         print(f"Generating data in {folder}", flush=True)

@@ -81,6 +81,14 @@ def parser() -> argparse.ArgumentParser:
     _add_places(parser)
     _add_changes(parser)
     add = parser.add_argument
+    add(
+        "--source",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="replaces the value of a field of the configuration's Source, for example "
+        "reader.country=US or last_line=drop; repeatable",
+    )
     add("--no-cache", action="store_true", help="run every component again")
     add(
         "--workers",
@@ -179,7 +187,7 @@ def run(options: argparse.Namespace) -> None:
     )
     from tfmtl.errors import SpecError
 
-    config = load(options.config)
+    config = with_source(load(options.config), options)
     experiment = with_options(config.experiment, options)
     check_slots(experiment)
     if options.days is not None and experiment.mtms is None:
@@ -302,6 +310,27 @@ def with_options(experiment: "ExperimentConfig", options: argparse.Namespace) ->
             )
         experiment = experiment.replace_path(path, _value(text))
     return experiment
+
+
+def with_source(config: "Config", options: argparse.Namespace) -> "Config":
+    """The configuration with its source changed as the command line says.
+
+    Raises:
+        SpecError: A path names no field of the source, or the value is refused.
+    """
+    from tfmtl.data.readers import Source
+    from tfmtl.declare.paths import replaced
+    from tfmtl.errors import SpecError
+
+    source = config.source or Source()
+    for setting in options.source:
+        path, equals, text = setting.partition("=")
+        if not equals:
+            raise SpecError(
+                f"--source {setting}: PATH=VALUE would be right, for example delimiter=';'."
+            )
+        source = replaced(source, path, _value(text))
+    return dataclasses.replace(config, source=source) if options.source else config
 
 
 def _count(text: str) -> int:

@@ -30,6 +30,7 @@ ROOMS: Mapping[str, str] = {
     "metric": "tfmtl.metrics",
     "encoding": "tfmtl.features.encodings",
     "optimizer": "tfmtl.model.optimizers",
+    "reader": "tfmtl.datasets",
 }
 """Where the library's own parts of each kind register themselves."""
 

@@ -351,7 +351,7 @@ def test_kept_figures_are_read_again_by_seed_and_arm(measured, undrawn, capsys, 
     paper._seed.cache_clear()
     measured.clear()
     assert printed(capsys, *argv) == first and not measured
-    lost = [path for path in tmp_path.iterdir() if path.name.endswith("seed1-mmoe.json")]
+    lost = [path for path in tmp_path.iterdir() if "-seed1-mmoe-" in path.name]
     lost[0].unlink()
     paper._seed.cache_clear()
     printed(capsys, *argv)

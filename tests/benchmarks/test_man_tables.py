@@ -232,10 +232,10 @@ def measured(monkeypatch):
     """In place of training: MAN gains with each seed, and is worse than OMoE at clicks."""
     asked = []
 
-    def study(data, seed, sizes, path, *, remember, trained):
+    def study(data, seed, sizes, path, *, models, remember, trained):
         remember("man", lambda: asked.append((data.name, seed, path)) or {})
         levels = {}
-        for place, model in enumerate(arms.MODELS):
+        for place, model in enumerate(models):
             level = 0.60 if model == "man" else 0.58 + place / 1e4
             level += seed / 1e3 * (model == "man")
             names = {f"{label}/auc@{data.space}": level for label in paper.LABELS}

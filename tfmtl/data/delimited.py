@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from absl import logging
 from pyarrow import csv as arrow_csv
 
 from tfmtl.data.sources import Source, format_of
@@ -91,6 +92,9 @@ class _Lines(io.RawIOBase):
         compression = format_of(path, source.encoding)[1]
         self._stream = pa.input_stream(path, compression=compression)
         self._breaks, self._last = 0, b"\n"
+        self._drops, self._path = source.last_line == "drop", path
+        # Whole lines that are not handed out yet, and the beginning of the next one.
+        self._whole, self._part = b"", b""
 
     @property
     def lines(self) -> int:
@@ -105,9 +109,24 @@ class _Lines(io.RawIOBase):
         return len(block)
 
     def read(self, size: int = -1) -> bytes:
-        block: bytes = self._stream.read(None if size is None or size < 0 else size)
+        most = None if size is None or size < 0 else size
+        block: bytes = self._whole_lines(most) if self._drops else self._stream.read(most)
         self._breaks += block.count(b"\n")
         self._last = block[-1:] or self._last
+        return block
+
+    def _whole_lines(self, size: int | None) -> bytes:
+        while not self._whole:
+            read = self._stream.read(size or BLOCK_BYTES)
+            if not read:
+                if self._part:
+                    logging.warning("file %s: a last line that is cut off is left out", self._path)
+                self._part = b""
+                return b""
+            whole, found, rest = (self._part + read).rpartition(b"\n")
+            self._whole, self._part = whole + found, rest
+        block = self._whole[:size]
+        self._whole = self._whole[len(block) :]
         return block
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from tfmtl.data import delimited, parquet
 from tfmtl.data.places import Places
+from tfmtl.data.reader import read_raw
 from tfmtl.data.sources import Source, files_of, partition_of, same_format
 from tfmtl.data.texts import Unparsable
 from tfmtl.data.types import arrow_schema, typed, unparsable_value
@@ -51,6 +52,8 @@ def open_table(
             Missing files and columns are reported before the first row is read.
     """
     source = source or Source()
+    if source.reader is not None:
+        return read_raw(path, columns, source, places or Places())
     files = files_of(path, source)
     for file in files:
         if printable(file) != file:

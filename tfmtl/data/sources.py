@@ -10,10 +10,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tfmtl.errors import DataError, SpecError
+from tfmtl.plain import freeze
+from tfmtl.registry import build, config_of
 
 # First bytes of compressed files, which are recognised whatever the file is called.
 MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd"}
 DOCUMENTS = (".md", ".rst", ".html", ".pdf", ".json", ".yaml", ".yml", ".py", ".ipynb", ".log")
+
+LAST_LINES = ("keep", "drop")
 
 NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
@@ -36,9 +40,14 @@ class Source:
             refused: a quote that is never closed would make many rows one value.
         pattern: Which files of a folder are read, at any depth; by default all but hidden ones,
             those that start with an underscore, and documents.
+        last_line: `keep`, or `drop`: leaves out a last line that does not end in a line break,
+            which a broken download has cut off.
+        reader: Reads the raw files of a data set that is no plain table: a registered reader and
+            its settings, `{"name": "ali_ccp"}`. See `tfmtl.datasets`. The other fields then have
+            no effect.
 
     Raises:
-        SpecError: The delimiter is not a single character.
+        SpecError: The delimiter is not a single character, or a setting is unknown.
     """
 
     column_names: Sequence[str] | None = None
@@ -49,6 +58,8 @@ class Source:
     encoding: str = "utf-8"
     multiline: bool = False
     pattern: str | None = None
+    last_line: str = "keep"
+    reader: Any = None
 
     def __post_init__(self) -> None:
         for field in ("null_values", "column_names"):
@@ -59,6 +70,14 @@ class Source:
         object.__setattr__(self, "null_values", tuple(self.null_values))
         if self.column_names is not None:
             object.__setattr__(self, "column_names", tuple(self.column_names))
+        if self.last_line not in LAST_LINES:
+            raise SpecError(
+                f"Source(last_line={self.last_line!r}): one of {', '.join(LAST_LINES)} would be "
+                "right."
+            )
+        if self.reader is not None:
+            object.__setattr__(self, "reader", config_of("reader", self.reader))
+            freeze(self)
         if self.delimiter is not None and len(self.separator("")) != 1:
             raise SpecError(
                 f"Source(delimiter={self.delimiter!r}): one character separates values, with or "
@@ -93,6 +112,9 @@ def files_of(path: str, source: Source) -> list[str]:
     Raises:
         DataError: There is no such file, or none that could be data; or a link leads nowhere.
     """
+    if source.reader is not None:
+        files: list[str] = reader_of(source).files(one_path(path))
+        return files
     if os.path.isfile(path):
         return [path]
     if os.path.isdir(path):
@@ -118,6 +140,34 @@ def files_of(path: str, source: Source) -> list[str]:
     if not files:
         raise _no_data(path, matches)
     return files
+
+
+def reader_of(source: Source) -> Any:
+    """The `tfmtl.data.reader.Reader` that a source names.
+
+    Raises:
+        SpecError: Its name or one of its settings is unknown or wrong.
+    """
+    return build("reader", source.reader)
+
+
+def one_path(path: str) -> str:
+    """The folder or the file of a path that may be a pattern, as TFX gives them.
+
+    Raises:
+        DataError: The pattern fits none or several.
+    """
+    if os.path.exists(path):
+        return path
+    folder, name = os.path.split(path)
+    matches = glob.glob(folder if name == "*" else path)
+    if len(matches) != 1:
+        problem = "is not there" if not matches else f"fits {len(matches)} files or folders"
+        raise DataError(
+            f"{path!r} {problem}; a reader of raw files wants one folder, with the files as they "
+            "were downloaded."
+        )
+    return matches[0]
 
 
 def _below(folder: str, root: str, source: Source, above: tuple[str, ...]) -> Iterator[str]:
@@ -201,6 +251,8 @@ def null_values_in(path: str, source: Source) -> tuple[str, ...]:
         path: A file, a folder or a pattern, with or without TFX's placeholders.
         source: How text is to be read.
     """
+    if source.reader is not None:
+        return ("",)
     placed = re.sub(r"\{[A-Z]+(:\d+)?\}", "*", path)
     path = placed if not os.path.exists(path) else path
     try:

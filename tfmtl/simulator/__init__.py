@@ -5,6 +5,7 @@ that its labels were drawn from. A metric can therefore be compared with its bes
     python -m tfmtl.simulator --impressions 200000 --out ads_log
     python -m tfmtl.simulator --impressions 200000 --daily --out daily_log
     python -m tfmtl.simulator --kind early_stage --requests 20000 --out early_stage_log
+    python -m tfmtl.simulator --kind ali_ccp --rows 1000000 --out ali_ccp
 """
 
 from tfmtl.simulator.candidate_rows import early_columns
@@ -41,6 +42,9 @@ from tfmtl.simulator.impressions import (
     impression_log,
     write_impression_log,
 )
+from tfmtl.simulator.raw_ali_ccp import write_ali_ccp
+from tfmtl.simulator.raw_aliexpress import write_aliexpress
+from tfmtl.simulator.raw_events import write_ijcai15, write_user_behavior
 from tfmtl.simulator.retrieval import Candidates, retrieve
 from tfmtl.simulator.scenes import many_scenes
 from tfmtl.simulator.truth import cqs, final_predictions, probabilities, true_logits
@@ -79,7 +83,11 @@ __all__ = [
     "retrieve",
     "run_funnel",
     "true_logits",
+    "write_ali_ccp",
+    "write_aliexpress",
     "write_daily_log",
     "write_early_stage_logs",
+    "write_ijcai15",
     "write_impression_log",
+    "write_user_behavior",
 ]

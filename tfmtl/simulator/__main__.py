@@ -2,12 +2,15 @@
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tfmtl.simulator.daily import write_daily_log
 from tfmtl.simulator.early_stage_files import write_early_stage_logs
 from tfmtl.simulator.impressions import write_impression_log
+from tfmtl.simulator.raw_ali_ccp import write_ali_ccp
+from tfmtl.simulator.raw_aliexpress import write_aliexpress
+from tfmtl.simulator.raw_events import write_ijcai15, write_user_behavior
 from tfmtl.text import LINE_BREAK, printable
 
 EXAMPLES = """\
@@ -22,15 +25,25 @@ kinds:
                 (R4). All rows have the final stage's predictions. Clicks are null where no ad
                 was shown. PATH/replay/*.parquet holds all retrieved ads of later requests,
                 ranked by the final stage. Recall is measured on it.
+  ali_ccp, aliexpress, user_behavior, ijcai15
+                Text files in the raw formats of these data sets, with their oddities. The
+                pipeline's configurations of the same names read them.
 
-In both, the columns true_* hold the probabilities that labels were drawn from. Do not use them
-as features.
+In the first two, the columns true_* hold the probabilities that labels were drawn from. Do not
+use them as features.
 
 examples:
   python -m tfmtl.simulator --out ads_log --impressions 2000000
   python -m tfmtl.simulator --out daily_log --daily --days 30
   python -m tfmtl.simulator --kind early_stage --out early_stage_log --requests 40000
+  python -m tfmtl.simulator --kind ali_ccp --out ali_ccp --rows 1000000
 """
+RAW: Mapping[str, Callable[..., list[str]]] = {
+    "ali_ccp": write_ali_ccp,
+    "aliexpress": write_aliexpress,
+    "user_behavior": write_user_behavior,
+    "ijcai15": write_ijcai15,
+}
 # The flags that only one kind has, with their default values.
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "impressions": {"impressions": 200_000, "daily": False},
@@ -48,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = _parser()
     options = parser.parse_args(argv)
+    if options.rows is not None and options.kind not in RAW:
+        parser.error(f"--rows belongs to --kind {', '.join(RAW)}; this is --kind {options.kind}")
     kind_options: dict[str, Any] = {}
     for kind, defaults in DEFAULTS.items():
         for name, default in defaults.items():
@@ -60,11 +75,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     shared: dict[str, Any] = {
         "seed": options.seed,
         "days": options.days,
-        "scenes": SCENES[options.kind] if options.scenes is None else options.scenes,
+        "scenes": SCENES.get(options.kind, 2) if options.scenes is None else options.scenes,
         "progress": True,
     }
     try:
-        if options.kind == "impressions":
+        if options.kind in RAW:
+            rows = 200_000 if options.rows is None else options.rows
+            files = RAW[options.kind](options.out, rows=rows, seed=options.seed)
+            done = f"{rows:,} impressions written to {options.out} in {len(files)} files"
+        elif options.kind == "impressions":
             daily = kind_options.pop("daily")
             write = write_daily_log if daily else write_impression_log
             write(options.out, **kind_options, **shared)
@@ -92,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--kind", choices=tuple(DEFAULTS), default="impressions", help="impressions by default")
+    add("--kind", choices=(*DEFAULTS, *RAW), default="impressions", help="impressions by default")
     add("--out", metavar="PATH", required=True, help="the folder to write; new or empty")
     add("--seed", metavar="N", type=int, default=0, help="seed of the world and of the log")
     add("--days", metavar="N", type=int, default=10, help="days in the log; 10 by default")
@@ -110,6 +129,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--replay-requests", metavar="N", type=int, help="requests in the replay; 2,000 by default")
     add("--keep-final", metavar="SHARE", type=float, help="share of R3 rows kept; 0.25 by default")
     add("--keep-early", metavar="SHARE", type=float, help="share of R4 rows kept; 0.06 by default")
+    add = parser.add_argument_group("raw formats of data sets").add_argument
+    add("--rows", metavar="N", type=int, help="impressions; 200,000 by default")
     return parser
 
 

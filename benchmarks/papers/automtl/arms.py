@@ -1,7 +1,8 @@
 """The arms of AutoMTL's tables: data sets, networks and searches, and functions to run them.
 
 To add a data set, add an entry to `DATA_SETS`: its rows, declared as in `benchmarks.funnels`, and
-its tasks, the task of AUC0 first. All arms then run on it without changes.
+its tasks, the task of AUC0 first. All arms then run on it without changes. The paper's own data
+sets are read from their raw files by `benchmarks.datasets`, and have the paper's widths (`sized`).
 
 The settings are the paper's (section 4.1.4). Networks have eight experts; CGC and PLE have four
 and four. Every network is trained by Adam at 0.001 with a patience of two epochs. A search uses
@@ -33,7 +34,7 @@ from typing import Any
 import numpy as np
 import tf_keras as keras
 
-from benchmarks import funnels
+from benchmarks import datasets, funnels
 from pipeline.configs import census_income
 from tfmtl.automtl.architecture import Architecture
 from tfmtl.automtl.derive import first_of
@@ -78,6 +79,7 @@ class Sizes(funnels.Sizes):
     )
     arms: tuple[str, ...] = ()
     counts: tuple[int, ...] = (1, 2, 6, 8)
+    papers_sizes: bool = True
 
     @property
     def num_experts(self) -> int:
@@ -126,6 +128,7 @@ REDUCED = Sizes(
     },
     arms=ARMS,
     counts=(1, 4),
+    papers_sizes=False,
 )
 """A tenth of the cost: half of the experts, a third of the operations, fewer rows and epochs."""
 
@@ -137,6 +140,7 @@ QUICK = dataclasses.replace(
     expert_units=(16, 8),
     search={**REDUCED.search, "epochs": 2, "num_blocks": 1},
     arms=SHORT,
+    papers_sizes=False,
 )
 """Only to check that everything runs."""
 
@@ -151,11 +155,13 @@ class DataSet:
         rows: Source and features of the rows.
         tasks: The tasks, in the paper's order of AUCs.
         name: Name in the tables; the name of the rows if not given.
+        dim: Width of embeddings in the paper, if the data are its own.
     """
 
     rows: funnels.DataSet
     tasks: tuple[Task, ...]
     name: str = ""
+    dim: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", self.name or self.rows.name)
@@ -179,8 +185,30 @@ DATA_SETS: Mapping[str, DataSet] = {
             name="simulated_ads_4",
         ),
         DataSet(rows=funnels.CENSUS, tasks=census_income.PROBLEM.tasks),
+        *(
+            DataSet(rows=rows, tasks=datasets.prepared(rows.name).problem.tasks, dim=dim)
+            for rows, dim in (
+                (datasets.USER_BEHAVIOR, 64),
+                (datasets.IJCAI, 64),
+                *((country, 128) for country in datasets.ALIEXPRESS),
+            )
+        ),
     )
 }
+
+
+def sized(data: DataSet, sizes: Sizes) -> Sizes:
+    """The sizes of a run: the paper's on its own data sets, if the whole space is searched.
+
+    The paper prints neither the batch size nor the widths of the baselines' experts; these are
+    MTReclib's.
+    """
+    if data.dim is None or not sizes.papers_sizes:
+        return sizes
+    search = {**sizes.search, "epochs": 10, "warm_up_epochs": 2, "patience": 20, "trials": 10}
+    return dataclasses.replace(
+        sizes, dim=data.dim, batch_size=2048, expert_units=(512, 256), search=search, epochs=20
+    )
 
 
 def baseline(name: str, sizes: Sizes) -> dict[str, Any]:
@@ -314,6 +342,32 @@ def trained(
         "train_cpu": spent,
         "parameters": float(_parameters(trained_model.model)),
     }
+
+
+def epoch_seconds(data: DataSet, arm: str, sizes: Sizes, rows: Any, total: float) -> float:
+    """Seconds that an epoch of training `total` rows takes here; NaN for a search.
+
+    Args:
+        data: The data set.
+        arm: A name in `ARMS`.
+        sizes: Sizes of the run.
+        rows: Some rows.
+        total: Number of training rows.
+    """
+    if arm in SEARCHES:
+        return math.nan
+    declared = experiment(data, arm, 1, dataclasses.replace(sizes, epochs=1))
+
+    def seconds(steps: int) -> float:
+        keras.backend.clear_session()
+        repeated = rows.take(np.arange(steps * sizes.batch_size) % len(rows))
+        few = {name: rows.slice(0, 64) for name in ("validation", "test")}
+        made = prepare(data.problem, {"train": repeated, **few})
+        start = time.perf_counter()
+        train(declared, made.data, verbose=0)
+        return time.perf_counter() - start
+
+    return max(0.0, (seconds(6) - seconds(2)) / 4) * total / sizes.batch_size
 
 
 def standing(searched: Mapping[str, Any], count: int | None) -> dict[str, float]:

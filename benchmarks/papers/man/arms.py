@@ -1,7 +1,8 @@
 """The arms of MAN's tables: models and data sets, and the measurement of one seed.
 
 To add a data set, add a `DataSet` of `benchmarks.funnels` to `DATA_SETS`; all models then run on
-it without changes. The settings are the paper's (section 4.2): experts of 256 and 128 units, eight
+it without changes. Ali-CCP, the paper's own, is read from its raw files by `benchmarks.datasets`.
+The settings are the paper's (section 4.2): experts of 256 and 128 units, eight
 of them, or four shared and four per task; towers of 128, 16 and 32; Adam at 0.001 on batches of
 2,048; decay of 1e-6. ESMM and AITM have no experts and use the settings of their authors. The
 paper leaves the following open, and it is our choice:
@@ -27,6 +28,8 @@ becomes one number, its hash, which is uniformly distributed. The rest of MAN st
 
 import dataclasses
 import functools
+import math
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -35,6 +38,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tf_keras as keras
 
+from benchmarks.datasets import ALI_CCP
 from benchmarks.funnels import CENSUS, SIMULATED, DataSet, Sizes, measures
 from tfmtl.boosting.train import train_boosters
 from tfmtl.data.hashing import hash_text, share
@@ -131,7 +135,7 @@ MODELS: Mapping[str, Network | Trees] = {
     "without_both": dataclasses.replace(WITHOUT_ATTENTION, meta=False),
     "no_embedding": dataclasses.replace(MAN, embedded=False),
 }
-DATA_SETS: Mapping[str, DataSet] = {data.name: data for data in (SIMULATED, CENSUS)}
+DATA_SETS: Mapping[str, DataSet] = {data.name: data for data in (SIMULATED, CENSUS, ALI_CCP)}
 
 
 def problem(data: DataSet, *, product: bool = False, embedded: bool = True) -> ProblemSpec:
@@ -225,6 +229,45 @@ def study(
     if data.true:
         levels["truth"] = remember("truth", rows.truth)
     return levels
+
+
+def settings(data: DataSet, model: str, seed: int, sizes: Sizes) -> dict[str, Any]:
+    """All that an arm's figures depend on besides code and rows, as plain data."""
+    arm = MODELS[model]
+    if isinstance(arm, Trees):
+        return {"problem": problem(data).to_json(), "settings": [dict(s) for s in arm.settings]}
+    return {"experiment": experiment(data, model, seed, sizes).to_json()}
+
+
+def epoch_seconds(data: DataSet, model: str, rows: pa.Table, total: float) -> float:
+    """Seconds that an epoch of `total` rows takes here, by the times of a short and a longer one.
+
+    Args:
+        data: The data set.
+        model: A name in `MODELS`.
+        rows: Some of its rows.
+        total: Number of training rows.
+    """
+    arm = MODELS[model]
+    if isinstance(arm, Trees):
+        return math.nan
+
+    def seconds(steps: int) -> float:
+        keras.backend.clear_session()
+        repeated = rows.take(np.arange(steps * ROWS) % len(rows))
+        tables = {"train": repeated, "validation": rows.slice(0, 64), "test": rows.slice(0, 64)}
+        ready = prepare(problem(data, product=arm.product), tables)
+        declared = experiment(data, model, 1, Sizes(epochs=1))
+        declared = dataclasses.replace(
+            declared, meta=None, problem=problem(data, product=arm.product)
+        )
+        start = time.perf_counter()
+        train(declared, ready.data, verbose=0)
+        return time.perf_counter() - start
+
+    few, more = 2, 6
+    per_step = max(0.0, (seconds(more) - seconds(few)) / (more - few))
+    return per_step * total / ROWS
 
 
 class _Rows:

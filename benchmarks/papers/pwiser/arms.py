@@ -1,6 +1,8 @@
 """The arms of PWiseR's tables: data sets, models and losses, and the measurement of one seed.
 
-Data sets are those of `benchmarks.funnels`. To add one, add a `DataSet`.
+Data sets are those of `benchmarks.funnels`, and the paper's own, which `benchmarks.datasets` reads
+from raw files; on these the networks have the paper's sizes (`tfmtl.datasets.presets`). To add one,
+add a `DataSet`.
 
 All arms of a seed have the same rows. Arms with the same model also have the same initial weights
 and the same order of rows: `pwiser` is `bce` with the term. λ, m1 and m2 are chosen by the AUC of
@@ -15,6 +17,7 @@ order for the logged clicks: random clicks add variance, but no bias of the orde
 import dataclasses
 import math
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,7 +25,9 @@ import numpy as np
 import pyarrow as pa
 import tf_keras as keras
 
+from benchmarks.datasets import ALI_CCP, ALIEXPRESS
 from benchmarks.funnels import CENSUS, SIMULATED, DataSet, Sizes, by_day, measures, simulated_log
+from tfmtl.datasets.presets import preset
 from tfmtl.declare.experiment import ExperimentConfig, Model, Training, Tuning
 from tfmtl.declare.problem import ProblemSpec, binary
 from tfmtl.declare.split import whole
@@ -144,26 +149,39 @@ def experiment(
         name=f"{data.name}_{model}_{loss}",
         problem=problem(data, network),
         split=whole(),
-        model=Model(
-            backbone=network.backbone,
-            tower_units=network.tower_units,
-            # The paper's loss is a sum (eq. 1), so that λ has the same weight relative to each
-            # task.
-            balancer={"name": "fixed", "reduction": "sum"},
-            terms=tuple({**term, **labels} for term in LOSSES[loss]),
-            **data.model,
-        ),
-        training=Training(
-            epochs=sizes.epochs,
-            patience=sizes.epochs,
-            monitor=f"ctr/auc@{data.space}",
-            seed=seed,
-            **data.training,
-        ),
+        model=_model(data, model, sizes, tuple({**term, **labels} for term in LOSSES[loss])),
+        training=_training(data, sizes, seed),
     )
     for path, value in (tuned or {}).items():
         declared = declared.replace_path(path, value)
     return declared
+
+
+def _model(data: DataSet, model: str, sizes: Sizes, terms: tuple[Mapping[str, Any], ...]) -> Model:
+    if data.preset and sizes.papers_sizes:
+        return preset(data.preset).model(model, terms=terms)
+    network = NETWORKS[model]
+    return Model(
+        backbone=network.backbone,
+        tower_units=network.tower_units,
+        # The paper's loss is a sum (eq. 1), so that λ has the same weight relative to each task.
+        balancer={"name": "fixed", "reduction": "sum"},
+        terms=terms,
+        **data.model,
+    )
+
+
+def _training(data: DataSet, sizes: Sizes, seed: int) -> Training:
+    monitor = f"ctr/auc@{data.space}"
+    if data.preset and sizes.papers_sizes:
+        return preset(data.preset).training(monitor=monitor, seed=seed)
+    return Training(
+        epochs=sizes.epochs,
+        patience=sizes.epochs,
+        monitor=monitor,
+        seed=seed,
+        **data.training,
+    )
 
 
 def search(
@@ -210,17 +228,20 @@ def study(
     tuned: Mapping[str, Mapping[str, float]],
     path: str | None = None,
     *,
+    rows: Callable[[], dict[bool, tuple[Prepared, pa.Table]]] | None = None,
     trained: Callable[[], object] = lambda: None,
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Trains every loss of the models in `tuned` on one seed's rows.
 
+    `rows` returns what `prepared_rows` does, where several calls share the rows.
+
     Returns:
         Test figures by model, loss and metric. If the truth is known, its figures are `truth`.
     """
-    rows = prepared_rows(data, seed, sizes, path)
+    made = rows() if rows is not None else prepared_rows(data, seed, sizes, path)
     levels: dict[str, dict[str, dict[str, float]]] = {}
     for model, values in tuned.items():
-        ready, test = rows[NETWORKS[model].multi_task]
+        ready, test = made[NETWORKS[model].multi_task]
         levels[model] = {}
         for loss, terms in LOSSES.items():
             # Without this, Keras keeps all graphs of earlier models in memory.
@@ -234,6 +255,33 @@ def study(
         truth = {score: test[column].to_numpy() for score, column in data.true.items()}
         levels["truth"] = {"truth": measures(data, truth, test)}
     return levels
+
+
+def epoch_seconds(data: DataSet, model: str, sizes: Sizes, rows: pa.Table, total: float) -> float:
+    """Seconds that an epoch of `total` rows takes here, by the times of a short and a longer one.
+
+    Args:
+        data: The data set.
+        model: A name in `NETWORKS`.
+        sizes: Says whether the networks have the paper's sizes.
+        rows: Some rows.
+        total: Number of training rows.
+    """
+    declared = experiment(data, model, "pwiser", 1, sizes)
+    declared = declared.replace_path("training.epochs", 1)
+    size = declared.training.batch_size
+
+    def seconds(steps: int) -> float:
+        keras.backend.clear_session()
+        repeated = rows.take(np.arange(steps * size) % len(rows))
+        tables = {"train": repeated, "validation": rows.slice(0, 64), "test": rows.slice(0, 64)}
+        ready = prepare(problem(data, NETWORKS[model]), tables)
+        start = time.perf_counter()
+        train(declared, ready.data, verbose=0)
+        return time.perf_counter() - start
+
+    few, more = 2, 6
+    return max(0.0, (seconds(more) - seconds(few)) / (more - few)) * total / size
 
 
 def prepared_rows(
@@ -289,5 +337,7 @@ DATA_SETS: Mapping[str, DataSet] = {
     for data in (
         dataclasses.replace(SIMULATED, tables=_noisy_log, clean_click="clean_click"),
         CENSUS,
+        *ALIEXPRESS,
+        ALI_CCP,
     )
 }
