@@ -249,7 +249,10 @@ def _fit(states: States, job: Job, known: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_graph(known: dict[str, Any], job: Job) -> str:
-    write_graph(
+    _forget()
+    path = os.path.join(job.graph, tft.TFTransformOutput.TRANSFORM_FN_DIR)
+    # This process need not load what it has; others do.
+    _LOADED[path] = write_graph(
         job.graph,
         job.spec,
         text_format.Parse(job.schema, schema_pb2.Schema()),
@@ -257,7 +260,7 @@ def _write_graph(known: dict[str, Any], job: Job) -> str:
         null_values=job.null_values,
         scratch=os.path.join(job.scratch, "assets"),
     )
-    return os.path.join(job.graph, tft.TFTransformOutput.TRANSFORM_FN_DIR)
+    return path
 
 
 # The SavedModel that this process packs with, by its path; at most one.
@@ -288,7 +291,7 @@ def _pack(shard: tuple[str, str], job: Job, graph: str) -> None:
     with tf.io.TFRecordWriter(building) as writer:
         batches = read_batches(source, rows_at_once(columns))
         for packed in mapped(batches, _packer(graph).pack, source):
-            records = encoder.encode(_as_lists(packed))
+            records = encoder.encode(_as_lists({k: v.numpy() for k, v in packed.items()}))
             deque(map(writer.write, records), maxlen=0)
     tf.io.gfile.makedirs(os.path.dirname(target))
     tf.io.gfile.rename(building, target, overwrite=True)

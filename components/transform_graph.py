@@ -23,9 +23,14 @@ from tfmtl.errors import DataError
 from tfmtl.features.analyzers import Lookup
 from tfmtl.features.collect import parse, raw_columns
 from tfmtl.features.encode import encode
+from tfmtl.features.raw import NO_INTEGER
 from tfmtl.features.rows import packed_spec
 
 LINES_AT_ONCE = 1 << 20
+# The one line of a file without values, because TensorFlow makes no table of an empty file. It is
+# no value that is looked up: no text has a NUL, and the integer means "missing".
+NO_VALUE = {tf.string: b"\0", tf.int64: str(NO_INTEGER).encode()}
+NO_SUM = b"0 -"
 FEATURE_TYPES = {
     "string": schema_pb2.FeatureType.BYTES,
     "int64": schema_pb2.FeatureType.INT,
@@ -41,8 +46,8 @@ def write_graph(
     *,
     null_values: Sequence[str],
     scratch: str,
-) -> None:
-    """Writes a TransformGraph artifact.
+) -> "Packing":
+    """Writes a TransformGraph artifact, and returns what it saved; see `free_tables`.
 
     Args:
         folder: The artifact's folder.
@@ -55,7 +60,6 @@ def write_graph(
     files = FittedFiles(fitted, scratch)
     module = Packing(problem, schema, files, null_values)
     tf.saved_model.save(module, os.path.join(folder, tft.TFTransformOutput.TRANSFORM_FN_DIR))
-    files.free()
     raw = os.path.join(folder, tft.TFTransformOutput.RAW_METADATA_DIR)
     metadata_io.write_metadata(dataset_metadata.DatasetMetadata(schema), raw)
     packed = os.path.join(folder, tft.TFTransformOutput.TRANSFORMED_METADATA_DIR)
@@ -64,6 +68,7 @@ def write_graph(
     )
     with tf.io.gfile.GFile(os.path.join(packed, tft.TFTransformOutput.ASSET_MAP), "w") as file:
         file.write(json.dumps(files.names))
+    return module
 
 
 def declared_schema(problem: ProblemSpec, schema: schema_pb2.Schema) -> schema_pb2.Schema:
@@ -117,7 +122,7 @@ class FittedFiles:
         if key not in self.tables:
             file = vocabulary_file(name)
             path = os.path.join(self._folder, file)
-            write_lines(path, vocabulary_lines(self._fitted[key]), b"")
+            write_lines(path, vocabulary_lines(self._fitted[key]), NO_VALUE[values.dtype])
             self.names[file] = file
             whole = tf.lookup.TextFileIndex.WHOLE_LINE if values.dtype == tf.string else 0
             self._make(key, path, values.dtype, whole, tf.int64, -1)
@@ -137,17 +142,13 @@ class FittedFiles:
         key = f"sums/{name}"
         if key not in self.tables:
             path = os.path.join(self._folder, vocabulary_file(key))
-            write_lines(path, sum_lines(*self._fitted[key]), b"0 -")
+            write_lines(path, sum_lines(*self._fitted[key]), NO_SUM)
             self._make(key, path, tf.string, 1, tf.float32, 0)
         return lambda x: self.tables[key].lookup(x)
 
     def log_counts(self, name: str, keys: tf.Tensor) -> tuple[Lookup, tf.Tensor, tf.Tensor]:
         """See `Analyzers.log_counts`."""
         return self.sums(name, keys, keys), *self.moments(f"{name}_log", keys)
-
-    def free(self) -> None:
-        """Frees the memory of the tables."""
-        free_tables(self.tables)
 
     def _make(
         self, key: str, path: str, key_dtype: tf.DType, index: int, dtype: tf.DType, default: int
@@ -195,10 +196,11 @@ class Packing(tf.Module):
 
         signature = {name: _type_spec(feature) for name, feature in spec.items()}
         serialized = tf.TensorSpec([None], tf.string)
-        self.transform_fn = tf.function(transform_fn, [signature], autograph=False)
-        self.pack = tf.function(pack, [serialized], autograph=False)
-        for function in (self.transform_fn, self.pack):
-            function.get_concrete_function()
+        # As concrete functions, so that saving does not trace them again.
+        self.transform_fn = tf.function(
+            transform_fn, [signature], autograph=False
+        ).get_concrete_function()
+        self.pack = tf.function(pack, [serialized], autograph=False).get_concrete_function()
         # Tracked, so that they are saved.
         self.tables = analyzers.tables
 
@@ -217,7 +219,7 @@ def vocabulary_lines(values: pa.Array) -> pa.Array:
 def sum_lines(keys: pa.ChunkedArray, totals: Any) -> pa.ChunkedArray:
     """A line `total key` per key whose total is not 0."""
     table = pa.table({"key": keys, "total": totals})
-    table = table.filter(pc.greater(table["total"], 0))
+    table = table.filter(pc.greater(table["total"], 0)).sort_by("key")
     text = pc.cast(pc.cast(table["total"], pa.string()), pa.large_binary())
     return pc.binary_join_element_wise(
         text, pc.cast(table["key"], pa.large_binary()), pa.scalar(b" ", pa.large_binary())

@@ -5,9 +5,11 @@ then computed for each batch of serialised tf.Examples in TensorFlow's C++, and 
 that merge. A shard is read once, whatever the number of columns.
 """
 
+import collections
+import concurrent.futures
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,8 +95,8 @@ class Plan:
         noting = _Noting(fitted)
         columns = raw_columns(problem)
         specs = [
-            tf.TensorSpec([None, None], DTYPES[column.dtype], name=f"column_{i}")
-            for i, column in enumerate(columns.values())
+            tf.TensorSpec([None, None] if c.max_values else [None], DTYPES[c.dtype], f"column_{i}")
+            for i, c in enumerate(columns.values())
         ]
 
         def trace(*raw: tf.Tensor) -> dict[str, Tensors]:
@@ -127,7 +129,7 @@ class Plan:
         batches = read_batches(path, rows_at_once(self.columns))
         for batch in mapped(batches, self._step, path):
             for key, arrays in batch.items():
-                states[key].add(*arrays)
+                states[key].add(*(array.numpy() for array in arrays))
         return states
 
 
@@ -177,19 +179,25 @@ def raw_columns(problem: ProblemSpec) -> dict[str, Column]:
 
 
 def parse(serialized: tf.Tensor, columns: Mapping[str, Column]) -> dict[str, tf.Tensor]:
-    """Raw columns of serialised tf.Examples, `[batch, most values of a row]`.
+    """Dense raw columns of serialised tf.Examples; what is not there is the missing value.
 
-    What is not there is the missing value, and −1 for the fold.
+    Returns:
+        `[batch]` for a scalar column, `[batch, most values of a row]` for a list. A fold that is
+        not there is −1.
     """
     spec = {}
     for name, column in columns.items():
         dtype = DTYPES[column.dtype]
-        if name == FOLD:
-            spec[name] = tf.io.FixedLenFeature([1], dtype, tf.constant([-1], dtype))
-        else:
-            absent = tf.constant(ABSENT[column.dtype], dtype)
-            spec[name] = tf.io.FixedLenSequenceFeature([], dtype, True, absent)
-    return tf.io.parse_example(serialized, spec)
+        absent = tf.constant(-1 if name == FOLD else ABSENT[column.dtype], dtype)
+        spec[name] = tf.io.FixedLenSequenceFeature([], dtype, True, absent)
+    parsed = tf.io.parse_example(serialized, spec)
+    for name, column in columns.items():
+        if not column.max_values:
+            # There is no first value where no row of the batch has any.
+            absent = spec[name].default_value
+            padded = tf.pad(parsed[name], [[0, 0], [0, 1]], constant_values=absent)
+            parsed[name] = padded[:, 0]
+    return parsed
 
 
 def rows_at_once(columns: Mapping[str, Column]) -> int:
@@ -204,26 +212,45 @@ def read_batches(path: str, rows: int) -> tf.data.Dataset:
     return tf.data.TFRecordDataset(path, kind, buffer_size=8 << 20).batch(rows)
 
 
-def mapped(batches: tf.data.Dataset, step: Callable[[tf.Tensor], Any], path: str) -> Iterable[Any]:
-    """What `step` makes of each batch, as arrays, computed beside the caller's own work.
+def mapped(
+    batches: tf.data.Dataset, step: Callable[[tf.Tensor], dict[str, Any]], path: str
+) -> Iterator[dict[str, Any]]:
+    """What `step` makes of each batch; that of the next is computed beside the caller's work.
+
+    Args:
+        batches: As `read_batches` returns them.
+        step: A function that was traced. (A data set's `map` would prepare it anew per file, which
+            takes seconds where there are many columns.)
+        path: The file, for messages.
 
     Raises:
         DataError: A column's values are not of the declared type.
     """
-    results = batches.map(step, num_parallel_calls=2, deterministic=True).prefetch(2)
-    try:
-        yield from results.as_numpy_iterator()
-    except tf.errors.InvalidArgumentError as error:
-        wrong = re.search(
-            r"Key: (.+?), Index.*?Data type: (\w+) but expected type: (\w+)", str(error), re.S
-        )
-        if wrong is None:
-            raise
-        column, came, declared = wrong.groups()
-        raise DataError(
-            f"{path}: column {column!r} has values of type {came}, and {declared} is declared; "
-            "declare the type that the file has, or write the file anew."
-        ) from error
+    with concurrent.futures.ThreadPoolExecutor(1) as beside:
+        waiting: collections.deque[concurrent.futures.Future] = collections.deque()
+        try:
+            for batch in batches.prefetch(2):
+                waiting.append(beside.submit(step, batch))
+                if len(waiting) > 1:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except tf.errors.InvalidArgumentError as error:
+            message = _wrong_type(str(error), path)
+            if message is None:
+                raise
+            raise DataError(message) from error
+
+
+def _wrong_type(text: str, path: str) -> str | None:
+    wrong = re.search(r"Key: (.+?), +Index.*?Data type: (\w+) but expected type: (\w+)", text, re.S)
+    if wrong is None:
+        return None
+    column, came, declared = wrong.groups()
+    return (
+        f"{path}: column {column!r} has values of type {came}, and {declared} is declared; "
+        "declare the type that the file has, or write the file anew."
+    )
 
 
 class _Noting:
@@ -357,4 +384,5 @@ def _pruned(
         results = iter(pruned(*(raw[name] for name in feeds)))
         return {key: tuple(next(results) for _ in tensors) for key, tensors in outputs.items()}
 
-    return read, step
+    traced = tf.function(step, [tf.TensorSpec([None], tf.string)], autograph=False)
+    return read, traced.get_concrete_function()

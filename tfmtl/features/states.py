@@ -212,9 +212,9 @@ def log_moments(counts: NDArray[Any]) -> NDArray[np.float64]:
 def most_frequent(values: KeySums, size: int | None, min_count: int) -> pa.Array:
     """Values in the order of a vocabulary, the most frequent first.
 
-    Ties are ordered by value, the greater first, as in TensorFlow Transform; text by its bytes. A
-    vocabulary is a text file with one value per line, so text that is empty or has a line break is
-    left out, as there.
+    Ties are ordered by the bytes of the text, the greater first, as in TensorFlow Transform: 9
+    before 10. A vocabulary is a text file with one value per line, so text that is empty or has a
+    line break is left out, as there.
     """
     keys, counts = values.keys.combine_chunks(), pa.array(values.totals)
     if isinstance(keys, pa.ChunkedArray):  # pyarrow 10 returns one where there are no chunks.
@@ -222,8 +222,9 @@ def most_frequent(values: KeySums, size: int | None, min_count: int) -> pa.Array
     keep = pc.greater_equal(counts, float(min_count))
     if not pa.types.is_integer(keys.type):
         keep = pc.and_(keep, pc.invert(pc.match_substring_regex(keys, r"^$|[\n\r]")))
-    table = pa.table({"key": keys, "count": counts}).filter(keep)
-    order = pc.sort_indices(table, [("count", "descending"), ("key", "descending")])
+    text = pc.cast(keys, pa.string()) if pa.types.is_integer(keys.type) else keys
+    table = pa.table({"key": keys, "text": text, "count": counts}).filter(keep)
+    order = pc.sort_indices(table, [("count", "descending"), ("text", "descending")])
     ordered = table["key"].take(order[:size])
     return pa.concat_arrays(ordered.chunks) if ordered.num_chunks else pa.array([], keys.type)
 

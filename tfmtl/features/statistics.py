@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tfmtl.features.analyzers import Lookup
 from tfmtl.features.exact import Moments
 from tfmtl.features.raw import NO_INTEGER
-from tfmtl.features.states import Quantiles, log_moments
+from tfmtl.features.states import KeySums, Quantiles, log_moments, most_frequent
 
 State = dict[str, Any]
 
@@ -144,12 +144,10 @@ class Fitting:
     def vocabulary(self, name: str, values: tf.Tensor, size: int | None, min_count: int) -> Lookup:
         """See `Analyzers.vocabulary`."""
         # Hashing, then sorting the few distinct values; np.unique would sort every row's text.
-        by_value = pd.Series(values.numpy()).value_counts(sort=False).sort_index()
-        tokens, counts = by_value.index.to_numpy(), by_value.to_numpy()
-        tokens, counts = tokens[counts >= min_count], counts[counts >= min_count]
-        # Most frequent first, ties by the greater value first, as TensorFlow Transform does.
-        order = np.argsort(-counts[::-1], kind="stable")
-        tokens = tokens[::-1][order][:size]
+        by_value = pd.Series(values.numpy()).value_counts(sort=False)
+        counts = KeySums()
+        counts.add(by_value.index.to_numpy(), by_value.to_numpy())
+        tokens = most_frequent(counts, size, min_count).to_numpy(zero_copy_only=False)
         self.state[f"vocabulary/{name}"] = tokens
         fitted = Fitted({f"vocabulary/{name}": tokens})
         return fitted.vocabulary(name, values, size, min_count)
