@@ -60,6 +60,12 @@ class TransformAnalyzers:
 
         return sum_of
 
+    def log_counts(self, name: str, keys: tf.Tensor) -> tuple[Lookup, tf.Tensor, tf.Tensor]:
+        """See `Analyzers.log_counts`."""
+        count = self.sums(name, keys, tf.ones(tf.shape(keys), tf.float32))
+        mean, std = self.moments(f"{name}_log", tf.math.log1p(count(keys)))
+        return count, mean, std
+
 
 class TransformGraph(tf.Module):
     """The pipeline's transform graph as `tfmtl.serving.export.Transform`.

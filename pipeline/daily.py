@@ -19,6 +19,7 @@ from components.evaluator import RankingEvaluator
 from components.example_gen import example_gen
 from pipeline.days import Log, only
 from pipeline.pipeline import (
+    SHARDED,
     custom_config,
     pipeline_of,
     pusher_of,
@@ -67,6 +68,7 @@ class Place:
         enable_cache: Whether a component with unchanged inputs is taken from the cache.
         beam_args: Arguments of every Beam pipeline.
         workers: Number of processes that train parts of a slot at the same time.
+        transform: One of `pipeline.TRANSFORMS`; see `pipeline.transform_of`.
     """
 
     pipeline_root: str
@@ -76,6 +78,7 @@ class Place:
     enable_cache: bool = True
     beam_args: Sequence[str] = ()
     workers: int = 1
+    transform: str = SHARDED
 
 
 def create_daily_pipeline(
@@ -107,6 +110,7 @@ def create_daily_pipeline(
         experiment,
         place.pipeline_root,
         null_values=null_values_in(log.pattern, source or Source()),
+        transform=place.transform,
     )
     last = tfx.dsl.Resolver(
         strategy_class=LastBlessedSlot,

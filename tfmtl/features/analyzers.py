@@ -13,8 +13,9 @@ Lookup = Callable[["tf.Tensor"], "tf.Tensor"]
 class Analyzers(Protocol):
     """Statistics of training rows. Each is fitted once and has a name.
 
-    There are three implementations: the pipeline's (TensorFlow Transform), one that fits on columns
-    in memory, and one that returns statistics that were fitted before.
+    Implementations: TensorFlow Transform's (`components.analyzers`), one that fits on columns in
+    memory (`statistics.Fitting`), one that returns what was fitted before (`statistics.Fitted`, and
+    `components.transform_graph` from files), and one that notes what is asked (`collect.Plan`).
     """
 
     def vocabulary(self, name: str, values: tf.Tensor, size: int | None, min_count: int) -> Lookup:
@@ -28,3 +29,12 @@ class Analyzers(Protocol):
 
     def sums(self, name: str, keys: tf.Tensor, values: tf.Tensor) -> Lookup:
         """Returns the sum of non-negative `values` `[n]` per text key, 0 for an unknown key."""
+
+    def log_counts(self, name: str, keys: tf.Tensor) -> tuple[Lookup, tf.Tensor, tf.Tensor]:
+        """Returns how many of `keys` `[n]` each text key is, and moments of the logarithms.
+
+        Returns:
+            The look-up of a key's count, 0 for an unknown key, as of `sums`; and mean and standard
+            deviation over the rows of `log(1 + count)` of the row's key, float64. One pass over the
+            rows gives all three.
+        """

@@ -153,10 +153,8 @@ def _missing(feature: Categorical | Numerical, values: tf.Tensor) -> tf.Tensor:
 
 def _count(feature: CountEncoding, values: tf.Tensor, analyzers: Analyzers) -> tf.Tensor:
     keys = _key(values)
-    count = analyzers.sums(feature.name, keys, tf.ones_like(keys, tf.float32))
-    logs = tf.math.log1p(count(keys))
-    mean, std = analyzers.moments(f"{feature.name}_log", logs)
-    return standardised(logs, mean, std)[:, tf.newaxis]
+    count, mean, std = analyzers.log_counts(feature.name, keys)
+    return standardised(tf.math.log1p(count(keys)), mean, std)[:, tf.newaxis]
 
 
 def _target(

@@ -43,6 +43,8 @@ def dense(column: Column, values: tf.Tensor | tf.SparseTensor | tf.RaggedTensor)
         values = values.to_tensor(absent, shape=[None, width])
     else:
         values = tf.convert_to_tensor(values, DTYPES[column.dtype])
+        if values.shape.rank == 1 and not column.max_values:
+            return values
         if values.shape.rank == 1:
             values = values[:, tf.newaxis]
         values = values[:, :width]

@@ -7,6 +7,7 @@ TensorFlow table is made only where a graph is traced, as in an export, and is f
 import collections
 import dataclasses
 import weakref
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from tfmtl.features.analyzers import Lookup
+from tfmtl.features.exact import Moments
 from tfmtl.features.raw import NO_INTEGER
+from tfmtl.features.states import KeySums, Quantiles, log_moments, most_frequent
 
 State = dict[str, Any]
 
@@ -100,6 +103,10 @@ class Fitted(tf.Module):
         """See `Analyzers.sums`."""
         return lambda x: self._sums(f"sums/{name}", x)
 
+    def log_counts(self, name: str, keys: tf.Tensor) -> tuple[Lookup, tf.Tensor, tf.Tensor]:
+        """See `Analyzers.log_counts`."""
+        return self.sums(name, keys, keys), *self.moments(f"{name}_log", keys)
+
     def _ids(self, name: str, values: tf.Tensor) -> tf.Tensor:
         if tf.is_symbolic_tensor(values):
             return self._table(name).lookup(values)
@@ -137,29 +144,27 @@ class Fitting:
     def vocabulary(self, name: str, values: tf.Tensor, size: int | None, min_count: int) -> Lookup:
         """See `Analyzers.vocabulary`."""
         # Hashing, then sorting the few distinct values; np.unique would sort every row's text.
-        by_value = pd.Series(values.numpy()).value_counts(sort=False).sort_index()
-        tokens, counts = by_value.index.to_numpy(), by_value.to_numpy()
-        tokens, counts = tokens[counts >= min_count], counts[counts >= min_count]
-        # Most frequent first, ties by the greater value first, as TensorFlow Transform does.
-        order = np.argsort(-counts[::-1], kind="stable")
-        tokens = tokens[::-1][order][:size]
+        by_value = pd.Series(values.numpy()).value_counts(sort=False)
+        counts = KeySums()
+        counts.add(by_value.index.to_numpy(), by_value.to_numpy())
+        tokens = most_frequent(counts, size, min_count).to_numpy(zero_copy_only=False)
         self.state[f"vocabulary/{name}"] = tokens
         fitted = Fitted({f"vocabulary/{name}": tokens})
         return fitted.vocabulary(name, values, size, min_count)
 
     def moments(self, name: str, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """See `Analyzers.moments`."""
-        numbers = values.numpy().astype(np.float64)
-        mean, std = (numbers.mean(), numbers.std()) if numbers.size else (0.0, 1.0)
-        self.state[f"moments/{name}"] = np.array([mean, std], np.float64)
-        return tf.constant(mean, tf.float64), tf.constant(std, tf.float64)
+        moments = Moments()
+        moments.add(values.numpy())
+        self.state[f"moments/{name}"] = np.array([moments.mean, moments.std])
+        return tf.constant(moments.mean, tf.float64), tf.constant(moments.std, tf.float64)
 
     def quantiles(self, name: str, values: tf.Tensor, bins: int) -> tf.Tensor:
         """See `Analyzers.quantiles`."""
-        numbers, shares = values.numpy(), np.linspace(0, 1, bins + 1)
-        edges = np.quantile(numbers, shares) if numbers.size else np.zeros(bins + 1)
-        self.state[f"quantiles/{name}"] = edges.astype(np.float32)
-        return tf.constant(edges, tf.float32)
+        quantiles = Quantiles()
+        quantiles.add(values.numpy())
+        self.state[f"quantiles/{name}"] = quantiles.edges(bins)
+        return tf.constant(self.state[f"quantiles/{name}"])
 
     def sums(self, name: str, keys: tf.Tensor, values: tf.Tensor) -> Lookup:
         """See `Analyzers.sums`."""
@@ -168,6 +173,13 @@ class Fitting:
         sums = self.state[f"sums/{name}"] = Sums(distinct, totals)
         # The training rows' places are known; other rows look theirs up.
         return lambda x: sums.at(places if x is keys else distinct.places(x))
+
+    def log_counts(self, name: str, keys: tf.Tensor) -> tuple[Lookup, tf.Tensor, tf.Tensor]:
+        """See `Analyzers.log_counts`."""
+        count = self.sums(name, keys, tf.ones(tf.shape(keys), tf.float32))
+        moments = log_moments(self.state[f"sums/{name}"].totals)
+        self.state[f"moments/{name}_log"] = moments
+        return count, *(tf.constant(moment, tf.float64) for moment in moments)
 
     def _group(self, keys: tf.Tensor) -> tuple[Keys, NDArray[np.intp]]:
         for grouped, distinct, places in self._grouped:
@@ -180,6 +192,21 @@ class Fitting:
         distinct = Keys(tf.gather(keys, first_rows), pd.Index(values))
         self._grouped.append((keys, distinct, places))
         return distinct, places
+
+
+def in_memory(values: Mapping[str, Any]) -> State:
+    """The state of `Fitted`, from what `collect.fitted_values` returns."""
+    state: State = {}
+    for key, value in values.items():
+        if key.startswith("sums/"):
+            keys, totals = value
+            text = tf.constant(keys.to_numpy(), tf.string)
+            state[key] = Sums(Keys(text, pd.Index(_hashes(text))), totals)
+        elif key.startswith("vocabulary/"):
+            state[key] = value.to_numpy(zero_copy_only=False)
+        else:
+            state[key] = value
+    return state
 
 
 def _hashes(keys: tf.Tensor) -> NDArray[np.int64]:
