@@ -18,7 +18,7 @@ from tfmtl.metrics.packed import Packed, Predicted, predict_packed
 from tfmtl.model.heads import Heads
 from tfmtl.model.losses_again import losses_again
 from tfmtl.model.network import Network
-from tfmtl.model.optimizers import RowwiseAdam, rate_of, rowwise
+from tfmtl.model.optimizers import RowwiseAdam, apply_gradients, rate_of, rowwise
 from tfmtl.model.parts import parts_of
 from tfmtl.model.task_losses import batch_losses, exact_metrics
 
@@ -194,7 +194,7 @@ class MultiTaskModel(Network):
         ):
             reached = [(gradient, variable) for gradient, variable in part if gradient is not None]
             if reached:
-                optimizer.apply_gradients(reached)
+                apply_gradients(optimizer, reached)
 
     def step_of(self, tape: tf.GradientTape, losses: TaskLosses, total: tf.Tensor) -> Step:
         """What a balancer needs of a forward pass to make gradients.

@@ -21,10 +21,10 @@ def widened(kernel: tf.Tensor, size: int) -> tf.Tensor:
     return tf.pad(kernel, [[0, 0], [before, size - width - before], [0, 0]])
 
 
-@tf.custom_gradient
+@tf.function(autograph=False, reduce_retracing=True)
 def convolve(
     x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, point_kernel: tf.Tensor
-) -> tuple[tf.Tensor, Any]:
+) -> tf.Tensor:
     """A convolution along each vector, ReLU, and one of size 1 without a bias.
 
     With a place's window `w`, the bias's 1 at its end, and a channel's kernel `k_c` and point
@@ -33,6 +33,10 @@ def convolve(
     window, those by `k_c` and `p_c` are `p_c · m_c` and `⟨k_c, m_c⟩` with `m_c = Σ on_c · g · w`
     over the places, and of the channels no more than `on` is ever needed: they are the largest
     tensors of a search by far, and what is done with them is all reading and writing.
+
+    A function of its own: it is traced once per shape, not in every block and model. TensorFlow
+    keeps every trace of a custom gradient until the process ends, with the graph that it is in,
+    which would else be that of a whole training step.
 
     Args:
         x: `[batch, width]`.
@@ -43,6 +47,14 @@ def convolve(
     Returns:
         `[batch, width]`.
     """
+    result: tf.Tensor = _with_gradient(x, kernel, bias, point_kernel)
+    return result
+
+
+@tf.custom_gradient
+def _with_gradient(
+    x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, point_kernel: tf.Tensor
+) -> tuple[tf.Tensor, Any]:
     width, size = x.shape[-1], kernel.shape[0]
     before = (size - 1) // 2
     padded = tf.pad(x, [[0, 0], [before, size - 1 - before]])
