@@ -9,7 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfmtl.declare.experiment import Training
-from tfmtl.features.rows import Rows, label_moments
+from tfmtl.declare.layout import LABELS
+from tfmtl.features.rows import ArrayRows, Rows, label_moments
+from tfmtl.metrics.packed import Packed
 from tfmtl.model.multitask import MultiTaskModel
 from tfmtl.training.epochs import compile_model
 
@@ -29,35 +31,70 @@ def settle(model: MultiTaskModel, settings: Training, rows: Rows, *, cold: bool)
         cold: Whether this is the first slot.
     """
     tf.config.experimental.enable_op_determinism()
-    # Without decay: step counts continue over slots, so that a decaying rate would be at its end.
-    compile_model(model, dataclasses.replace(settings, decay="none"))
     model(next(iter(rows.batches(min(rows.count(), settings.batch_size)))))
-    model.optimizer.build(model.dense_variables)
-    model.embedding_optimizer.build(model.tables)
+    compile_for_passes(model, settings)
     if cold:
         model.heads.adapt(*label_moments(rows))
 
 
+def compile_for_passes(model: MultiTaskModel, settings: Training) -> None:
+    """Gives a model that is built its optimizers, with their variables."""
+    # Without decay: step counts continue over slots, so that a decaying rate would be at its end.
+    compile_model(model, dataclasses.replace(settings, decay="none"))
+    model.optimizer.build(model.dense_variables)
+    model.embedding_optimizer.build(model.tables)
+
+
+class Step:
+    """A model's training step, traced once for every number of rows."""
+
+    def __init__(self, model: MultiTaskModel) -> None:
+        # Without autograph, which a step does not need, tracing takes half the time.
+        self._traced = tf.function(model.train_step, autograph=False)
+        self._concrete: dict[int, Any] = {}
+
+    def __call__(self, packed: Packed) -> dict[str, tf.Tensor]:
+        """Trains on a batch; returns the running means of the losses."""
+        count = int(packed[LABELS].shape[0])
+        if count not in self._concrete:
+            spec = {n: tf.TensorSpec(value.shape, value.dtype) for n, value in packed.items()}
+            # A concrete function: TensorFlow would warn about one that is traced in every part.
+            self._concrete[count] = self._traced.get_concrete_function(spec)
+        losses: dict[str, tf.Tensor] = self._concrete[count](packed)
+        return losses
+
+
 def train_passes(
-    model: MultiTaskModel, rows: Rows, *, passes: int, batch_size: int, seed: int, what: str
+    model: MultiTaskModel,
+    rows: ArrayRows,
+    *,
+    passes: int,
+    batch_size: int,
+    seed: int,
+    what: str,
+    step: Step | None = None,
 ) -> list[dict[str, float]]:
     """Trains a compiled model and returns the mean losses of each pass.
+
+    Args:
+        model: A compiled model.
+        rows: Training rows.
+        passes: Number of passes over the rows.
+        batch_size: Rows per step.
+        seed: Determines the order of the rows.
+        what: The name of the training in the error.
+        step: The model's step, if it is traced already.
 
     Raises:
         FloatingPointError: The loss is no longer finite.
     """
-    # Without autograph, which a step does not need, tracing takes half the time; that is much when
-    # there are many small parts.
-    traced = tf.function(model.train_step, autograph=False)
-    step: Any = None
+    step = step or Step(model)
     history = []
     for number in range(passes):
         model.reset_metrics()
         losses: dict[str, Any] = {}
-        batches = rows.batches(batch_size, seed=seed + number)
-        # A concrete function: TensorFlow would warn about one that is traced in every part.
-        step = step or traced.get_concrete_function(batches.element_spec)
-        for packed in batches:
+        # Not as a `tf.data.Dataset`, which is traced anew for every part.
+        for packed in rows.shuffled(batch_size, seed=seed + number):
             losses = step(packed)
         history.append({name: float(np.asarray(loss)) for name, loss in losses.items()})
         if not math.isfinite(history[-1]["loss"]):
