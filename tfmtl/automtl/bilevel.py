@@ -135,6 +135,9 @@ class Bilevel:
             ),
             embedding_optimizer=by_row[search.embedding_optimizer](),
         )
+        # Variables that were made while the iteration is traced would have it traced twice.
+        model.optimizer.build(model.dense_variables)
+        model.embedding_optimizer.build(model.trained_tables)
         self._iterate = tf.function(self.iterate, autograph=False)
 
     @property

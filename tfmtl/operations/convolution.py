@@ -1,5 +1,6 @@
 """One-dimensional convolution along a hidden vector."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,6 @@ def widened(kernel: tf.Tensor, size: int) -> tf.Tensor:
     return tf.pad(kernel, [[0, 0], [before, size - width - before], [0, 0]])
 
 
-@tf.function(autograph=False, reduce_retracing=True)
 def convolve(
     x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, point_kernel: tf.Tensor
 ) -> tf.Tensor:
@@ -34,9 +34,9 @@ def convolve(
     over the places, and of the channels no more than `on` is ever needed: they are the largest
     tensors of a search by far, and what is done with them is all reading and writing.
 
-    A function of its own: it is traced once per shape, not in every block and model. TensorFlow
-    keeps every trace of a custom gradient until the process ends, with the graph that it is in,
-    which would else be that of a whole training step.
+    It is traced once per shape, not in every block and model: TensorFlow keeps every trace of a
+    custom gradient until the process ends, with the graph that it is in, which would else be that
+    of a whole training step.
 
     Args:
         x: `[batch, width]`.
@@ -47,8 +47,16 @@ def convolve(
     Returns:
         `[batch, width]`.
     """
-    result: tf.Tensor = _with_gradient(x, kernel, bias, point_kernel)
+    size, channels = kernel.shape
+    result: tf.Tensor = _traced(x.dtype, x.shape[-1], size, channels)(x, kernel, bias, point_kernel)
     return result
+
+
+@functools.cache
+def _traced(dtype: tf.DType, width: int, size: int, channels: int) -> Any:
+    shapes = ([None, width], [size, channels], [channels], [channels])
+    signature = [tf.TensorSpec(shape, dtype) for shape in shapes]
+    return tf.function(_with_gradient, input_signature=signature, autograph=False)
 
 
 @tf.custom_gradient
