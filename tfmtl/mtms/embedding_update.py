@@ -29,7 +29,6 @@ from tfmtl.mtms.traced import (
     TracedNetworks,
     can_share,
     first_row,
-    rooms,
     settings_of,
 )
 from tfmtl.mtms.units import Keys, SceneRows, joined_keys, keys_of, pack, part_of, places
@@ -133,15 +132,15 @@ def _settled(
     if networks is None or not can_share(start) or sum(sizes.values()) > MOST_ROWS:
         compile_for_passes(start, settings)
         return start, sizes, Step(start)
-    room = rooms(sizes)
 
-    def make() -> Traced:
+    def make(room: dict[str, int]) -> Traced:
         model = MultiTaskModel.build_from(part, room, network)
         model(first_row(rows))
-        return Traced(model, settings)
+        return Traced(model, settings, room)
 
-    shape = ("update", part.to_json(), network, settings_of(settings), room)
-    traced = networks.get(repr(shape), make)
+    shape = ("update", part.to_json(), network, settings_of(settings))
+    traced = networks.get(repr(shape), make, sizes)
+    room = traced.room
     traced.restart(start)
     for ours, theirs in zip(traced.model.tables, start.tables, strict=True):
         Tables("", keys, ours, [], room).copy(Tables("", keys, theirs, [], sizes))

@@ -115,7 +115,7 @@ def _settled(
         settings_of(settings),
         fields.shape,
     )
-    traced = networks.get(repr(shape), lambda: Traced(start, settings))
+    traced = networks.get(repr(shape), lambda room: Traced(start, settings), {})
     if traced.model is not start:
         traced.restart(start)
         embedding: Any = traced.model.embedding

@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow as tf
 
 from tfmtl.declare.experiment import Training
-from tfmtl.declare.layout import LABELS
 from tfmtl.features.rows import ArrayRows, Rows, label_moments
 from tfmtl.metrics.packed import Packed
 from tfmtl.model.multitask import MultiTaskModel
@@ -46,21 +45,23 @@ def compile_for_passes(model: MultiTaskModel, settings: Training) -> None:
 
 
 class Step:
-    """A model's training step, traced once for every number of rows."""
+    """A model's training step, traced once, for any number of rows."""
 
     def __init__(self, model: MultiTaskModel) -> None:
         # Without autograph, which a step does not need, tracing takes half the time.
         self._traced = tf.function(model.train_step, autograph=False)
-        self._concrete: dict[int, Any] = {}
+        self._concrete: Any = None
 
     def __call__(self, packed: Packed) -> dict[str, tf.Tensor]:
         """Trains on a batch; returns the running means of the losses."""
-        count = int(packed[LABELS].shape[0])
-        if count not in self._concrete:
-            spec = {n: tf.TensorSpec(value.shape, value.dtype) for n, value in packed.items()}
+        if self._concrete is None:
+            spec = {
+                name: tf.TensorSpec([None, *value.shape[1:]], value.dtype)
+                for name, value in packed.items()
+            }
             # A concrete function: TensorFlow would warn about one that is traced in every part.
-            self._concrete[count] = self._traced.get_concrete_function(spec)
-        losses: dict[str, tf.Tensor] = self._concrete[count](packed)
+            self._concrete = self._traced.get_concrete_function(spec)
+        losses: dict[str, tf.Tensor] = self._concrete(packed)
         return losses
 
 

@@ -19,8 +19,8 @@ MOST_ROWS = 200_000
 """Rows of a part's tables up to which it shares its model. With more, tracing is a small part of
 the work, and rows that a larger part has left room for would cost memory."""
 
-GROWTH = 1.25
-"""How much larger than the last a size is for which tables have room."""
+ROOM = 1.25
+"""How many more rows than the largest part so far tables have room for."""
 
 
 class Traced:
@@ -29,9 +29,13 @@ class Traced:
     Args:
         model: A model that is built.
         settings: Names and rates of its optimizers.
+        room: Rows of each feature's table, if parts may have fewer.
     """
 
-    def __init__(self, model: MultiTaskModel, settings: Training) -> None:
+    def __init__(
+        self, model: MultiTaskModel, settings: Training, room: Mapping[str, int] | None = None
+    ) -> None:
+        self.room = dict(room or {})
         compile_for_passes(model, settings)
         self.model, self.step = model, Step(model)
         self._optimizers = (model.optimizer, model.embedding_optimizer)
@@ -63,11 +67,24 @@ class TracedNetworks:
     def __init__(self) -> None:
         self._by_shape: dict[str, Traced] = {}
 
-    def get(self, shape: str, make: Callable[[], Traced]) -> Traced:
-        """Returns the model of a shape; `make` makes the first one."""
-        if shape not in self._by_shape:
-            self._by_shape[shape] = make()
-        return self._by_shape[shape]
+    def get(
+        self, shape: str, make: Callable[[dict[str, int]], Traced], rows: Mapping[str, int]
+    ) -> Traced:
+        """Returns the model of a shape.
+
+        Args:
+            shape: What the graph depends on.
+            make: Makes one whose tables have room for these rows, by feature.
+            rows: The rows that the part needs.
+        """
+        traced = self._by_shape.get(shape)
+        former = {} if traced is None else traced.room
+        if traced is None or any(count > former[name] for name, count in rows.items()):
+            room = {n: max(former.get(n, 0), int(ROOM * count)) for n, count in rows.items()}
+            # The former one goes first: there is one set of tables at a time.
+            self._by_shape.pop(shape, None)
+            traced = self._by_shape[shape] = make(room)
+        return traced
 
 
 def can_share(model: MultiTaskModel) -> bool:
@@ -76,18 +93,6 @@ def can_share(model: MultiTaskModel) -> bool:
     dropping = any(isinstance(rate, float) and rate > 0 for rate in rates)
     shares = (getattr(layer, "dropout", 0.0) for layer in model.submodules)
     return not dropping and not any(isinstance(each, float) and each > 0 for each in shares)
-
-
-def rooms(rows: Mapping[str, int]) -> dict[str, int]:
-    """Numbers of rows, at least these, of which parts of about one size have the same."""
-    return {name: _room(count) for name, count in rows.items()}
-
-
-def _room(count: int) -> int:
-    room = 16
-    while room < count:
-        room = int(room * GROWTH) + 1
-    return room
 
 
 def first_row(rows: ArrayRows) -> dict[str, tf.Tensor]:
