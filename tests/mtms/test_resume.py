@@ -43,7 +43,7 @@ def planned(monkeypatch):
     """Notes the parts that would be trained."""
     parts = []
 
-    def train(job):
+    def train(job, networks):
         parts.append((job.part.kind, job.part.scene, "+".join(job.part.tasks)))
         with Building(job.part.folder(job.folder), job.about) as folder:
             write_json(os.path.join(folder, "network"), job.about)
@@ -147,7 +147,7 @@ def test_a_feature_that_a_scene_does_not_have_trains_nothing_of_it(slot, planned
 
 
 def test_while_parts_are_replaced_there_is_no_finished_slot(slot, arrays, monkeypatch):
-    def dies(job):
+    def dies(job, networks):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(part_training, "train_part", dies)

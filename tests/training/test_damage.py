@@ -317,7 +317,7 @@ def slot(tmp_path, monkeypatch):
     """A finished slot, and the parts that are trained from then on."""
     parts = []
 
-    def train_part(job):
+    def train_part(job, networks):
         parts.append((job.part.kind, job.part.scene))
         with Building(job.part.folder(job.folder), job.about) as folder:
             Path(folder, "network.npz").write_text(f"the network of {job.part}")

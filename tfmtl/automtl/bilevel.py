@@ -21,7 +21,7 @@ from tfmtl.declare.search import AutoMTL
 from tfmtl.layers.decay import is_kernel
 from tfmtl.metrics.packed import Packed
 from tfmtl.model.multitask import MultiTaskModel
-from tfmtl.model.optimizers import RowwiseAdam
+from tfmtl.model.optimizers import RowwiseAdam, apply_gradients
 
 
 def supernet_model(
@@ -135,6 +135,9 @@ class Bilevel:
             ),
             embedding_optimizer=by_row[search.embedding_optimizer](),
         )
+        # Variables that were made while the iteration is traced would have it traced twice.
+        model.optimizer.build(model.dense_variables)
+        model.embedding_optimizer.build(model.trained_tables)
         self._iterate = tf.function(self.iterate, autograph=False)
 
     @property
@@ -187,8 +190,9 @@ class Bilevel:
             loss = losses.total(self.model.balancer)
         gradients = _dense_gradients(tape, loss, [*self.architecture, *weights])
         count = len(self.architecture)
-        self.architecture_optimizer.apply_gradients(
-            list(zip(gradients[:count], self.architecture, strict=True))
+        apply_gradients(
+            self.architecture_optimizer,
+            list(zip(gradients[:count], self.architecture, strict=True)),
         )
         if self.stopping:
             self.stopping.test(gradients[count:])
@@ -219,7 +223,7 @@ class Bilevel:
             of_selection = list(zip(gradients[len(weights) :], self.selection, strict=True))
             tf.cond(
                 choosing,
-                lambda: tf.identity(self.selection_optimizer.apply_gradients(of_selection)),
+                lambda: tf.identity(apply_gradients(self.selection_optimizer, of_selection)),
                 lambda: tf.identity(self.selection_optimizer.iterations),
             )
         return model.report(total, losses.stacked)

@@ -33,18 +33,40 @@ def compare(
     Returns:
         `[copies]` each, or `[1]` for an operation without copies.
     """
-    copies = weights.copies or 1
+    return directions(products(one, other, weights))
 
-    def product(a, b):
-        flat = (
-            (tf.reshape(x, [copies, 1, -1]), tf.reshape(y, [copies, -1, 1]))
-            for x, y in zip(a, b, strict=True)
-        )
-        return tf.add_n([tf.reshape(tf.matmul(x, y), [copies]) for x, y in flat])
 
-    norms = tf.sqrt(product(one, one)), tf.sqrt(product(other, other))
+def products(one: Sequence[tf.Tensor], other: Sequence[tf.Tensor], weights: Weights) -> tf.Tensor:
+    """The scalar products of two gradients of an operation with themselves and each other.
+
+    Args:
+        one: By variable.
+        other: By variable.
+        weights: The operation.
+
+    Returns:
+        `[copies, 2, 2]`, or `[1, 2, 2]` for an operation without copies.
+    """
+    shape = [weights.copies or 1, -1]
+    flat = [tf.concat([tf.reshape(x, shape) for x in each], axis=1) for each in (one, other)]
+    # One product for all three numbers: there are a hundred operations, and a search's first
+    # iteration waits for the graph of each.
+    pair = tf.stack(flat, axis=1)
+    return tf.matmul(pair, pair, transpose_b=True)
+
+
+def directions(squares: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Cosines of the angles between pairs of gradients, and whether they are defined.
+
+    Args:
+        squares: `[pairs, 2, 2]`, from `products`.
+
+    Returns:
+        `[pairs]` each.
+    """
+    norms = tf.sqrt(squares[:, 0, 0]), tf.sqrt(squares[:, 1, 1])
     defined = (norms[0] >= NO_DIRECTION) & (norms[1] >= NO_DIRECTION)
-    return tf.math.divide_no_nan(product(one, other), norms[0] * norms[1]), defined
+    return tf.math.divide_no_nan(squares[:, 0, 1], norms[0] * norms[1]), defined
 
 
 class EarlyStopping:
@@ -110,14 +132,14 @@ class EarlyStopping:
 
     def test(self, gradients: Sequence[tf.Tensor]) -> None:
         """Compares the gradients on validation rows, by variable, with those remembered."""
-        differences, every, at = [], [], 0
+        squares, at = [], 0
         for weights in self.operations:
             end = at + len(weights.variables)
-            cosine, defined = compare(self.gradients[at:end], gradients[at:end], weights)
-            differences.append((1.0 - cosine) / (2.0 if self.search.direction == "half" else 1.0))
-            every.append(defined)
+            squares.append(products(self.gradients[at:end], gradients[at:end], weights))
             at = end
-        difference, tested = tf.concat(differences, 0), tf.concat(every, 0) & ~self.frozen
+        cosine, defined = directions(tf.concat(squares, axis=0))
+        difference = (1.0 - cosine) / (2.0 if self.search.direction == "half" else 1.0)
+        tested = defined & ~self.frozen
         self._sum.assign_add(tf.where(tested, difference, 0.0))
         self._seen.assign_add(tf.cast(tested, tf.float32))
         if self.search.stopping == "window":

@@ -95,11 +95,20 @@ class ArrayRows:
         if seed is None:
             starts = tf.data.Dataset.range(skip * batch_size, rows, batch_size)
             return starts.map(following, num_parallel_calls=1).prefetch(4)
-        order = np.random.default_rng(seed).permutation(rows)
-        steps = max(rows // batch_size, 1)
-        order = tf.constant(order[: steps * batch_size].reshape(steps, -1)[skip:], tf.int32)
+        order = tf.constant(self._order(batch_size, seed)[skip:], tf.int32)
         places = tf.data.Dataset.from_tensor_slices(order)
         return places.map(chosen, num_parallel_calls=1).prefetch(4)
+
+    def shuffled(self, batch_size: int, *, seed: int) -> Iterator[dict[str, tf.Tensor]]:
+        """The batches of `batches` with this seed, without a graph that would be traced."""
+        for places in self._order(batch_size, seed):
+            yield {name: tf.gather(value, places) for name, value in self.tensors.items()}
+
+    def _order(self, batch_size: int, seed: int) -> NDArray[Any]:
+        """The rows' places, `[batches, rows per batch]`."""
+        order = np.random.default_rng(seed).permutation(self._count)
+        steps = max(self._count // batch_size, 1)
+        return order[: steps * batch_size].reshape(steps, -1)
 
 
 class FileRows:
@@ -206,6 +215,11 @@ def label_moments(rows: Rows) -> tuple[NDArray[Any], NDArray[Any]]:
 
 def numpy_batches(rows: Rows, batch_size: int) -> Iterator[dict[str, NDArray[Any]]]:
     """Batches in the order of the rows, as arrays."""
+    if isinstance(rows, ArrayRows):
+        # Without a data set, whose tracing takes longer than reading a small part's rows.
+        arrays = {name: value.numpy() for name, value in rows.tensors.items()}
+        starts = range(0, rows.count(), batch_size)
+        return ({n: array[at : at + batch_size] for n, array in arrays.items()} for at in starts)
     return iter(rows.batches(batch_size).as_numpy_iterator())
 
 

@@ -10,7 +10,6 @@ holds every pair. `sorted` needs `O(B log B)` steps: the rivals that count for a
 suffix of the sorted ones, of which three sums are enough. `chunked` computes the pairs in blocks.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -164,15 +163,20 @@ def _chunked(rivals: _Rivals, positives: tf.Tensor, counts: tf.Tensor) -> tf.Ten
     return _over_blocks(raised, positives, gate, share, counts)
 
 
-@tf.custom_gradient
 def _over_blocks(
     raised: tf.Tensor,
     positives: tf.Tensor,
     gate: tf.Tensor,
     share: tf.Tensor,
     counts: tf.Tensor,
-) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor | None, ...]]]:
-    # The gradient is summed in the loop: TensorFlow's gradient of a loop would keep all blocks.
+) -> tf.Tensor:
+    # The gradient is summed in the loop: TensorFlow's gradient of a loop would keep all blocks. It
+    # is attached as the slope of a term that is 0, because every trace of a `tf.custom_gradient`
+    # stays in memory until the process ends.
+    inputs = raised, positives
+    raised, positives, gate, share, counts = (
+        tf.stop_gradient(x) for x in (raised, positives, gate, share, counts)
+    )
     rows = tf.maximum(LARGEST_BLOCK // tf.maximum(tf.size(raised), 1), 1)
     blocks = tf.TensorArray(
         raised.dtype, size=0, dynamic_size=True, infer_shape=False, element_shape=[None]
@@ -201,7 +205,6 @@ def _over_blocks(
         tf.shape(positives),
     )
 
-    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
-        return upstream * to_raised, upstream * to_positives, None, None, None
-
-    return total, gradient
+    for x, slope in zip(inputs, (to_raised, to_positives), strict=True):
+        total += tf.reduce_sum(slope * (x - tf.stop_gradient(x)))
+    return total

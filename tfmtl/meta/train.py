@@ -23,7 +23,7 @@ from tfmtl.meta.inner_loop import Inner, mean_meta_gradient
 from tfmtl.meta.tasks import OBJECTIVES, QUERY, SUPPORT, tasks_of
 from tfmtl.model.multitask import MultiTaskModel
 from tfmtl.training.checkpoints import Run
-from tfmtl.training.epochs import Trained, Validate, compile_model, ready, run_epochs
+from tfmtl.training.epochs import Trained, Validate, built, compile_model, run_epochs
 
 
 class MetaLearner(keras.Model):
@@ -129,7 +129,7 @@ def train_meta(
     """
     assert experiment.meta is not None
     meta, settings = experiment.meta, experiment.training
-    model = ready(experiment, data, validate)
+    model = built(experiment, data, validate)
     if meta.finetune_epochs:
         # Checked now, and not after the first stage has been trained.
         unfreeze(freeze_below(model, meta.finetune_scope))

@@ -20,7 +20,7 @@ from tfmtl.model.clipping import check_clipping, clipped
 from tfmtl.model.heads import Heads
 from tfmtl.model.losses_again import losses_again
 from tfmtl.model.network import Network
-from tfmtl.model.optimizers import RowwiseAdam, rate_of, rowwise
+from tfmtl.model.optimizers import RowwiseAdam, apply_gradients, rate_of, rowwise
 from tfmtl.model.parts import parts_of
 from tfmtl.model.task_losses import batch_losses, exact_metrics
 
@@ -224,7 +224,7 @@ class MultiTaskModel(Network):
         ):
             reached = [(gradient, variable) for gradient, variable in part if gradient is not None]
             if reached:
-                optimizer.apply_gradients(reached)
+                apply_gradients(optimizer, reached)
         if before is not None:
             self.averages.after(before)
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -13,15 +13,23 @@ from tfmtl.declare.layout import layout_of
 from tfmtl.declare.mtms import MTMS, meaning
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import SpecError
-from tfmtl.features.rows import ArrayRows
+from tfmtl.features.rows import ArrayRows, label_moments
 from tfmtl.layers.tables import PAD_ROWS
 from tfmtl.model.multitask import MultiTaskModel
-from tfmtl.mtms.passes import seed_of, settle, train_passes
+from tfmtl.mtms.passes import Step, compile_for_passes, seed_of, train_passes
 from tfmtl.mtms.store import (
     Component,
     load_network,
     row_moments,
     save_network,
+)
+from tfmtl.mtms.traced import (
+    MOST_ROWS,
+    Traced,
+    TracedNetworks,
+    can_share,
+    first_row,
+    settings_of,
 )
 from tfmtl.mtms.units import Keys, SceneRows, joined_keys, keys_of, pack, part_of, places
 from tfmtl.plain import file_name
@@ -36,6 +44,7 @@ def update_embeddings(
     slot: int,
     folder: str,
     previous: str | None = None,
+    networks: TracedNetworks | None = None,
 ) -> list[dict[str, float]]:
     """Trains the components of a unit: tasks of one scene with a common loss.
 
@@ -49,6 +58,7 @@ def update_embeddings(
         slot: The slot's number.
         folder: Folder in which the files are written.
         previous: Folder of the same scene and unit in the slot before.
+        networks: What parts before this one have traced.
 
     Returns:
         The mean training losses of each pass.
@@ -70,17 +80,16 @@ def update_embeddings(
     }
     seed = seed_of(settings.seed, slot, "update", scene, *unit)
     keras.utils.set_random_seed(seed)
-    model = MultiTaskModel.build_from(
-        part, {name: len(ids) for name, ids in keys.items()}, network_of(experiment, unit)
-    )
     packed = ArrayRows(pack(problem, part, rows, keys))
-    settle(model, settings, packed, cold=previous is None)
+    model, sizes, step = _settled(experiment, part, unit, keys, packed, networks)
+    if previous is None:
+        model.heads.adapt(*label_moments(packed))
     optimizers = model.optimizer, model.embedding_optimizer
     network = _variables(model), model.dense_variables, optimizers
     layout = layout_of(part)
     fields = [meaning(slots.feature) for slots in (*layout.ids, *layout.numbers)]
     tables = [
-        Tables(owner, keys, model.tables[index], row_moments(optimizers[1], index))
+        Tables(owner, keys, model.tables[index], row_moments(optimizers[1], index), sizes)
         for index, owner in enumerate(ids_by_owner)
     ]
     if previous is not None:
@@ -96,6 +105,7 @@ def update_embeddings(
         batch_size=settings.batch_size,
         seed=seed,
         what=f"the embedding update of scene {scene!r}",
+        step=step,
     )
     save_network(os.path.join(folder, "network.npz"), *network, fields=fields)
     for table in tables:
@@ -103,6 +113,38 @@ def update_embeddings(
         component = table.component(ids.keys, ids.seen())
         component.save(os.path.join(folder, f"{file_name(table.owner)}.npz"))
     return history
+
+
+def _settled(
+    experiment: ExperimentConfig,
+    part: ProblemSpec,
+    unit: Sequence[str],
+    keys: Keys,
+    rows: ArrayRows,
+    networks: TracedNetworks | None,
+) -> tuple[MultiTaskModel, dict[str, int], Step]:
+    """A compiled model with its starting values, its tables' rows by feature, and its step."""
+    tf.config.experimental.enable_op_determinism()
+    settings, network = experiment.training, network_of(experiment, unit)
+    sizes = {name: len(ids) for name, ids in keys.items()}
+    start = MultiTaskModel.build_from(part, sizes, network)
+    start(first_row(rows))
+    if networks is None or not can_share(start) or sum(sizes.values()) > MOST_ROWS:
+        compile_for_passes(start, settings)
+        return start, sizes, Step(start)
+
+    def make(room: dict[str, int]) -> Traced:
+        model = MultiTaskModel.build_from(part, room, network)
+        model(first_row(rows))
+        return Traced(model, settings, room)
+
+    shape = ("update", part.to_json(), network, settings_of(settings))
+    traced = networks.get(repr(shape), make, sizes)
+    room = traced.room
+    traced.restart(start)
+    for ours, theirs in zip(traced.model.tables, start.tables, strict=True):
+        Tables("", keys, ours, [], room).copy(Tables("", keys, theirs, [], sizes))
+    return traced.model, room, traced.step
 
 
 def network_of(experiment: ExperimentConfig, unit: Sequence[str]) -> Model:
@@ -222,11 +264,27 @@ class _Ids:
 class Tables:
     """One component's part of a model in training: its fused table and the optimizer's rows."""
 
-    def __init__(self, owner: str, keys: Keys, table: tf.Variable, moments: list[tf.Variable]):
+    def __init__(
+        self,
+        owner: str,
+        keys: Keys,
+        table: tf.Variable,
+        moments: list[tf.Variable],
+        sizes: Mapping[str, int],
+    ):
         self.owner, self.keys, self.variables = owner, keys, [table, *moments]
-        sizes = [len(ids) for ids in keys.values()]
-        starts = PAD_ROWS + np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(int)
+        counts = [sizes[name] for name in keys]
+        starts = PAD_ROWS + np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(int)
         self.starts = dict(zip(keys, starts, strict=True))
+
+    def copy(self, other: "Tables") -> None:
+        """Assigns the values of another table with the same ids, which may have other places."""
+        rows = [
+            np.concatenate([t._rows(n, ids) for n, ids in t.keys.items()]) for t in (self, other)
+        ]
+        array = np.zeros(self.variables[0].shape, np.float32)
+        array[rows[0]] = other.variables[0].numpy()[rows[1]]
+        self.variables[0].assign(array)
 
     def take_over(self, former: Component) -> None:
         """Assigns the former values to rows of known ids; those of new ids keep their start."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -9,13 +10,21 @@ import tf_keras as keras
 from tfmtl import registry
 from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.declare.layout import LABELS, WEIGHTS, layout_of
-from tfmtl.features.rows import ArrayRows
+from tfmtl.features.rows import ArrayRows, label_moments
 from tfmtl.model.heads import Heads
 from tfmtl.model.multitask import MultiTaskModel
 from tfmtl.mtms.embedding_update import declared
 from tfmtl.mtms.frozen import ComponentTables, Concatenated, FrozenFields, Name
-from tfmtl.mtms.passes import seed_of, settle, train_passes
+from tfmtl.mtms.passes import Step, compile_for_passes, seed_of, train_passes
 from tfmtl.mtms.store import Component, component_path, load_network, save_network
+from tfmtl.mtms.traced import (
+    MOST_ROWS,
+    Traced,
+    TracedNetworks,
+    can_share,
+    first_row,
+    settings_of,
+)
 from tfmtl.mtms.units import SceneRows, part_of, sides
 
 
@@ -30,6 +39,7 @@ def fine_tune(
     slot: int,
     folder: str,
     previous: str | None = None,
+    networks: TracedNetworks | None = None,
 ) -> list[dict[str, float]]:
     """Trains one task's network of one scene; no table changes.
 
@@ -43,6 +53,7 @@ def fine_tune(
         slot: The slot's number.
         folder: Folder in which `network.npz` is written.
         previous: Folder of the same scene and task in the slot before.
+        networks: What parts before this one have traced; used if the tables are resizable.
 
     Returns:
         The mean training losses of each pass.
@@ -53,7 +64,6 @@ def fine_tune(
     seed = seed_of(settings.seed, slot, "fine_tune", scene, task)
     keras.utils.set_random_seed(seed)
     fields = frozen_fields(experiment, scene, tables, components)
-    model = fine_tuned(experiment, scene, task, fields)
     packed = ArrayRows(
         {
             **sides(layout_of(problem), rows.ids, rows.numbers),
@@ -61,7 +71,9 @@ def fine_tune(
             WEIGHTS: rows.weights[:, [index]],
         }
     )
-    settle(model, settings, packed, cold=previous is None)
+    model, step = _settled(experiment, scene, task, fields, packed, networks)
+    if previous is None:
+        model.heads.adapt(*label_moments(packed))
     network = network_variables(model), model.dense_variables, [model.optimizer]
     if previous is not None:
         load_network(os.path.join(previous, "network.npz"), *network, fields.input_names)
@@ -72,9 +84,47 @@ def fine_tune(
         batch_size=settings.batch_size,
         seed=seed,
         what=f"the fine-tuning of task {task!r} in scene {scene!r}",
+        step=step,
     )
     save_network(os.path.join(folder, "network.npz"), *network, fields.input_names)
     return history
+
+
+def _settled(
+    experiment: ExperimentConfig,
+    scene: str,
+    task: str,
+    fields: FrozenFields,
+    rows: ArrayRows,
+    networks: TracedNetworks | None,
+) -> tuple[MultiTaskModel, Step]:
+    """A compiled model with its starting values, and its step."""
+    tf.config.experimental.enable_op_determinism()
+    settings = experiment.training
+    start = fine_tuned(experiment, scene, task, fields)
+    start(first_row(rows))
+    resizable = fields.component_tables.resizable
+    if networks is None or not resizable or not can_share(start) or _rows(fields) > MOST_ROWS:
+        compile_for_passes(start, settings)
+        return start, Step(start)
+    shape = (
+        "fine_tune",
+        start.problem.to_json(),
+        experiment.model,
+        declared(experiment).fine_tune_units,
+        settings_of(settings),
+        fields.shape,
+    )
+    traced = networks.get(repr(shape), lambda room: Traced(start, settings), {})
+    if traced.model is not start:
+        traced.restart(start)
+        embedding: Any = traced.model.embedding
+        embedding.read(fields)
+    return traced.model, traced.step
+
+
+def _rows(fields: FrozenFields) -> int:
+    return int(tf.shape(fields.component_tables.keys)[0])
 
 
 def fine_tuned(
@@ -115,13 +165,17 @@ def network_variables(model: MultiTaskModel) -> list[tf.Variable]:
 
 
 def component_tables(
-    experiment: ExperimentConfig, folder: str, components: Sequence[Name]
+    experiment: ExperimentConfig,
+    folder: str,
+    components: Sequence[Name],
+    *,
+    resizable: bool = False,
 ) -> ComponentTables:
-    """Reads the tables of components from a slot's folder."""
+    """Reads the tables of components from a slot's folder; see `ComponentTables`."""
     problem, mtms = experiment.problem, declared(experiment)
     by_name = {}
     for scene, owner in components:
         unit = mtms.unit_of(problem, owner)
         by_name[scene, owner] = Component.load(component_path(folder, scene, owner, unit))
     names = [s.feature.name for s in layout_of(problem).ids]
-    return ComponentTables(by_name, names)
+    return ComponentTables(by_name, names, resizable=resizable)

@@ -6,6 +6,7 @@ the logarithm of the number of rows, and it needs one number per row.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -29,14 +30,22 @@ class ComponentTables(tf.Module):
     Args:
         components: Components by name.
         features: Names of all fields, in the order of the keys.
+        resizable: Whether rows of other components can take their place; see `FrozenFields.read`.
 
     Attributes:
         keys: int64 `[R]`, sorted.
         table: float32 `[R, dim]`.
     """
 
-    def __init__(self, components: Mapping[Name, Component], features: Sequence[str]):
+    def __init__(
+        self,
+        components: Mapping[Name, Component],
+        features: Sequence[str],
+        *,
+        resizable: bool = False,
+    ):
         super().__init__(name="component_tables")
+        self.resizable = resizable
         self.names, self.features = tuple(components), tuple(features)
         keys, rows = [], []
         self._starts: dict[tuple[Name, str], int] = {}
@@ -50,8 +59,12 @@ class ComponentTables(tf.Module):
                 keys.append(component.keys[block] + self.prefix(name, feature))
                 rows.append(component.table[block])
                 at += block.stop - block.start
-        self.keys = tf.Variable(np.concatenate(keys), trainable=False, name="keys")
-        self.table = tf.Variable(np.concatenate(rows), trainable=False, name="table")
+        self.keys = self._variable(np.concatenate(keys), "keys")
+        self.table = self._variable(np.concatenate(rows), "table")
+
+    def _variable(self, values: np.ndarray, name: str) -> tf.Variable:
+        shape = [None, *values.shape[1:]] if self.resizable else None
+        return tf.Variable(values, trainable=False, name=name, shape=shape)
 
     @property
     def dim(self) -> int:
@@ -134,6 +147,28 @@ class FrozenFields(keras.layers.Layer):
         ]
 
     @property
+    def shape(self) -> tuple[Any, ...]:
+        """What a graph depends on, apart from the values in tables that are resizable."""
+        every = [self._single, *(pairs for _, pairs, _ in self._lists)]
+        lists = [(slots, weights and tuple(weights)) for slots, _, weights in self._lists]
+        return (
+            tuple((tuple(p.columns), tuple(p.prefixes), len(p.components)) for p in every),
+            tuple(lists),
+            tuple(self._numbers),
+            self.component_tables.dim,
+            self.component_tables.resizable,
+        )
+
+    def read(self, other: "FrozenFields") -> None:
+        """Reads the tables of other fields with the same `shape`, whose rows are copied."""
+        for name in ("keys", "table"):
+            variable = getattr(self.component_tables, name)
+            variable.assign(getattr(other.component_tables, name))
+        pairs = ([fields._single, *(p for _, p, _ in fields._lists)] for fields in (self, other))
+        for ours, theirs in zip(*pairs, strict=True):
+            ours.starts.assign(theirs.starts)
+
+    @property
     def width(self) -> int:
         """Columns of the result."""
         return len(self.input_names)
@@ -187,7 +222,8 @@ class _Pairs:
         each = [(name, s.feature.name, s.start + i) for name, s in pairs for i in range(s.width)]
         self.columns = [ids[column] for _, _, column in each]
         self.prefixes = np.asarray([tables.prefix(name, f) for name, f, _ in each], np.int64)
-        self.starts = np.asarray([tables.start(name, f) for name, f, _ in each], np.int32)
+        starts = np.asarray([tables.start(name, f) for name, f, _ in each], np.int32)
+        self.starts = tf.Variable(starts, trainable=False) if tables.resizable else starts
 
     def look_up(self, tables: ComponentTables, ids: tf.Tensor) -> tf.Tensor:
         """Rows `[batch, columns, dim]`."""

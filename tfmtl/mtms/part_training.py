@@ -19,6 +19,7 @@ from tfmtl.mtms.embedding_update import update_embeddings
 from tfmtl.mtms.fine_tuning import component_tables, fine_tune
 from tfmtl.mtms.frozen import Name
 from tfmtl.mtms.store import Building, target_folder, update_folder
+from tfmtl.mtms.traced import TracedNetworks
 from tfmtl.mtms.units import SceneRows
 
 
@@ -74,11 +75,13 @@ def processes(workers: int) -> Iterator[concurrent.futures.Executor | None]:
 def results(jobs: Sequence[Job], pool: concurrent.futures.Executor | None) -> Iterator[None]:
     """Trains parts and yields when one is done."""
     if pool is None:
+        networks = TracedNetworks()
         for job in jobs:
-            train_part(job)
+            train_part(job, networks)
             yield
         return
-    for future in concurrent.futures.as_completed([pool.submit(train_part, job) for job in jobs]):
+    futures = [pool.submit(_train_in_pool, job) for job in jobs]
+    for future in concurrent.futures.as_completed(futures):
         future.result()
         yield
 
@@ -88,8 +91,21 @@ def _begin(threads: int) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(threads)
 
 
-def train_part(job: Job) -> None:
-    """Trains one part; its folder appears when it is complete."""
+_networks = TracedNetworks()
+"""Those of a process of the pool, which ends with the slot."""
+
+
+def _train_in_pool(job: Job) -> None:
+    train_part(job, _networks)
+
+
+def train_part(job: Job, networks: TracedNetworks) -> None:
+    """Trains one part; its folder appears when it is complete.
+
+    Args:
+        job: The part.
+        networks: What parts before it have traced.
+    """
     experiment = ExperimentConfig.from_json(job.experiment)
     part, rows = job.part, SceneRows.load(job.rows)
     about = dict(job.about)
@@ -103,9 +119,10 @@ def train_part(job: Job) -> None:
                 slot=job.slot,
                 folder=folder,
                 previous=job.previous,
+                networks=networks,
             )
         else:
-            tables = component_tables(experiment, job.folder, job.components)
+            tables = component_tables(experiment, job.folder, job.components, resizable=True)
             about["losses"] = fine_tune(
                 experiment,
                 part.scene,
@@ -116,4 +133,5 @@ def train_part(job: Job) -> None:
                 slot=job.slot,
                 folder=folder,
                 previous=job.previous,
+                networks=networks,
             )

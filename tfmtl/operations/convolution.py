@@ -1,5 +1,6 @@
 """One-dimensional convolution along a hidden vector."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,10 +22,9 @@ def widened(kernel: tf.Tensor, size: int) -> tf.Tensor:
     return tf.pad(kernel, [[0, 0], [before, size - width - before], [0, 0]])
 
 
-@tf.custom_gradient
 def convolve(
     x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, point_kernel: tf.Tensor
-) -> tuple[tf.Tensor, Any]:
+) -> tf.Tensor:
     """A convolution along each vector, ReLU, and one of size 1 without a bias.
 
     With a place's window `w`, the bias's 1 at its end, and a channel's kernel `k_c` and point
@@ -33,6 +33,10 @@ def convolve(
     window, those by `k_c` and `p_c` are `p_c · m_c` and `⟨k_c, m_c⟩` with `m_c = Σ on_c · g · w`
     over the places, and of the channels no more than `on` is ever needed: they are the largest
     tensors of a search by far, and what is done with them is all reading and writing.
+
+    It is traced once per shape, not in every block and model: TensorFlow keeps every trace of a
+    custom gradient until the process ends, with the graph that it is in, which would else be that
+    of a whole training step.
 
     Args:
         x: `[batch, width]`.
@@ -43,6 +47,22 @@ def convolve(
     Returns:
         `[batch, width]`.
     """
+    size, channels = kernel.shape
+    result: tf.Tensor = _traced(x.dtype, x.shape[-1], size, channels)(x, kernel, bias, point_kernel)
+    return result
+
+
+@functools.cache
+def _traced(dtype: tf.DType, width: int, size: int, channels: int) -> Any:
+    shapes = ([None, width], [size, channels], [channels], [channels])
+    signature = [tf.TensorSpec(shape, dtype) for shape in shapes]
+    return tf.function(_with_gradient, input_signature=signature, autograph=False)
+
+
+@tf.custom_gradient
+def _with_gradient(
+    x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, point_kernel: tf.Tensor
+) -> tuple[tf.Tensor, Any]:
     width, size = x.shape[-1], kernel.shape[0]
     before = (size - 1) // 2
     padded = tf.pad(x, [[0, 0], [before, size - 1 - before]])

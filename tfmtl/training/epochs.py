@@ -81,7 +81,17 @@ def _one_of(field: str, value: str, known: Collection[str]) -> None:
 def ready(
     experiment: ExperimentConfig, data: PackedData, validate: Validate | None
 ) -> MultiTaskModel:
-    """Builds and compiles the experiment's model; its heads start at the training labels' means.
+    """Builds and compiles the experiment's model; see `built`."""
+    model = built(experiment, data, validate)
+    settings = experiment.training
+    compile_model(model, settings, max(data.train.count() // settings.batch_size, 1))
+    return model
+
+
+def built(
+    experiment: ExperimentConfig, data: PackedData, validate: Validate | None
+) -> MultiTaskModel:
+    """Builds the experiment's model; its heads start at the training labels' means.
 
     Args:
         experiment: Model and training settings.
@@ -96,7 +106,6 @@ def ready(
     keras.utils.set_random_seed(settings.seed)
     tf.config.experimental.enable_op_determinism()
     model = MultiTaskModel.build_from(experiment.problem, data.table_rows, experiment.model)
-    compile_model(model, settings, max(data.train.count() // settings.batch_size, 1))
     if not data.train.count():
         raise DataError("there are no training rows; was the split empty?")
     model(next(iter(data.train.batches(min(data.train.count(), settings.batch_size)))))
