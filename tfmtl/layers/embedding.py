@@ -162,7 +162,7 @@ class Embedding(keras.layers.Layer):
                 places += copy[:, tf.newaxis] * group.rows
             rows = tf.where(columns < 0, tf.zeros_like(columns), places)
             looked_up = tf.gather(self.tables[group.name], rows)
-            squares += tf.reduce_sum(tf.square(looked_up))
+            squares += 2.0 * tf.nn.l2_loss(looked_up)
             pooled = self._pool(group.slots, looked_up, columns, numbers)
             if isinstance(group.projection, GroupedDense):
                 pooled = group.projection(pooled, tiles)

@@ -7,6 +7,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfmtl.errors import SpecError
+from tfmtl.layers.dropout import dropout
 from tfmtl.operations.base import Hidden
 from tfmtl.registry import register
 
@@ -124,7 +125,7 @@ class HiddenMLP(Hidden):
         if training and self.dropout:
             if x.shape[0] != self.copies:
                 x = tf.repeat(x, self.copies, axis=0)
-            x = tf.nn.dropout(x, self.dropout)
+            x = dropout(x, self.dropout)
         return self.transform(x, moments_of(x) if self.by_batch(training) else None)
 
     def by_batch(self, training: bool) -> bool:
