@@ -63,15 +63,19 @@ class Worker:
     def __init__(self, module: str, python: str, case: dict[str, Any]) -> None:
         self.module = module
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        answers, theirs = os.pipe()
         self.process = subprocess.Popen(
-            [python, "-m", f"benchmarks.steps.{module}", json.dumps(case)],
+            [python, "-m", f"benchmarks.steps.{module}", json.dumps(case), str(theirs)],
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            pass_fds=[theirs],
             text=True,
             cwd=REPOSITORY,
             env=environment,
         )
+        os.close(theirs)
+        self.answers = os.fdopen(answers, encoding="utf-8")
         self.versions: dict[str, str] = self._answer()
 
     def seconds(self, steps: int) -> list[float]:
@@ -82,8 +86,7 @@ class Worker:
         return taken
 
     def _answer(self) -> Any:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        line = self.answers.readline()
         if not line:
             raise RuntimeError(f"benchmarks.steps.{self.module} ended without an answer.")
         return json.loads(line)
@@ -99,3 +102,4 @@ class Worker:
     ) -> None:
         self.process.kill()
         self.process.wait()
+        self.answers.close()

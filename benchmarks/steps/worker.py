@@ -1,8 +1,8 @@
 """The process of one package: it makes the network, and runs steps when the parent asks.
 
 The parent writes a number of steps per line to its standard input; the seconds of each step come
-back as one JSON list per line. The first line is the versions, once the network is traced and
-its caches are warm.
+back as one JSON list per line, through a pipe of their own because packages print to standard
+output. The first line is the versions, once the network is traced and its caches are warm.
 """
 
 import dataclasses
@@ -60,11 +60,11 @@ Step = Callable[[int], Any]
 
 
 def serve(make: Callable[[Case], tuple[Step, dict[str, str]]]) -> None:
-    """Makes the network of the case in `sys.argv[1]`, and answers until the input ends."""
-    # What the packages print must not stand between the answers.
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    fields = json.loads(sys.argv[1])
+    """Makes the network of the case in `sys.argv[1]`, and answers until the input ends.
+
+    The answers go to the file descriptor `sys.argv[2]`.
+    """
+    fields, answers = json.loads(sys.argv[1]), os.fdopen(int(sys.argv[2]), "w")
     case = Case(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
     step, versions = make(case)
     for turn in range(WARM_UP):

@@ -15,6 +15,7 @@ from tfmtl.declare.problem import ProblemSpec
 from tfmtl.layers.decay import is_kernel
 from tfmtl.layers.embedding import Embedding
 from tfmtl.metrics.packed import Packed, Predicted, predict_packed
+from tfmtl.model.adam import Adam
 from tfmtl.model.heads import Heads
 from tfmtl.model.losses_again import losses_again
 from tfmtl.model.network import Network
@@ -125,7 +126,7 @@ class MultiTaskModel(Network):
                 by default.
             **kwargs: As `keras.Model.compile`.
         """
-        optimizer = optimizer or keras.optimizers.Adam()
+        optimizer = optimizer or Adam()
         if self.backbone.rowwise_updates:
             optimizer = rowwise(optimizer)
         super().compile(optimizer=optimizer, **kwargs)

@@ -14,11 +14,12 @@ from tfmtl.errors import DataError, SpecError, did_you_mean
 from tfmtl.features.rows import READ_ROWS, PackedData, label_moments
 from tfmtl.metrics.checks import quietly
 from tfmtl.metrics.monitor import lower_is_better
+from tfmtl.model.adam import Adam
 from tfmtl.model.multitask import MultiTaskModel
 from tfmtl.training.checkpoints import Run
 
 OPTIMIZERS = {
-    "adam": keras.optimizers.Adam,
+    "adam": Adam,
     "adagrad": keras.optimizers.Adagrad,
     "sgd": keras.optimizers.SGD,
 }
