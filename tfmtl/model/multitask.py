@@ -12,6 +12,7 @@ from tfmtl.balancing.base import Gradient, Step, TaskLosses
 from tfmtl.declare.experiment import Model
 from tfmtl.declare.layout import LABELS, WEIGHTS
 from tfmtl.declare.problem import ProblemSpec
+from tfmtl.errors import SpecError
 from tfmtl.layers.decay import is_kernel
 from tfmtl.layers.embedding import Embedding
 from tfmtl.metrics.packed import Packed, Predicted, predict_packed
@@ -43,6 +44,11 @@ class MultiTaskModel(Network):
         loss_reduction: How losses of rows become a task's loss, `masked` or `batch`; see
             `tfmtl.losses.per_example.masked_mean`.
 
+    Raises:
+        SpecError: Keras' policy is `mixed_float16`. With `mixed_bfloat16`, the backbone, the
+            interaction and the towers compute in bfloat16; variables, tables, logits, losses and
+            balancers are float32.
+
     Example:
         >>> from tfmtl.declare.problem import ProblemSpec, binary, categorical
         >>> problem = ProblemSpec(
@@ -69,6 +75,11 @@ class MultiTaskModel(Network):
         loss_reduction: str = "masked",
         **kwargs: Any,
     ) -> None:
+        if keras.mixed_precision.global_policy().compute_dtype == "float16":
+            raise SpecError(
+                "the policy 'mixed_float16' needs scaled losses, or small gradients become zero; "
+                "use 'mixed_bfloat16', which has the range of float32."
+            )
         super().__init__(
             problem,
             embedding=embedding,

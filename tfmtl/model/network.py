@@ -36,7 +36,9 @@ class Network(tfrs.Model):
         interaction: keras.layers.Layer | Mapping[str, keras.layers.Layer] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # Tables, losses and probabilities are float32 under a mixed-precision policy too; the
+        # backbone, the interaction and the towers follow the policy.
+        super().__init__(**{"dtype": "float32", **kwargs})
         self.problem = problem
         self.embedding, self.backbone, self.heads = embedding, backbone, heads
         self.interaction = interaction
