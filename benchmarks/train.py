@@ -76,10 +76,10 @@ def run(options: argparse.Namespace) -> Iterator[Result]:
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps(_fields(result)), encoding="utf-8")
         yield result
-    size = "b" if options.quick else "a"
-    yield _added("train/b/layers", options)
-    if not options.quick and "a" in options.sizes:
-        yield _peak(f"train/{size}/peak", options)
+    if "b" in options.sizes:
+        yield _added("train/b/layers", options)
+    if "a" in options.sizes and not options.quick:
+        yield _peak("train/a/peak", options)
 
 
 def _wanted(options: argparse.Namespace) -> list[tuple[str, str]]:
@@ -92,7 +92,7 @@ def _in_turns(
     case: Case, modules: Sequence[str], folder: Path, options: argparse.Namespace
 ) -> tuple[dict[str, list[float]], dict[str, str], list[str]]:
     """Median seconds of a step per turn and module, versions, and the peers that do not run."""
-    turns = QUICK_TURNS if options.quick else TURNS
+    turns = _turns(options)
     with ExitStack() as stack:
         workers, missing = {}, []
         versions: dict[str, str] = {}
@@ -156,7 +156,7 @@ def _added(name: str, options: argparse.Namespace) -> Result:
     """Our step with normalisation and dropout, in steps without them."""
     case = Case("mmoe", **SIZES["b"])
     plain = dataclasses.replace(case, dropout=0.0, batch_norm=False)
-    turns = QUICK_TURNS if options.quick else TURNS
+    turns = _turns(options)
     with (
         Worker("ours", sys.executable, dataclasses.asdict(case)) as ours,
         Worker("ours", sys.executable, dataclasses.asdict(plain)) as without,
@@ -184,7 +184,7 @@ def _peak(name: str, options: argparse.Namespace) -> Result:
     ):
         shares = [
             statistics.median(products.seconds(3)) / statistics.median(ours.seconds(3))
-            for _ in range(TURNS)
+            for _ in range(_turns(options))
         ]
     return Result(
         name,
@@ -192,9 +192,13 @@ def _peak(name: str, options: argparse.Namespace) -> Result:
         "of the matrix products alone",
         at_least=PEAK,
         spread=statistics.stdev(shares),
-        runs=TURNS,
+        runs=len(shares),
         note=f"{EXPERTS} experts; the products of a step alone, as large and as many, take 1",
     )
+
+
+def _turns(options: argparse.Namespace) -> int:
+    return options.turns or (QUICK_TURNS if options.quick else TURNS)
 
 
 def _fields(result: Result) -> dict[str, Any]:
@@ -210,6 +214,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=str(cache / "tfmtl" / "train"),
         help="where environments and finished results are; what is there is not done again",
     )
+    parser.add_argument("--turns", type=int, metavar="N", help="turns of every package")
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument(
         "--architectures", nargs="+", choices=ARCHITECTURES, default=list(ARCHITECTURES)
