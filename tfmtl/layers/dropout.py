@@ -33,8 +33,11 @@ def kept(values: tf.Tensor, share: float) -> tf.Tensor:
     )
     drawn = tf.reshape(tf.bitcast(drawn, tf.uint8), tf.concat([rows, [words * WORD]], axis=0))
     rounding = tf.random.stateless_uniform(tf.concat([rows, [1]], axis=0), seed + [0, 1])
-    threshold = tf.cast(256 * share + rounding, tf.uint8)
-    return (drawn if words * WORD == width else drawn[..., :width]) >= threshold
+    drawn = drawn if words * WORD == width else drawn[..., :width]
+    if 256 * share > 255:
+        # A threshold of 256 is no byte.
+        return drawn > tf.cast(256 * share - 1 + rounding, tf.uint8)
+    return drawn >= tf.cast(256 * share + rounding, tf.uint8)
 
 
 def dropout(values: tf.Tensor, share: float) -> tf.Tensor:
