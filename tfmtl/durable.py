@@ -12,11 +12,12 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator
-from typing import Any, BinaryIO
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tfmtl.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SEAL = "seal.json"
 """The file of a sealed folder that has the size, and mostly the CRC-32, of every other file."""
@@ -160,12 +161,15 @@ def read_json(path: str) -> Any:
         raise Damaged(f"{path} is damaged: it is no JSON ({error})") from error
 
 
-def read_arrays(path: str) -> dict[str, np.ndarray]:
+def read_arrays(path: str) -> "dict[str, NDArray[Any]]":
     """Reads an `.npz` file, and checks the CRC-32 of all of it.
 
     Raises:
         Damaged: It is missing, cut off or changed.
     """
+    # Here, because the command line reads this module first, and NumPy is half of that time.
+    import numpy as np
+
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}

@@ -9,6 +9,7 @@ import tf_keras as keras
 from tfmtl.arguments import Arguments
 from tfmtl.backbones.base import Backbone, flatten
 from tfmtl.errors import SpecError, did_you_mean
+from tfmtl.layers.dropout import Dropout
 from tfmtl.layers.experts import ParallelDense
 from tfmtl.layers.mlp import MLP, layer_shares
 from tfmtl.registry import register
@@ -94,7 +95,7 @@ class MaskBlocks(Arguments, keras.layers.Layer):
                 keras.layers.GroupNormalization(self.num, epsilon=EPSILON, name="layer_norm"),
                 (None, self.num * self.units),
             )
-        self.drop = keras.layers.Dropout(self.dropout, name="dropout")
+        self.drop = Dropout(self.dropout, name="dropout")
         super().build(input_shape)
 
     def _built(self, layer: Any, shape: tuple[int | None, ...]) -> Any:
@@ -109,7 +110,7 @@ class MaskBlocks(Arguments, keras.layers.Layer):
         h = tf.reshape(h, [-1, self.num * self.units])
         if self.norm:
             h = self.layer_norm(h)
-        return self.drop(tf.nn.relu(h), training=training)
+        return self.drop.rectified(h, training=training)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         return (tuple(input_shape[0])[0], self.num * self.units)

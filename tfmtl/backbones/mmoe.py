@@ -68,7 +68,7 @@ class MMoE(Backbone):
 
     def call(self, fields: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
         mixed = self.mixtures(fields, training)
-        return {t: mixed[:, k] for k, t in enumerate(self.tasks)}
+        return dict(zip(self.tasks, tf.unstack(mixed, axis=1), strict=True))
 
     def mixtures(self, fields: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Returns each gate's mixture of the experts, `[batch, num_gates, expert_units[-1]]`."""

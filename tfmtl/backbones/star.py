@@ -9,6 +9,7 @@ import tf_keras as keras
 from tfmtl.arguments import Arguments
 from tfmtl.backbones.base import Backbone, flatten
 from tfmtl.backbones.scenes import ReadsScene
+from tfmtl.layers.dropout import Dropout
 from tfmtl.layers.grouped import Tiles, block_rows, grouped_matmul, tiles_of
 from tfmtl.layers.mlp import MLP, layer_shares
 from tfmtl.layers.partitioned_norm import PartitionedNorm
@@ -65,7 +66,7 @@ class StarNetwork(Arguments, keras.layers.Layer):
             self.scene_biases.append(self._neutral(f"scene_bias_{i}", (self.num_scenes * units,)))
             width = units
         self.scene_readout = self._neutral("scene_readout_kernel", (self.num_scenes, width))
-        self.drops = [keras.layers.Dropout(self.dropout) for _ in self.units]
+        self.drops = [Dropout(self.dropout) for _ in self.units]
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor, tiles: Tiles, training: bool = False) -> tf.Tensor:
@@ -74,7 +75,7 @@ class StarNetwork(Arguments, keras.layers.Layer):
             kernels = self.kernels[i] * (1.0 + tf.gather(self.scene_kernels[i], tiles.present))
             biases = self.biases[i] + block_rows(self.scene_biases[i], tiles.present, units)
             h = grouped_matmul(h, kernels, tiles) + tf.gather(biases, tiles.of_row)
-            h = self.drops[i](tf.nn.relu(h), training=training)
+            h = self.drops[i].rectified(h, training=training)
         readout = 1.0 + tf.gather(self.scene_readout, tiles.present)
         return h * tf.gather(readout, tiles.of_row)
 

@@ -54,7 +54,8 @@ class Embedding(keras.layers.Layer):
         copies: int = 1,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # Rows are looked up and updated in float32 under a mixed-precision policy too.
+        super().__init__(**{"dtype": "float32", **kwargs})
         if numeric_mode not in ("joint", "fieldwise"):
             raise SpecError(f"numeric_mode={numeric_mode!r} is neither 'joint' nor 'fieldwise'.")
         if numeric_units and numeric_mode != "joint":
@@ -108,7 +109,10 @@ class Embedding(keras.layers.Layer):
             elif self.numeric_mode == "joint":
                 widths = [(units, "relu") for units in self.numeric_units] + [(self.dim, None)]
                 self.number_dense = keras.Sequential(
-                    [keras.layers.Dense(units, activation) for units, activation in widths],
+                    [
+                        keras.layers.Dense(units, activation, dtype=self.dtype)
+                        for units, activation in widths
+                    ],
                     name="numbers",
                 )
                 self.number_dense.build([None, len(number_columns)])
@@ -173,7 +177,7 @@ class Embedding(keras.layers.Layer):
                 places += copy[:, tf.newaxis] * group.rows
             rows = tf.where(columns < 0, tf.zeros_like(columns), places)
             looked_up = tf.gather(self.tables[group.name], rows)
-            squares += tf.reduce_sum(tf.square(looked_up))
+            squares += 2.0 * tf.nn.l2_loss(looked_up)
             pooled = self._pool(group.slots, looked_up, columns, numbers)
             if isinstance(group.projection, GroupedDense):
                 pooled = group.projection(pooled, tiles)
@@ -243,7 +247,7 @@ class Embedding(keras.layers.Layer):
             )
 
     def _of_copies(self, units: int, width: int, name: str, **more: Any) -> GroupedDense:
-        layer = GroupedDense(self.copies, units, name=name, **more)
+        layer = GroupedDense(self.copies, units, name=name, dtype=self.dtype, **more)
         with tf.name_scope(name):
             layer.build((None, width))
         return layer

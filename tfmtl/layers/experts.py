@@ -7,6 +7,8 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfmtl.arguments import Arguments
+from tfmtl.layers.batch_norm import BatchNorm
+from tfmtl.layers.dropout import Dropout
 from tfmtl.layers.mlp import layer_shares
 
 
@@ -122,22 +124,21 @@ class Experts(Arguments, keras.layers.Layer):
             shape = dense.compute_output_shape(shape)
             self.dense.append(dense)
             if self.batch_norm:
-                norm = keras.layers.BatchNormalization(name=f"batch_norm_{i}")
+                norm = BatchNorm(name=f"batch_norm_{i}")
                 with tf.name_scope(norm.name):
                     norm.build((None, self.num * width))
                 self.norms.append(norm)
-            self.drops.append(keras.layers.Dropout(share, name=f"dropout_{i}"))
+            self.drops.append(Dropout(share, name=f"dropout_{i}"))
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
         h = inputs
         for i, dense in enumerate(self.dense):
-            h = dense(h)
-            if self.batch_norm:
-                # Side by side, so that each expert has moments of its own.
-                flat = tf.reshape(h, [-1, self.num * dense.units])
-                h = tf.reshape(self.norms[i](flat, training=training), [-1, self.num, dense.units])
-            h = self.drops[i](tf.nn.relu(h), training=training)
+            # Side by side, so that each expert has moments of its own.
+            flat = tf.reshape(dense(h), [-1, self.num * dense.units])
+            norm = self.norms[i] if self.batch_norm else None
+            flat = self.drops[i].rectified(flat, norm, training=training)
+            h = tf.reshape(flat, [-1, self.num, dense.units])
         return h
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:

@@ -7,6 +7,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfmtl.arguments import Arguments
+from tfmtl.layers.dropout import Dropout
 from tfmtl.layers.grouped import GroupedDense, Tiles
 from tfmtl.layers.mlp import layer_shares
 from tfmtl.layers.partitioned_norm import PartitionedNorm
@@ -28,7 +29,8 @@ class GroupedMLP(Arguments, keras.layers.Layer):
         ValueError: A width is not positive, or the share is outside `[0, 1)`.
 
     Example:
-        >>> from tfmtl.layers.grouped import tiles_of
+        >>> from tfmtl.layers.dropout import Dropout
+    from tfmtl.layers.grouped import tiles_of
         >>> GroupedMLP(3, (16, 8))(tf.ones([2, 5]), tiles_of(tf.constant([0, 2]))).shape
         TensorShape([2, 8])
     """
@@ -61,7 +63,7 @@ class GroupedMLP(Arguments, keras.layers.Layer):
                 with tf.name_scope(norm.name):
                     norm.build(shape)
                 self.norms.append(norm)
-            self.drops.append(keras.layers.Dropout(self.dropout, name=f"dropout_{i}"))
+            self.drops.append(Dropout(self.dropout, name=f"dropout_{i}"))
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor, tiles: Tiles, training: bool = False) -> tf.Tensor:
@@ -70,7 +72,7 @@ class GroupedMLP(Arguments, keras.layers.Layer):
             h = dense(h, tiles)
             if self.batch_norm:
                 h = self.norms[i](h, tiles, training=training)
-            h = self.drops[i](tf.nn.relu(h), training=training)
+            h = self.drops[i].rectified(h, training=training)
         return h
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:

@@ -7,6 +7,8 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfmtl.arguments import Arguments
+from tfmtl.layers.batch_norm import BatchNorm
+from tfmtl.layers.dropout import Dropout
 
 
 @keras.saving.register_keras_serializable(package="tfmtl")
@@ -60,11 +62,11 @@ class MLP(Arguments, keras.layers.Layer):
             shape = (*shape[:-1], width)
             self.dense.append(dense)
             if self.batch_norm:
-                norm = keras.layers.BatchNormalization(name=f"batch_norm_{i}")
+                norm = BatchNorm(name=f"batch_norm_{i}")
                 with tf.name_scope(norm.name):
                     norm.build(shape)
                 self.norms.append(norm)
-            self.drops.append(keras.layers.Dropout(share, name=f"dropout_{i}"))
+            self.drops.append(Dropout(share, name=f"dropout_{i}"))
         self.activate = keras.activations.get(self.activation)
         super().build(input_shape)
 
@@ -72,8 +74,11 @@ class MLP(Arguments, keras.layers.Layer):
         h = inputs
         for i, dense in enumerate(self.dense):
             h = dense(h)
-            if self.batch_norm:
-                h = self.norms[i](h, training=training)
+            norm = self.norms[i] if self.batch_norm else None
+            if self.activation == "relu":
+                h = self.drops[i].rectified(h, norm, training=training)
+                continue
+            h = h if norm is None else norm(h, training=training)
             h = self.drops[i](self.activate(h), training=training)
         return h
 

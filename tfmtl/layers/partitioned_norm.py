@@ -44,7 +44,8 @@ class PartitionedNorm(Arguments, keras.layers.Layer):
     def __init__(
         self, num_scenes: int, *, shared: bool = True, momentum: float = 0.99, **kwargs: Any
     ) -> None:
-        super().__init__(**kwargs)
+        # Moments are float32 under a mixed-precision policy too, as in Keras' normalisation.
+        super().__init__(**{"dtype": "float32", **kwargs})
         self.num_scenes, self.shared, self.momentum = num_scenes, shared, momentum
 
     def build(self, input_shape: Any) -> None:

@@ -59,7 +59,8 @@ class Heads(keras.layers.Layer):
         conv_semantics: str = "ctcvr_direct",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # Probabilities are float32 under a mixed-precision policy too; towers follow the policy.
+        super().__init__(**{"dtype": "float32", **kwargs})
         check_semantics(problem, conv_semantics)
         self.problem, self.conv_semantics = problem, conv_semantics
         self.tasks = direct_tasks(problem, conv_semantics)
@@ -68,7 +69,9 @@ class Heads(keras.layers.Layer):
             t: MLP(tower_units, dropout=dropout, batch_norm=batch_norm, name=f"tower_{t}")
             for t in self.tasks
         }
-        self.logits = {t: keras.layers.Dense(1, name=f"logit_{t}") for t in self.tasks}
+        self.logits = {
+            t: keras.layers.Dense(1, name=f"logit_{t}", dtype=self.dtype) for t in self.tasks
+        }
         # Label means and deviations of regressions; see `adapt`.
         self.shift = {t: self._constant(f"shift_{t}", 0.0) for t in self._regressions()}
         self.scale = {t: self._constant(f"scale_{t}", 1.0) for t in self._regressions()}

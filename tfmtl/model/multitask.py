@@ -12,10 +12,12 @@ from tfmtl.balancing.base import Gradient, Step, TaskLosses
 from tfmtl.declare.experiment import Model
 from tfmtl.declare.layout import LABELS, WEIGHTS
 from tfmtl.declare.problem import ProblemSpec
+from tfmtl.errors import SpecError
 from tfmtl.layers.decay import is_kernel
 from tfmtl.layers.embedding import Embedding
 from tfmtl.layers.members import Members
 from tfmtl.metrics.packed import Packed, Predicted, predict_packed
+from tfmtl.model.adam import Adam
 from tfmtl.model.clipping import check_clipping, clipped
 from tfmtl.model.heads import Heads
 from tfmtl.model.losses_again import losses_again
@@ -48,6 +50,11 @@ class MultiTaskModel(Network):
         loss_reduction: How losses of rows become a task's loss, `masked` or `batch`; see
             `tfmtl.losses.per_example.masked_mean`.
 
+    Raises:
+        SpecError: Keras' policy is `mixed_float16`. With `mixed_bfloat16`, the backbone, the
+            interaction and the towers compute in bfloat16; variables, tables, logits, losses and
+            balancers are float32.
+
     Example:
         >>> from tfmtl.declare.problem import ProblemSpec, binary, categorical
         >>> problem = ProblemSpec(
@@ -77,6 +84,11 @@ class MultiTaskModel(Network):
         loss_reduction: str = "masked",
         **kwargs: Any,
     ) -> None:
+        if keras.mixed_precision.global_policy().compute_dtype == "float16":
+            raise SpecError(
+                "the policy 'mixed_float16' needs scaled losses, or small gradients become zero; "
+                "use 'mixed_bfloat16', which has the range of float32."
+            )
         super().__init__(
             problem,
             embedding=embedding,
@@ -146,7 +158,7 @@ class MultiTaskModel(Network):
         Raises:
             ValueError: `clip_norm` is given, and an optimizer clips by itself as well.
         """
-        optimizer = optimizer or keras.optimizers.Adam()
+        optimizer = optimizer or Adam()
         if self.backbone.rowwise_updates:
             optimizer = rowwise(optimizer)
         super().compile(optimizer=optimizer, **kwargs)

@@ -41,7 +41,9 @@ class Network(tfrs.Model):
         members: Members | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # Tables, losses and probabilities are float32 under a mixed-precision policy too; the
+        # backbone, the interaction and the towers follow the policy.
+        super().__init__(**{"dtype": "float32", **kwargs})
         self.problem = problem
         self.embedding, self.backbone, self.heads = embedding, backbone, heads
         self.interaction, self.id_dropout = interaction, id_dropout

@@ -13,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tfmtl.model.adam import Adam
 from tfmtl.registry import register
 
 
@@ -59,7 +60,7 @@ class _UniqueRows:
 
 @register("optimizer", "rowwise_adam")
 @keras.saving.register_keras_serializable(package="tfmtl")
-class RowwiseAdam(_UniqueRows, keras.optimizers.Adam):
+class RowwiseAdam(_UniqueRows, Adam):
     """Adam (Kingma and Ba, ICLR 2015) on the rows that a batch looked up.
 
     For a row that is in every batch this is Adam. A row that a batch did not look up keeps its
@@ -269,7 +270,7 @@ def rowwise(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer
     Raises:
         ValueError: It is an Adam with a setting that a row-wise one does not have.
     """
-    if type(optimizer) is not keras.optimizers.Adam:
+    if type(optimizer) not in (keras.optimizers.Adam, Adam):
         return optimizer
     config = optimizer.get_config()
     for setting in ("amsgrad", "use_ema", "weight_decay"):

@@ -117,7 +117,8 @@ class FrozenFields(keras.layers.Layer):
         components: Sequence[Name],
         **kwargs,
     ):
-        super().__init__(**kwargs, trainable=False)
+        # As `Embedding`: float32 under a mixed-precision policy too.
+        super().__init__(**{"dtype": "float32", **kwargs}, trainable=False)
         self.layout, self.component_tables = layout_of(problem), tables
         self.tables: dict[str, tf.Variable] = {}
         """The tables to train; there are none."""

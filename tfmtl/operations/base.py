@@ -122,11 +122,29 @@ class Copies(Operation):
         return self.add_weight(name=name, shape=(self.copies, *shape), initializer=glorot(*fans))
 
     def add_vector(
-        self, name: str, width: int, *, initializer: str = "zeros", trainable: bool = True
+        self,
+        name: str,
+        width: int,
+        *,
+        initializer: str = "zeros",
+        trainable: bool = True,
+        autocast: bool = True,
     ) -> tf.Variable:
-        """One vector per copy, `[copies, width]`."""
+        """One vector per copy, `[copies, width]`.
+
+        Args:
+            name: The variable's name.
+            width: Its width.
+            initializer: Of its values.
+            trainable: Whether it is trained.
+            autocast: Whether a mixed-precision policy lowers the precision in which it is read.
+        """
         return self.add_weight(
-            name=name, shape=(self.copies, width), initializer=initializer, trainable=trainable
+            name=name,
+            shape=(self.copies, width),
+            initializer=initializer,
+            trainable=trainable,
+            experimental_autocast=autocast,
         )
 
 

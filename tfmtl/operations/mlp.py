@@ -1,5 +1,6 @@
 """Hidden layers of any width that come back to their input's, with batch normalisation."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfmtl.errors import SpecError
+from tfmtl.layers.dropout import dropout
 from tfmtl.operations.base import Hidden
 from tfmtl.registry import register
 
@@ -22,6 +24,8 @@ def moments_of(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     Args:
         x: `[copies, batch, width]`.
     """
+    if x.dtype.size < tf.float32.size:
+        x = tf.cast(x, tf.float32)
     mean = tf.reduce_mean(x, axis=1, keepdims=True)
     centred = x - mean
     rows = tf.cast(tf.shape(x)[1], x.dtype)
@@ -91,12 +95,12 @@ class HiddenMLP(Hidden):
         width, units = self.width_of(input_shape), self.units
         self.hidden_kernel = self.add_kernel("hidden_kernel", (width, units), (width, units))
         if self.batch_norm:
-            self.gamma = self.add_vector("gamma", units, initializer="ones")
-            self.beta = self.add_vector("beta", units)
-            self.moving_mean = self.add_vector("moving_mean", units, trainable=False)
-            self.moving_variance = self.add_vector(
-                "moving_variance", units, initializer="ones", trainable=False
-            )
+            # As in Keras' normalisation, moments are not of the policy's lower precision.
+            exact = functools.partial(self.add_vector, width=units, autocast=False)
+            self.gamma = exact("gamma", initializer="ones")
+            self.beta = exact("beta")
+            self.moving_mean = exact("moving_mean", trainable=False)
+            self.moving_variance = exact("moving_variance", initializer="ones", trainable=False)
         else:
             self.hidden_bias = self.add_vector("bias_hidden", units)
         self.kernel = self.add_kernel("kernel", (units, width), (units, width))
@@ -124,7 +128,7 @@ class HiddenMLP(Hidden):
         if training and self.dropout:
             if x.shape[0] != self.copies:
                 x = tf.repeat(x, self.copies, axis=0)
-            x = tf.nn.dropout(x, self.dropout)
+            x = dropout(x, self.dropout)
         return self.transform(x, moments_of(x) if self.by_batch(training) else None)
 
     def by_batch(self, training: bool) -> bool:
@@ -148,6 +152,7 @@ class HiddenMLP(Hidden):
         kernel = tf.convert_to_tensor(self.hidden_kernel)
         if not self.batch_norm:
             return kernel, self.hidden_bias[:, tf.newaxis]
+        lower, kernel = kernel.dtype, tf.cast(kernel, self.gamma.dtype)
         if moments is None:
             mean, variance = self.moving_mean[:, tf.newaxis], self.moving_variance[:, tf.newaxis]
         else:
@@ -155,4 +160,5 @@ class HiddenMLP(Hidden):
             for moving, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
                 moving.assign_sub((1.0 - MOMENTUM) * (moving - tf.squeeze(new, axis=1)))
         scale = self.gamma[:, tf.newaxis] * tf.math.rsqrt(variance + EPSILON)
-        return kernel * scale, self.beta[:, tf.newaxis] - mean * scale
+        bias = self.beta[:, tf.newaxis] - mean * scale
+        return tf.cast(kernel * scale, lower), tf.cast(bias, lower)

@@ -15,13 +15,14 @@ from tfmtl.errors import DataError, SpecError, did_you_mean
 from tfmtl.features.rows import READ_ROWS, PackedData, label_moments
 from tfmtl.metrics.checks import quietly
 from tfmtl.metrics.monitor import lower_is_better
+from tfmtl.model.adam import Adam
 from tfmtl.model.multitask import MultiTaskModel
 from tfmtl.training.averages import Averages
 from tfmtl.training.checkpoints import Run
 from tfmtl.training.schedules import rate_over
 
 OPTIMIZERS = {
-    "adam": keras.optimizers.Adam,
+    "adam": Adam,
     "adagrad": keras.optimizers.Adagrad,
     "sgd": keras.optimizers.SGD,
 }

@@ -236,8 +236,8 @@ def _changes(name: str, options: argparse.Namespace) -> Iterator[Row]:
                 yield Further(name=f"{name}/{label}/{metric}", ours=Measured(values=values))
     grid, size = _grid(options)
     note = f"grid {grid}, {size} candidates" + ("" if grid == "full" else "; --grid full has 80")
-    for model, chosen in _tuned(name, options).items():
-        for path, value in chosen.items():
+    for model, settings in _tuned(name, options).items():
+        for path, value in settings.items():
             yield Further(
                 name=f"{name}/{model}/{path.split('.')[-1]}, chosen",
                 ours=Measured(values=[value]),
