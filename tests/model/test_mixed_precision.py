@@ -56,3 +56,13 @@ def test_a_policy_without_the_range_of_float32_is_refused_by_name():
     keras.mixed_precision.set_global_policy("mixed_float16")
     with pytest.raises(SpecError, match="mixed_float16.*mixed_bfloat16"):
         model_of("backbone", "mmoe")
+
+
+def test_members_and_left_out_ids_follow_the_policy():
+    backbone = {"name": "mmoe", **SMALL["backbone"]["mmoe"]}
+    settings = experiment(backbone=backbone, members=3, id_dropout=0.2)
+    model = MultiTaskModel.build_from(PROBLEM, DATA.table_rows, settings.model)
+    model(BATCH)
+    model.compile()
+    assert all(np.isfinite(float(loss)) for loss in model.train_step(BATCH).values())
+    assert {p.dtype for p in model(BATCH).values()} == {tf.float32}

@@ -54,7 +54,9 @@ class Members(keras.layers.Layer):
                 shape=[self.count, width, dim],
                 initializer=random_signs,
             )
-        return tf.reshape(fields[:, tf.newaxis] * self.signs[name], [-1, width, dim])
+        # Not by `call`, where Keras would cast them itself under mixed precision.
+        signs = tf.cast(self.signs[name], fields.dtype)
+        return tf.reshape(fields[:, tf.newaxis] * signs, [-1, width, dim])
 
     def repeated(self, values: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Tensors of each row `[batch, …]` for the members' rows `[batch · members, …]`."""
@@ -75,7 +77,8 @@ class Members(keras.layers.Layer):
                 name=f"beta_{task}", shape=shape, initializer="zeros"
             )
         members = tf.reshape(representation, [-1, self.count, width])
-        return tf.reshape(members * self.gains[task] + self.offsets[task], [-1, width])
+        gain, offset = (tf.cast(of[task], members.dtype) for of in (self.gains, self.offsets))
+        return tf.reshape(members * gain + offset, [-1, width])
 
     def mean(self, predictions: tf.Tensor) -> tf.Tensor:
         """The members' mean, `[batch]`, of their predictions `[batch · members]`."""
