@@ -9,6 +9,7 @@ import tf_keras as keras
 from tfmtl import losses as example_losses
 from tfmtl.backbones.base import Backbone
 from tfmtl.balancing.base import Gradient, Step, TaskLosses
+from tfmtl.declare.down_sampling import DownSampling
 from tfmtl.declare.experiment import Model
 from tfmtl.declare.layout import LABELS, WEIGHTS
 from tfmtl.declare.problem import ProblemSpec
@@ -78,6 +79,8 @@ class MultiTaskModel(Network):
         )
         self.balancer, self.terms, self.l2 = balancer, list(terms), l2
         self.loss_reduction = loss_reduction
+        # Set by training, where an experiment's sampling is to be corrected.
+        self.down_sampling: DownSampling | None = None
         self._example_losses = {
             t: example_losses.build(problem.task(t), product=heads.is_product(t))
             for t in heads.trained
@@ -158,6 +161,7 @@ class MultiTaskModel(Network):
             labels,
             weights,
             reduction=self.loss_reduction,
+            down_sampling=self.down_sampling,
         )
         predictions = {task: output["prediction"] for task, output in outputs.items()}
         others = [term(predictions, labels, weights, training=training) for term in self.terms]
@@ -253,5 +257,15 @@ class MultiTaskModel(Network):
         if self._predict_batch is None:
             self._predict_batch = tf.function(self.call, reduce_retracing=True, autograph=False)
         return predict_packed(self._predict_batch, batches)
+
+    def calibrate_with(self, calibrators: Any) -> None:
+        """Puts calibrators between the logits and the predictions; losses do not see them.
+
+        Args:
+            calibrators: `tfmtl.calibration.calibrators.Calibrators`; `None` takes them out.
+        """
+        self.heads.calibrators = calibrators
+        # It was traced without them.
+        self._predict_batch = None
 
     _predict_batch: Any = None

@@ -120,7 +120,10 @@ def export(
     tf.io.gfile.makedirs(folder)
     if warmup:
         _write_warmup(folder, warmup)
-    for name, text in (extra or {}).items():
+    texts = dict(extra or {})
+    if model.heads.calibrators is not None:
+        texts["calibration.json"] = model.heads.calibrators.record_json
+    for name, text in texts.items():
         with tf.io.gfile.GFile(os.path.join(folder, name), "w") as file:
             file.write(text)
     return path
