@@ -62,7 +62,7 @@ def trained(rate, correct, rows=60_000):
 )
 def test_predictions_are_of_the_scale_of_all_rows(rate, correct):
     metrics = trained(rate, correct)
-    assert metrics["ctr/calibration@imp"] == pytest.approx(1, abs=0.03)
+    assert metrics["ctr/calibration@imp"] == pytest.approx(1, abs=0.04)
     assert metrics["cvr/calibration@click"] == pytest.approx(1, abs=0.05)
     if rate > 0.01:
         # Few negatives with large weights say little about conversions per impression.
