@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tfmtl.declare.features import Categorical
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import DataError
 from tfmtl.metrics.checks import quietly
@@ -140,14 +141,13 @@ def explain_request(predict: Predict, problem: ProblemSpec, row: Mapping[str, An
 
 def _groups(problem: ProblemSpec) -> list[tuple[str, ...]]:
     """Columns that change together: a column, and the weights of its lists."""
-    weights = {
-        feature.column: feature.weights
-        for feature in problem.features
-        if getattr(feature, "weights", None) is not None
-    }
-    of_weights = set(weights.values())
+    weights: dict[str, tuple[str, ...]] = {}
+    for feature in problem.features:
+        if isinstance(feature, Categorical) and feature.weights is not None:
+            weights[feature.column] = (feature.weights,)
+    of_weights = {name for names in weights.values() for name in names}
     names = [name for name in problem.feature_columns() if name not in of_weights]
-    return [(name, weights[name]) if name in weights else (name,) for name in names]
+    return [(name, *weights.get(name, ())) for name in names]
 
 
 def _measured(
