@@ -61,6 +61,11 @@ class Timing:
         return Result(name, float(p50), "ms", note=text, details=details)
 
 
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds this benchmark's own argument."""
+    parser.add_argument("--load-alone", action="store_true", help="leave out the latencies")
+
+
 def run(options: argparse.Namespace) -> Iterator[Result]:
     """Yields latencies per signature and size, the ratio of rank and predict, and the load test."""
     seconds = 0.3 if options.quick else 2.0
@@ -72,14 +77,16 @@ def run(options: argparse.Namespace) -> Iterator[Result]:
         loaded = LoadedModel(str(versions / "1"), 1)
         inputs = {size: requests(loaded, table, size) for size in SIZES}
         of_process = {}
-        for size in SIZES:
+        sizes = () if options.load_alone else SIZES
+        for size in sizes:
             for name, arrays in inputs[size].items():
                 timing = timed(lambda n=name, a=arrays: loaded.signature(n)(a), size, seconds)
                 of_process[name, size] = timing
                 yield timing.result(f"serving/in_process/{name}/{size}")
-        yield rank_over_predict(of_process)
+        if not options.load_alone:
+            yield rank_over_predict(of_process)
         with server(versions) as (address, process), Client(address, model="ads") as client:
-            for size in SIZES:
+            for size in sizes:
                 for name, arrays in inputs[size].items():
                     timing = timed(lambda n=name, a=arrays: client.call(n, a), size, seconds)
                     inside = np.median(of_process[name, size].seconds)
@@ -283,4 +290,4 @@ def resident_mb(pid: int) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main(__doc__, run))
+    sys.exit(main(__doc__, run, arguments=arguments))
