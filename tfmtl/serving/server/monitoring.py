@@ -1,5 +1,6 @@
 """What the server counts, in the format of Prometheus."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Iterator
@@ -67,6 +68,10 @@ class Monitoring:
             yield name
         except Refused as refused:
             code = refused.code
+            raise
+        except asyncio.CancelledError:
+            # Its client gave up, or its deadline passed.
+            code = "CANCELLED"
             raise
         except BaseException:
             code = "INTERNAL"
