@@ -25,7 +25,7 @@ PROBLEM = tfmtl.ProblemSpec(
     scene="scene",
     request_id="request_id",
 )
-ROWS = 200_000
+ROWS = 800_000
 
 
 @pytest.mark.slow
@@ -43,7 +43,7 @@ def test_calibration_per_task_and_scene_is_within_three_hundredths(kept):
         problem=PROBLEM,
         split=tfmtl.by_hash("request_id"),
         model=tfmtl.Model(backbone={"name": "esmm"}, dim=8, tower_units=(16,)),
-        training=tfmtl.Training(epochs=2, batch_size=1024, learning_rate=3e-3, decay="cosine"),
+        training=tfmtl.Training(epochs=2, batch_size=2048, learning_rate=3e-3, decay="cosine"),
         calibration=tfmtl.Calibration(),
     )
     if kept < 1:
