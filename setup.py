@@ -71,6 +71,15 @@ BOTH = [
     "tqdm",
 ]
 LIGHTGBM = ["lightgbm>=4", "scikit-learn"]
+# The server and the client. The protocol buffers come with TFX.
+SERVING = [
+    "aiohttp",
+    "grpcio",
+    "grpcio-health-checking",
+    "prometheus-client",
+    "requests",
+    "tensorflow-serving-api",
+]
 NOTEBOOK = ["ipykernel", "nbclient", "nbformat"]
 TEST = [
     "hypothesis",
@@ -82,6 +91,7 @@ TEST = [
     "ruff",
     *LIGHTGBM,
     *NOTEBOOK,
+    *SERVING,
 ]
 
 setup(
@@ -102,7 +112,13 @@ setup(
         *(f"{needed}; python_version >= '3.11'" for needed in TFX_1_21),
         *BOTH,
     ],
-    extras_require={"lightgbm": LIGHTGBM, "notebook": NOTEBOOK, "test": TEST},
+    extras_require={
+        "lightgbm": LIGHTGBM,
+        "notebook": NOTEBOOK,
+        "serving": SERVING,
+        "test": TEST,
+    },
+    entry_points={"console_scripts": ["tfmtl=tfmtl.command:main"]},
     classifiers=[
         "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3.10",

@@ -6,8 +6,11 @@ from tfmtl.automtl.pictures import draw_architecture as draw_architecture
 from tfmtl.automtl.search import search as search
 from tfmtl.boosting.boosters import Boosters as Boosters
 from tfmtl.boosting.train import train_boosters as train_boosters
+from tfmtl.calibration.fit import calibrate as calibrate
+from tfmtl.calibration.report import calibration_report as calibration_report
 from tfmtl.data.readers import Source as Source
 from tfmtl.data.table import read_table as read_table
+from tfmtl.declare.calibration import Calibration as Calibration
 from tfmtl.declare.experiment import Evaluation as Evaluation
 from tfmtl.declare.experiment import ExperimentConfig as ExperimentConfig
 from tfmtl.declare.experiment import Model as Model

@@ -3,6 +3,7 @@
 import tf_keras as keras
 
 from tfmtl.balancing.base import EpochEnd
+from tfmtl.calibration.fit import calibrate
 from tfmtl.declare.experiment import ExperimentConfig
 from tfmtl.errors import SpecError
 from tfmtl.features.rows import PackedData
@@ -71,7 +72,7 @@ def train(
             "tfmtl.search(experiment, data), and then tfmtl.train(found.experiment, data)."
         )
     if experiment.meta is not None:
-        return train_meta(
+        trained = train_meta(
             experiment,
             data,
             checkpoint_dir=checkpoint_dir,
@@ -79,6 +80,7 @@ def train(
             callbacks=callbacks,
             validate=validate,
         )
+        return _calibrated(trained, experiment, data)
     settings = experiment.training
     model = ready(experiment, data, validate)
     run = Run(model, experiment, checkpoint_dir)
@@ -95,4 +97,11 @@ def train(
         callbacks=(EpochEnd(), *callbacks),
         validate=validate,
     )
-    return Trained(model, run.state["history"], run.state["best_epoch"])
+    trained = Trained(model, run.state["history"], run.state["best_epoch"])
+    return _calibrated(trained, experiment, data)
+
+
+def _calibrated(trained: Trained, experiment: ExperimentConfig, data: PackedData) -> Trained:
+    if experiment.calibration is not None:
+        calibrate(trained.model, data.validation, experiment.calibration)
+    return trained

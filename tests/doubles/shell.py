@@ -15,7 +15,7 @@ from unittest import mock
 from tests.doubles.pages import ROOT
 
 INLINE = re.compile(r"`(python\s+-m\s[^`…]+|make\s[^`…]+)`")
-# What the shell and the system have; the project's own are `make`, `python` and `tfx`.
+# What the shell and the system have; the project's own are `make`, `python`, `tfmtl` and `tfx`.
 SYSTEM = {".", "cd", "export", "git", "docker", "curl", "pip", "source"}
 
 
@@ -51,6 +51,8 @@ def fault(words: list[str], files: set[str]) -> str | None:
     if words[0].endswith(("python", "python3")):
         there = words[1] in files or (ROOT / words[1]).exists()
         return None if there else f"no file {words[1]}"
+    if words[0] == "tfmtl":
+        return module_fault("tfmtl", words[1:])
     if words[0] == "make":
         return make_fault(words[1:])
     if words[0] == "tfx":

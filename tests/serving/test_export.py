@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
 
 import tfmtl.model.multitask  # noqa: F401  registers the parts
 from tests.doubles.worlds import PROBLEM, SMALL, experiment, packed, rows
 from tfmtl import registry
 from tfmtl.declare.problem import ProblemSpec, binary, categorical
+from tfmtl.errors import SpecError
 from tfmtl.features.fit import Preprocessor
 from tfmtl.features.raw import example_spec
 from tfmtl.model.multitask import MultiTaskModel
@@ -25,6 +27,7 @@ RELOAD = """
 import json, sys
 import numpy as np
 import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
 found = {}
 examples = tf.constant([bytes.fromhex(line) for line in open(sys.argv[1]).read().split()])
 for path in sys.argv[2:]:
@@ -132,18 +135,37 @@ def test_balancer_and_optimizers_stay_behind(exported):
     assert not [n for n in names if "optimizer" in n.lower() or "balancer" in n.lower()]
 
 
-def test_warm_up_records_are_requests_the_model_answers(exported):
-    from tensorflow_serving.apis import prediction_log_pb2
-
-    path = exported["mmoe"][1]
+def warmup_requests(path):
     file = path + "/assets.extra/tf_serving_warmup_requests"
-    (record,) = tf.data.TFRecordDataset(file).as_numpy_iterator()
-    log = prediction_log_pb2.PredictionLog.FromString(record)
-    inputs = tf.make_ndarray(log.predict_log.request.inputs["examples"])
-    signature = tf.saved_model.load(path).signatures[
-        log.predict_log.request.model_spec.signature_name
-    ]
-    assert len(signature(tf.constant(inputs))["ctr"]) == len(inputs)
+    for record in tf.data.TFRecordDataset(file).as_numpy_iterator():
+        yield prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+
+
+@pytest.mark.parametrize("backbone", ["mmoe", "two_tower"])
+def test_warm_up_records_are_requests_of_every_signature_that_the_model_answers(exported, backbone):
+    path = exported[backbone][1]
+    signatures, sizes = tf.saved_model.load(path).signatures, {}
+    for request in warmup_requests(path):
+        inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
+        name = request.model_spec.signature_name
+        outputs = signatures[name](**{k: tf.constant(v) for k, v in inputs.items()})
+        rows = max(len(values) for values in inputs.values())
+        assert all(len(values) == rows for values in outputs.values())
+        sizes.setdefault(name, set()).add(rows)
+    assert set(sizes) == set(signatures) and all(len(s) >= 3 for s in sizes.values())
+
+
+def test_warm_up_records_hold_no_value_of_the_training_rows(exported):
+    text = b"".join(request.SerializeToString() for request in warmup_requests(exported["mmoe"][1]))
+    assert b"synthetic-0" in text
+    for column in ("user", "ad", "query", "scene"):
+        for value in set(rows(640)[column].tolist()):
+            assert len(value) < 3 or value.encode() not in text, value
+
+
+def test_an_unknown_warm_up_is_refused(tmp_path):
+    with pytest.raises(SpecError, match="Did you mean 'synthetic'"):
+        export(build("mmoe"), PREPROCESSOR, str(tmp_path / "1"), warmup="syntetic")
 
 
 def test_examples_of_gaps_and_of_floats_are_encoded_as_the_frame_is():

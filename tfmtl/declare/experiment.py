@@ -8,7 +8,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from tfmtl.declare.calibration import Calibration
 from tfmtl.declare.checks import check_settings, from_plain, shown
+from tfmtl.declare.down_sampling import down_sampling_of
 from tfmtl.declare.evaluation import Evaluation
 from tfmtl.declare.meta import Meta
 from tfmtl.declare.model import Model, Part
@@ -28,6 +30,7 @@ from tfmtl.plain import check_plain_name
 
 __all__ = [
     "PARTS",
+    "Calibration",
     "Evaluation",
     "ExperimentConfig",
     "Model",
@@ -57,6 +60,7 @@ class ExperimentConfig:
         mtms: Trains components of scenes and tasks slot by slot, instead of one model once.
         meta: Trains the one model to adapt to tasks, in two stages, instead of on batches alone.
         search: Searches the network itself before it is trained.
+        calibration: Calibrators that are fitted after training; none, by default.
 
     Raises:
         SpecError: A setting is wrong, or two contradict each other. Parts that are not the default
@@ -76,6 +80,7 @@ class ExperimentConfig:
     mtms: MTMS | None = None
     meta: Meta | None = None
     search: AutoMTL | None = None
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         check_plain_name("name", self.name)
@@ -116,6 +121,7 @@ class ExperimentConfig:
                         f"network; leave out one of them, as by {name}=None."
                     )
         self._check_training()
+        self._check_scale()
         check_monitor(self.training.monitor, self.problem)
         check_embedding_optimizer(self.training.embedding_optimizer)
         check_parts(self.problem, self.model, meta=self.meta is not None)
@@ -142,6 +148,34 @@ class ExperimentConfig:
                         f"training.{name}={getattr(settings, name)} is of ordinary training, and "
                         f"{loop} has a loop of its own that does not support it; leave it out."
                     )
+
+    def _check_scale(self) -> None:
+        """Refuses what would leave predictions on another scale than the labels."""
+        if self.calibration is not None:
+            self.calibration.check_problem(self.problem)
+            if self.model.members > 1:
+                raise SpecError(
+                    f"model.members={self.model.members} and calibration are both declared, and a "
+                    "calibrator changes one prediction, not those of members; leave one out."
+                )
+            if self.mtms is not None:
+                raise SpecError(
+                    "mtms and calibration are both declared, and mtms holds back no validation "
+                    "rows to fit calibrators on; leave calibration out."
+                )
+        if down_sampling_of(self.sampling, self.problem) is None or self.sampling is None:
+            return
+        terms = [term.get("name") for term in self.model.terms]
+        if self.sampling.correct == "offset" and "pwiser" in terms:
+            raise SpecError(
+                "sampling.correct='offset' with the term 'pwiser': the term compares rows of a "
+                "request, some of which are left out. Take correct='weight', or leave one out."
+            )
+        if self.search is not None:
+            raise SpecError(
+                "sampling.correct with search: the search does not correct its losses. Search "
+                "without it, and give it to the experiment that was found."
+            )
 
     def to_json(self) -> str:
         """Text from which `from_json` makes an equal experiment."""
@@ -197,4 +231,5 @@ PARTS: Mapping[str, Any] = {
     "mtms": MTMS,
     "meta": Meta,
     "search": AutoMTL,
+    "calibration": Calibration,
 }

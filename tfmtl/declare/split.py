@@ -128,12 +128,16 @@ class Sampling:
     """Which share of the training rows is kept, by a column's value.
 
     A hash of a row's number decides whether it is kept, so that a lower rate keeps a subset of what
-    a higher one keeps. Validation and test rows are all kept, and losses are not re-weighted (our
-    choice: a row does not count for those left out).
+    a higher one keeps. Validation and test rows are all kept.
 
     Args:
         column: Column that decides, such as `row_type`.
         rates: Share kept, in `[0, 1]`, by the value as text; other values are all kept.
+        correct: What the training losses do about it. `none`: a row does not count for those left
+            out, and predictions are of the kept rows' scale. `offset`: the column is the label of
+            a task; that task's logit is shifted in its loss, and other tasks on all rows have
+            weights, so that predictions are of the scale of all rows. `weight`: weights for all
+            of them. See `tfmtl.declare.down_sampling`.
 
     Raises:
         SpecError: There are no rates, one is no share, or a value is no text.
@@ -141,9 +145,11 @@ class Sampling:
 
     column: str
     rates: Mapping[str, float]
+    correct: str = "none"
 
     def __post_init__(self) -> None:
         freeze(self)
+        check_setting("sampling.correct", self.correct, str, one_of(("none", "offset", "weight")))
         if isinstance(self.rates, Mapping) and not self.rates:
             raise SpecError(f"sampling.rates= of column {self.column!r} is empty; name a value.")
         # A value that is no text has a sentence of its own, below.

@@ -1,7 +1,7 @@
 """Packed rows, from memory or from files, as batches in a seeded order."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -199,15 +199,26 @@ def packed_spec(problem: ProblemSpec) -> dict[str, tf.io.FixedLenFeature]:
     return spec
 
 
-def label_moments(rows: Rows) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Mean and standard deviation of the observed labels, `[tasks]`; NaN if there are none."""
+def label_moments(
+    rows: Rows, row_weights: Callable[[NDArray[Any]], NDArray[Any]] | None = None
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Mean and standard deviation of the observed labels, `[tasks]`; NaN if there are none.
+
+    Args:
+        rows: Packed rows with labels.
+        row_weights: How many rows each one stands for, `[rows]`, from the labels `[rows, tasks]`;
+            one by default.
+    """
     count, total, square = np.zeros(3, object)
     for batch in numpy_batches(rows, READ_ROWS):
         observed = batch[WEIGHTS] > 0
         labels = np.where(observed, batch[LABELS], 0).astype(np.float64)
-        count = count + observed.sum(0)
-        total = total + labels.sum(0)
-        square = square + (labels**2).sum(0)
+        counted = observed.astype(np.float64)
+        if row_weights is not None:
+            counted *= np.asarray(row_weights(batch[LABELS]), np.float64)[:, np.newaxis]
+        count = count + counted.sum(0)
+        total = total + (counted * labels).sum(0)
+        square = square + (counted * labels**2).sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = total / count
         return mean, np.sqrt(np.maximum(square / count - mean**2, 0))

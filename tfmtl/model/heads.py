@@ -75,6 +75,8 @@ class Heads(keras.layers.Layer):
         # Label means and deviations of regressions; see `adapt`.
         self.shift = {t: self._constant(f"shift_{t}", 0.0) for t in self._regressions()}
         self.scale = {t: self._constant(f"scale_{t}", 1.0) for t in self._regressions()}
+        # Fitted after training, by `tfmtl.calibration`.
+        self.calibrators: Any = None
         # Only the loss uses it, so it is not among `served_parts`.
         self.balance = {
             t: self._constant(f"balance_{t}", 1.0)
@@ -87,6 +89,8 @@ class Heads(keras.layers.Layer):
         representations: Mapping[str, tf.Tensor],
         training: bool = False,
         served_only: bool = False,
+        calibrated: bool = False,
+        scene: tf.Tensor | None = None,
     ) -> Outputs:
         """Returns `{task: {"logit": [batch], "prediction": [batch]}}`.
 
@@ -97,11 +101,17 @@ class Heads(keras.layers.Layer):
             representations: `{task: [batch, width]}`.
             training: Whether dropout and normalisation train.
             served_only: Leaves out tasks that are not served, and does not compute them.
+            calibrated: Whether the model's calibrators, if it has any, are applied: in predictions,
+                and not in losses.
+            scene: Scene ids `[batch]`, for calibrators by scene.
         """
         outputs: Outputs = {}
+        calibrators = self.calibrators if calibrated else None
         for task in self.served_tasks() if served_only else self.tasks:
             hidden = self.towers[task](representations[task], training=training)
             logit = self.logits[task](hidden)[:, 0]
+            if calibrators is not None and calibrators.calibrates(task):
+                logit = calibrators(task, logit, scene)
             if task in self.shift:
                 prediction = self.shift[task] + self.scale[task] * logit
             else:
@@ -116,6 +126,8 @@ class Heads(keras.layers.Layer):
                 "log_prob": log_prob,
                 "prediction": tf.exp(log_prob),
             }
+        elif funnel is not None and calibrators is not None:
+            _keep_order(outputs, first=funnel[0], second=funnel[2])
         wanted = self.problem.served if served_only else self.problem.tasks
         return {task.name: outputs[task.head or task.name] for task in wanted}
 
@@ -147,7 +159,7 @@ class Heads(keras.layers.Layer):
         parts: list[keras.layers.Layer | tf.Variable] = []
         for of_task in (self.towers, self.logits, self.shift, self.scale):
             parts += [of_task[t] for t in kept if t in of_task]
-        return parts
+        return parts + ([] if self.calibrators is None else [self.calibrators])
 
     def standardized(self, task: str, labels: tf.Tensor) -> tf.Tensor:
         """A regression's labels in units of the training labels' deviation."""
@@ -217,3 +229,15 @@ class Heads(keras.layers.Layer):
         return self.add_weight(
             name=name, initializer=keras.initializers.Constant(value), trainable=False
         )
+
+
+def _keep_order(outputs: Outputs, *, first: str, second: str) -> None:
+    """Holds the second task's prediction at or below the first's.
+
+    Heads that are calibrated apart may predict more conversions than clicks for a row.
+    """
+    if first in outputs and second in outputs:
+        outputs[second] = {
+            name: tf.minimum(outputs[second][name], outputs[first][name])
+            for name in ("logit", "prediction")
+        }

@@ -9,6 +9,7 @@ import tf_keras as keras
 from tfmtl import losses as example_losses
 from tfmtl.backbones.base import Backbone
 from tfmtl.balancing.base import Gradient, Step, TaskLosses
+from tfmtl.declare.down_sampling import DownSampling
 from tfmtl.declare.experiment import Model
 from tfmtl.declare.layout import LABELS, WEIGHTS
 from tfmtl.declare.problem import ProblemSpec
@@ -102,6 +103,8 @@ class MultiTaskModel(Network):
         self.table_l2 = l2 if table_l2 is None else table_l2
         self.balancer, self.terms, self.l2 = balancer, list(terms), l2
         self.loss_reduction = loss_reduction
+        # Set by training, where an experiment's sampling is to be corrected.
+        self.down_sampling: DownSampling | None = None
         self._example_losses = {
             t: example_losses.build(problem.task(t), product=heads.is_product(t))
             for t in heads.trained
@@ -195,6 +198,7 @@ class MultiTaskModel(Network):
             each[LABELS],
             each[WEIGHTS],
             reduction=self.loss_reduction,
+            down_sampling=self.down_sampling,
         )
         predictions = self.predictions(outputs)
         others = [
@@ -297,6 +301,16 @@ class MultiTaskModel(Network):
         if self._predict_batch is None:
             self._predict_batch = tf.function(self.call, reduce_retracing=True, autograph=False)
         return predict_packed(self._predict_batch, batches)
+
+    def calibrate_with(self, calibrators: Any) -> None:
+        """Puts calibrators between the logits and the predictions; losses do not see them.
+
+        Args:
+            calibrators: `tfmtl.calibration.calibrators.Calibrators`; `None` takes them out.
+        """
+        self.heads.calibrators = calibrators
+        # It was traced without them.
+        self._predict_batch = None
 
     _predict_batch: Any = None
     clip_norm: float | None = None

@@ -7,6 +7,7 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 import tf_keras as keras
 
+from tfmtl.backbones.scenes import scene_of
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.layers.embedding import Embedding
 from tfmtl.layers.members import Members
@@ -51,13 +52,17 @@ class Network(tfrs.Model):
 
     def call(self, packed: Packed, training: bool = False) -> dict[str, tf.Tensor]:
         """Returns `{task: prediction [batch]}`: probabilities, or a regression's value."""
-        outputs, _ = self.forward(packed, training)
+        representations, _ = self.represent(packed, training)
+        outputs = self.heads(
+            representations, training=training, calibrated=not training, scene=self.scene(packed)
+        )
         return self.predictions(outputs)
 
     def forward(self, packed: Packed, training: bool = False) -> tuple[Outputs, tf.Tensor]:
         """Returns `{task: {"logit", "prediction"}}` and `Σ‖e‖²` of the looked-up rows.
 
-        With members each of these has `[batch · members]` rows.
+        With members each of these has `[batch · members]` rows. Calibrators are not applied: this
+        is what losses see.
         """
         representations, squares = self.represent(packed, training)
         return self.heads(representations, training=training), squares
@@ -97,7 +102,17 @@ class Network(tfrs.Model):
         representations = self.backbone.represent(fields, served, **row_inputs)
         if self.members is not None:
             representations = self.members.adapted(representations)
-        return self.predictions(self.heads(representations, served_only=True))
+        outputs = self.heads(
+            representations, served_only=True, calibrated=True, scene=self.scene(packed)
+        )
+        return self.predictions(outputs)
+
+    def scene(self, packed: Packed) -> tf.Tensor | None:
+        """Scene ids `[batch]`, if the model is calibrated by scene; else `None`."""
+        calibrators, feature = self.heads.calibrators, self.problem.scene_feature()
+        if calibrators is None or not calibrators.num_scenes or feature is None:
+            return None
+        return scene_of(feature, self.problem, packed)
 
     def served_parts(self) -> list[Any]:
         """What `predict_served` is made with: what a SavedModel has to hold."""

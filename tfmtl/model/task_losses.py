@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfmtl.declare.down_sampling import DownSampling
+from tfmtl.declare.problem import ProblemSpec
 from tfmtl.losses.base import ExampleLoss
 from tfmtl.losses.per_example import masked_mean
 from tfmtl.metrics.packed import Predicted, packed_metrics
@@ -20,6 +22,7 @@ def batch_losses(
     weights: tf.Tensor,
     *,
     reduction: str = "masked",
+    down_sampling: DownSampling | None = None,
 ) -> tuple[list[tf.Tensor], tf.Tensor]:
     """Each trained task's loss of a batch, its mean over the rows on which it is observed.
 
@@ -30,6 +33,7 @@ def batch_losses(
         labels: `[batch, tasks]`.
         weights: `[batch, tasks]`; 0 where a task is not observed.
         reduction: `masked` or `batch`; see `masked_mean`.
+        down_sampling: What the losses correct for; see `tfmtl.declare.down_sampling`.
 
     Returns:
         One scalar per trained task, and whether the batch has a row on which the task is
@@ -38,11 +42,30 @@ def batch_losses(
     per_task, observed = [], []
     for name in heads.trained:
         index = heads.problem.task_names.index(heads.labels_of(name))
-        loss = example_loss(heads, losses[name], name, outputs[name], labels[:, index])
-        mask = weights[:, index] > 0
-        per_task.append(masked_mean(loss, mask, weights[:, index], reduction=reduction))
+        output, task_weights = outputs[name], weights[:, index]
+        if down_sampling is not None:
+            if name in down_sampling.offsets:
+                output = {**output, "logit": output["logit"] + down_sampling.offsets[name]}
+            elif name in down_sampling.weighted:
+                task_weights *= row_weights(heads.problem, down_sampling, labels)
+        loss = example_loss(heads, losses[name], name, output, labels[:, index])
+        mask = task_weights > 0
+        per_task.append(masked_mean(loss, mask, task_weights, reduction=reduction))
         observed.append(tf.reduce_any(mask))
     return per_task, tf.stack(observed)
+
+
+def row_weights(problem: ProblemSpec, down_sampling: DownSampling, labels: Any) -> Any:
+    """How many rows each kept row stands for, `[batch]`.
+
+    Args:
+        problem: The declaration.
+        down_sampling: The rates.
+        labels: `[batch, tasks]`, a tensor or an array.
+    """
+    positive = labels[:, problem.task_names.index(down_sampling.task)]
+    of_positives, of_negatives = 1 / down_sampling.positive_rate, 1 / down_sampling.negative_rate
+    return of_negatives + positive * (of_positives - of_negatives)
 
 
 def example_loss(

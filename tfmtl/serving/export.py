@@ -16,17 +16,21 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfmtl.data import columns as features
 from tfmtl.declare.layout import GROUP
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.declare.total_value import TotalValue
-from tfmtl.errors import DataError
+from tfmtl.errors import DataError, SpecError, did_you_mean
 from tfmtl.features.raw import dense_columns, example_spec
 from tfmtl.model.multitask import MultiTaskModel
 from tfmtl.serving.signature_names import argument_names, rename_inputs
 from tfmtl.serving.towers import tower_signatures, traced, traced_columns
+from tfmtl.serving.warmup import synthetic_inputs, write_warmup
+
+WARMUPS = ("synthetic", "none")
 
 Transform = Callable[[Mapping[str, tf.Tensor]], Mapping[str, tf.Tensor]]
 
@@ -95,7 +99,7 @@ def export(
     path: str,
     *,
     value: TotalValue | None = None,
-    warmup: Sequence[bytes] = (b"",) * 32,
+    warmup: str | Sequence[bytes] = "synthetic",
     extra: Mapping[str, str] | None = None,
 ) -> str:
     """Writes the SavedModel and returns its path.
@@ -106,21 +110,34 @@ def export(
         path: Folder to write.
         value: How `rank` combines predictions into one value, for a backbone of towers; not used
             for other backbones.
-        warmup: Serialised tf.Examples that TensorFlow Serving runs before the first request,
-            so that this one is not slow; by default rows in which every value is missing.
+        warmup: What a server runs before the first request, so that this one is not slow:
+            `synthetic`, made-up rows for every signature in batches of 1, 32 and 512; `none`; or
+            serialised tf.Examples for `serving_default`. Examples of real rows would go out with
+            the model.
         extra: Texts to write to `assets.extra/`, by file name.
 
     Raises:
-        SpecError: The value needs a task that the model does not serve.
+        SpecError: The value needs a task that the model does not serve, or `warmup` is unknown.
     """
+    if isinstance(warmup, str) and warmup not in WARMUPS:
+        raise SpecError(
+            f"warmup={warmup!r} is none of {list(WARMUPS)}.{did_you_mean(warmup, WARMUPS)}"
+        )
     serving = ServingModel(model, transform, value)
-    tf.saved_model.save(serving, path, signatures=serving.signatures())
+    signatures = serving.signatures()
+    tf.saved_model.save(serving, path, signatures=signatures)
     rename_inputs(path, serving.names)
     folder = os.path.join(path, "assets.extra")
     tf.io.gfile.makedirs(folder)
-    if warmup:
-        _write_warmup(folder, warmup)
-    for name, text in (extra or {}).items():
+    if warmup == "synthetic":
+        write_warmup(folder, synthetic_inputs(signatures, serving.names, model.problem, value))
+    elif warmup and warmup != "none":
+        given = np.array(list(warmup), object)
+        write_warmup(folder, iter([("serving_default", {"examples": given})]))
+    texts = dict(extra or {})
+    if model.heads.calibrators is not None:
+        texts["calibration.json"] = model.heads.calibrators.record_json
+    for name, text in texts.items():
         with tf.io.gfile.GFile(os.path.join(folder, name), "w") as file:
             file.write(text)
     return path
@@ -161,17 +178,3 @@ def _put(feature: Any, dtype: str, values: Sequence[Any]) -> None:
         feature.int64_list.value.extend(values)
     else:
         feature.float_list.value.extend(values)
-
-
-def _write_warmup(folder: str, examples: Sequence[bytes]) -> None:
-    # Imported here, because only an export for TensorFlow Serving needs its protos.
-    from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
-
-    request = predict_pb2.PredictRequest()
-    request.model_spec.signature_name = "serving_default"
-    request.inputs["examples"].CopyFrom(tf.make_tensor_proto(list(examples), tf.string))
-    log = prediction_log_pb2.PredictionLog(
-        predict_log=prediction_log_pb2.PredictLog(request=request)
-    )
-    with tf.io.TFRecordWriter(os.path.join(folder, "tf_serving_warmup_requests")) as writer:
-        writer.write(log.SerializeToString())

@@ -72,7 +72,7 @@ def tower_vector(model: MultiTaskModel, tower: str, packed: Packed) -> tf.Tensor
 def join_vectors(model: MultiTaskModel, user: tf.Tensor, ads: tf.Tensor) -> dict[str, tf.Tensor]:
     """Predictions `[n]` of the served tasks, from users `[1 or n, width]` and ads `[n, width]`."""
     joined = model.backbone.join(user, ads, tasks=model.heads.served_tasks())
-    outputs = model.heads(joined, training=False, served_only=True)
+    outputs = model.heads(joined, training=False, served_only=True, calibrated=True)
     return {task: output["prediction"] for task, output in outputs.items()}
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfmtl import registry
+from tfmtl.declare.down_sampling import down_sampling_of
 from tfmtl.declare.experiment import ExperimentConfig, Training
 from tfmtl.errors import DataError, SpecError, did_you_mean
 from tfmtl.features.rows import READ_ROWS, PackedData, label_moments
@@ -17,6 +19,7 @@ from tfmtl.metrics.checks import quietly
 from tfmtl.metrics.monitor import lower_is_better
 from tfmtl.model.adam import Adam
 from tfmtl.model.multitask import MultiTaskModel
+from tfmtl.model.task_losses import row_weights
 from tfmtl.training.averages import Averages
 from tfmtl.training.checkpoints import Run
 from tfmtl.training.schedules import rate_over
@@ -107,11 +110,17 @@ def built(
     keras.utils.set_random_seed(settings.seed)
     tf.config.experimental.enable_op_determinism()
     model = MultiTaskModel.build_from(experiment.problem, data.table_rows, experiment.model)
+    down_sampling = down_sampling_of(experiment.sampling, experiment.problem)
+    model.down_sampling = down_sampling
     if not data.train.count():
         raise DataError("there are no training rows; was the split empty?")
     model(next(iter(data.train.batches(min(data.train.count(), settings.batch_size)))))
     check_monitor(model, data, settings.monitor, validate)
-    model.heads.adapt(*label_moments(data.train))
+    weigh = None
+    if down_sampling is not None:
+        # The heads start at the rates of all rows, not at those of the rows that were kept.
+        weigh = functools.partial(row_weights, experiment.problem, down_sampling)
+    model.heads.adapt(*label_moments(data.train, weigh))
     return model
 
 
