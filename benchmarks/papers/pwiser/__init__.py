@@ -23,7 +23,6 @@ judged.
 import argparse
 import dataclasses
 import functools
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
