@@ -66,10 +66,27 @@ def file_of(
     path: str | None = None,
 ) -> str:
     """The file in which `kept` keeps figures; see there."""
-    digest = hashlib.blake2b(digest_size=8)
-    parts = [_hash_of(code), name, settings, None if path is None else content_hash(path)]
-    digest.update(json.dumps(parts, sort_keys=True, default=str).encode())
-    return os.path.join(keep, f"{paper}-{name[:NAME_LETTERS]}-{digest.hexdigest()}.json")
+    return os.path.join(keep, f"{_start(paper, code, name, path)}{_digest([name, settings])}.json")
+
+
+def is_kept(
+    keep: str | None, paper: str, code: tuple[str, ...], name: str, path: str | None
+) -> bool:
+    """Whether figures of this name, code and data are kept, with whatever further settings."""
+    if keep is None or not os.path.isdir(keep):
+        return False
+    start = _start(paper, code, name, path)
+    return any(each.startswith(start) for each in os.listdir(keep))
+
+
+def _start(paper: str, code: tuple[str, ...], name: str, path: str | None) -> str:
+    parts = [_hash_of(code), None if path is None else content_hash(path)]
+    return f"{paper}-{name[:NAME_LETTERS]}-{_digest(parts)}-"
+
+
+def _digest(parts: Any) -> str:
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
 @functools.cache

@@ -87,3 +87,18 @@ def test_half_a_file_is_measured_again(tmp_path, data):
 def test_without_a_folder_nothing_is_kept(tmp_path, data):
     assert kept(None, "paper", CODE, "arm", lambda: 1) == 1
     assert not (tmp_path / "keep").exists()
+
+
+def test_a_dry_run_asks_for_the_same_name_code_and_data(tmp_path, data, monkeypatch):
+    def known(name="arm-seed0"):
+        content_hash.cache_clear()
+        return keeping.is_kept(str(tmp_path / "keep"), "paper", CODE, name, str(data))
+
+    assert not known()
+    asked(tmp_path, data, 1)
+    assert known() and not known("arm-seed")
+    (data / "rows.csv").write_text("c,1\n")
+    assert not known()
+    (data / "rows.csv").write_text("a,1\n")
+    monkeypatch.setattr(keeping, "_hash_of", lambda code: "edited")
+    assert not known()

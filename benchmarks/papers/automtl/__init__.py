@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from benchmarks.contract import Result, Row
 from benchmarks.funnels import models_of, sets_of, some_rows
-from benchmarks.keeping import kept
+from benchmarks.keeping import is_kept, kept
 from benchmarks.paper import Further, Measured, Paper, Planned, Published, chosen, compare
 from benchmarks.papers.automtl.cells import OURS, RANDOM, cells
 from tfmtl.errors import SpecError
@@ -264,19 +264,17 @@ def plan(options: argparse.Namespace) -> Iterator[Planned]:
                     data_set=name,
                     arm=what,
                     seed=seed,
-                    kept=_is_kept(options.keep, name, sizes, seed, what),
+                    kept=is_kept(
+                        options.keep,
+                        "automtl",
+                        CODE,
+                        f"{name}-{_size_text(sizes)}-seed{seed}-{what}",
+                        path,
+                    ),
                     rows=total,
                     epochs=sizes.search["epochs"] if searches else sizes.epochs,
                     probe=probe,
                 )
-
-
-def _is_kept(keep: str | None, name: str, sizes: Any, seed: int, what: str) -> bool:
-    # The chosen network is a part of a training's key, so only the name is looked for here.
-    if keep is None or not os.path.isdir(keep):
-        return False
-    start = f"automtl-{name}-{_size_text(sizes)}-seed{seed}-{what}-"
-    return any(each.startswith(start) for each in os.listdir(keep))
 
 
 def _sizes(

@@ -23,7 +23,6 @@ judged.
 import argparse
 import dataclasses
 import functools
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -31,7 +30,7 @@ from tqdm import tqdm
 
 from benchmarks.contract import Row
 from benchmarks.funnels import models_of, sets_of, some_rows
-from benchmarks.keeping import kept
+from benchmarks.keeping import is_kept, kept
 from benchmarks.paper import Further, Measured, Paper, Planned, Published, chosen, compare
 from tfmtl.errors import SpecError
 
@@ -396,18 +395,16 @@ def plan(options: argparse.Namespace) -> Iterator[Planned]:
                 yield Planned(
                     arm=model,
                     seed=seed,
-                    kept=_is_kept(options.keep, name, model, seed, sizes, grid),
+                    kept=is_kept(
+                        options.keep,
+                        "pwiser",
+                        CODE,
+                        _arm_name(name, sizes, grid, seed, model),
+                        path,
+                    ),
                     epochs=2 * epochs,
                     **common,
                 )
-
-
-def _is_kept(keep: str | None, name: str, model: str, seed: int, sizes: Any, grid: str) -> bool:
-    # The settings found by a grid are a part of the key, so only the name is looked for here.
-    if keep is None or not os.path.isdir(keep):
-        return False
-    start = f"pwiser-{_arm_name(name, sizes, grid, seed, model)}-"
-    return any(each.startswith(start) for each in os.listdir(keep))
 
 
 def _arm_name(name: str, sizes: Any, grid: str, seed: int, model: str) -> str:
