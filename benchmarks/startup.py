@@ -25,7 +25,7 @@ RUNS, QUICK_RUNS = 5, 1
 FIRST_STEP = """
 import sys, time
 start = time.perf_counter()
-import numpy as np, tf_keras as keras, tfmtl
+import numpy as np, tfmtl, tensorflow as tf, tf_keras as keras
 libraries = time.perf_counter() - start
 features = tuple(tfmtl.categorical(f"c{i}", encoding="identity", size=1000) for i in range(16))
 tasks = (tfmtl.binary("ctr", label="click"), tfmtl.binary("ctcvr", label="conversion"))
@@ -41,7 +41,8 @@ class First(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         print(libraries, time.perf_counter() - start - libraries, flush=True)
         import os; os._exit(0)
-data = tfmtl.PackedData(rows(), rows(), {f"c{i}": 1002 for i in range(16)})
+from tfmtl.features.rows import PackedData
+data = PackedData(rows(), rows(), {f"c{i}": 1002 for i in range(16)})
 config = tfmtl.ExperimentConfig(
     name="startup", problem=problem, split=tfmtl.by_row_number(),
     model=tfmtl.Model(backbone={"name": sys.argv[1]}), training=tfmtl.Training(batch_size=2048),
