@@ -11,7 +11,7 @@ PYTEST = "$(PY)" -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # Which part of the slow tests `make test` runs besides all others: none, or K/N such as 2/7.
 SHARD ?=
 # Every command of benchmarks/; `reproduce` wants a paper's name, so it runs by hand.
-BENCHMARKS ?= $(filter-out reproduce,$(subst /,.,$(patsubst benchmarks/%.py,%,$(shell grep -rl __main__ --include=*.py benchmarks 2>/dev/null))))
+BENCHMARKS ?= $(filter-out reproduce steps.%,$(subst /,.,$(patsubst benchmarks/%.py,%,$(shell grep -rl __main__ --include=*.py benchmarks 2>/dev/null))))
 
 # Any Python from 3.8 can run the set-up. `python3` may be a pyenv shim that leads nowhere.
 FIND_PYTHON = for python in python3 /usr/bin/python3 /usr/local/bin/python3 python \

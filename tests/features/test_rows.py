@@ -6,7 +6,15 @@ import tensorflow as tf
 
 from tests.doubles.worlds import PROBLEM, SMALL, experiment, packed
 from tfmtl.errors import DataError
-from tfmtl.features.rows import ArrayRows, FileRows, PackedData, label_moments
+from tfmtl.features.rows import (
+    MEMORY,
+    ArrayRows,
+    FileRows,
+    PackedData,
+    label_moments,
+    packed_spec,
+    row_bytes,
+)
 from tfmtl.run import train
 
 _, DATA = packed(640, 256)
@@ -36,11 +44,14 @@ def in_files(rows, folder, *suffixes):
     return FileRows(PROBLEM, [str(path) for path in folder.iterdir()])
 
 
-@pytest.fixture(scope="module", params=["memory", "files"])
+@pytest.fixture(scope="module", params=["memory", "files", "windows"])
 def rows(request, tmp_path_factory):
     if request.param == "memory":
         return DATA.train
-    return in_files(DATA.train, tmp_path_factory.mktemp("packed") / "train", "", "", ".gz")
+    files = in_files(DATA.train, tmp_path_factory.mktemp("packed") / "train", "", "", ".gz")
+    if request.param == "windows":
+        files.memory = row_bytes(packed_spec(PROBLEM)) * 200
+    return files
 
 
 def flat(batches, name="numbers_ad"):
@@ -71,6 +82,16 @@ def test_a_seeded_pass_is_the_same_however_often_it_is_begun(rows):
 def test_skipped_batches_are_those_at_the_start(rows, seed):
     whole = flat(rows.batches(64, seed=seed))
     np.testing.assert_array_equal(flat(rows.batches(64, seed=seed, skip=4)), whole[256:])
+
+
+def test_rows_that_do_not_fit_are_shuffled_within_windows_and_are_not_kept(rows):
+    if isinstance(rows, FileRows) and rows.memory < MEMORY:
+        flat(rows.batches(64, seed=1))
+        assert rows._kept is None
+        order = [tuple(row) for row in flat(rows.batches(64, seed=1))]
+        # 200 rows are three batches: the second window begins with rows that the first lacks.
+        assert sorted(order[:192]) != sorted(map(tuple, flat(rows.batches(192))[:192]))
+        assert len(order) == 640
 
 
 def test_a_seeded_pass_leaves_out_a_part_of_a_batch_but_never_all_rows(rows):

@@ -12,7 +12,9 @@ from tfmtl.declare.layout import GROUP, LABELS, PSEUDO, WEIGHTS, has_pseudo, lay
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import DataError
 
-SHUFFLE_ROWS = 1 << 18
+SHUFFLE_ROWS, MEMORY = 1 << 18, 1 << 28
+"""The most rows, and bytes of packed rows, of a window that is shuffled (our choice)."""
+
 READ_ROWS = 1 << 14
 
 
@@ -114,19 +116,25 @@ class ArrayRows:
 class FileRows:
     """Packed rows in TFRecord files of tf.Examples, streamed.
 
-    The order is shuffled within `SHUFFLE_ROWS` rows and across files. If there are many more
-    training rows than that, write them in random order.
+    Rows that fit into `memory` are read once, kept, and shuffled as a whole. Others are read in
+    every pass, and shuffled across files and within windows: if there are many more training rows
+    than a window has, write them in random order. A window is parsed as a whole and shuffled as
+    tensors, because shuffling single records takes longer than all other reading.
 
     Args:
         problem: The declaration, from which the files' columns follow.
         files: Paths; `.gz` is decompressed.
+        memory: Bytes of packed rows that are kept, or of a window of at most `SHUFFLE_ROWS` rows.
+            Up to three windows exist at a time.
     """
 
-    def __init__(self, problem: ProblemSpec, files: Sequence[str]):
+    def __init__(self, problem: ProblemSpec, files: Sequence[str], *, memory: int = MEMORY):
         if not files:
             raise DataError("no files of packed rows; was the split empty?")
         self.problem, self.files = problem, sorted(files)
+        self.memory = memory
         self._count: int | None = None
+        self._kept: ArrayRows | None = None
 
     def count(self) -> int:
         """The number of rows; counted once, by reading the files."""
@@ -143,19 +151,39 @@ class FileRows:
         self, batch_size: int, *, seed: int | None = None, skip: int = 0
     ) -> tf.data.Dataset:
         """See `Rows.batches`."""
-        if seed is None:
-            records = self._records(self.files)
-        else:
-            files = np.random.default_rng(seed).permutation(self.files)
-            records = self._records(files.tolist(), interleave=True)
-            # Keras may iterate over a data set twice, and must read the same order both times.
-            records = records.shuffle(SHUFFLE_ROWS, seed=seed, reshuffle_each_iteration=False)
-        several = seed is not None and self.count() >= batch_size
-        batches = records.batch(batch_size, drop_remainder=several).skip(skip)
         spec = packed_spec(self.problem)
-        return batches.map(
-            lambda batch: _narrow(tf.io.parse_example(batch, spec)), num_parallel_calls=2
-        ).prefetch(4)
+
+        @tf.autograph.experimental.do_not_convert
+        def parsed(records: tf.Tensor) -> dict[str, tf.Tensor]:
+            return _narrow(tf.io.parse_example(records, spec))
+
+        if self._kept is not None:
+            return self._kept.batches(batch_size, seed=seed, skip=skip)
+        if seed is None:
+            batches = self._records(self.files).batch(batch_size).skip(skip)
+            return batches.map(parsed, num_parallel_calls=2).prefetch(4)
+        most = max(self.memory // row_bytes(spec), 1)
+        if self.count() <= most:
+            self._kept = self.load()
+            return self._kept.batches(batch_size, seed=seed, skip=skip)
+        several = self.count() >= batch_size
+        files = np.random.default_rng(seed).permutation(self.files)
+        steps = max(min(most, SHUFFLE_ROWS) // batch_size, 1)
+        former, skip = divmod(skip, steps)
+        windows = self._records(files.tolist(), interleave=True).batch(steps * batch_size)
+        # The next window is read and parsed while the current one is trained on.
+        windows = windows.skip(former).map(parsed).prefetch(1).enumerate(former)
+
+        @tf.autograph.experimental.do_not_convert
+        def shuffled(place: tf.Tensor, window: dict[str, tf.Tensor]) -> tf.data.Dataset:
+            count = tf.shape(next(iter(window.values())))[0]
+            drawn = tf.random.stateless_uniform([count], [seed, tf.cast(place, tf.int32)])
+            order = tf.data.Dataset.from_tensor_slices(tf.argsort(drawn))
+            return order.batch(batch_size, drop_remainder=several).map(
+                lambda rows: {name: tf.gather(value, rows) for name, value in window.items()}
+            )
+
+        return windows.flat_map(shuffled).skip(skip).prefetch(4)
 
     def load(self) -> ArrayRows:
         """Reads all rows into memory."""
@@ -197,6 +225,15 @@ def packed_spec(problem: ProblemSpec) -> dict[str, tf.io.FixedLenFeature]:
     if problem.request_id or problem.user_id:
         spec[GROUP] = tf.io.FixedLenFeature([], tf.int64)
     return spec
+
+
+def row_bytes(spec: Mapping[str, tf.io.FixedLenFeature]) -> int:
+    """Bytes of one packed row, at most.
+
+    Args:
+        spec: The packed rows.
+    """
+    return sum(each.dtype.size * int(np.prod(each.shape)) for each in spec.values())
 
 
 def label_moments(
