@@ -11,7 +11,7 @@ from tfmtl.model.multitask import MultiTaskModel
 from tfmtl.mtms import part_training, traced
 from tfmtl.mtms.slot import train_slot
 
-EXPERIMENT = experiment(targets=("cvr",))
+EXPERIMENT = experiment(targets=("cvr",), fields={})
 
 
 @pytest.fixture(scope="module")
