@@ -1,10 +1,17 @@
 """Memory returns after each call of what a notebook calls again and again."""
 
+import dataclasses
 import json
 import subprocess
 import sys
 
 import pytest
+import tensorflow as tf
+from tensorflow.python.framework.ops import gradient_registry
+
+from tests.doubles.worlds import experiment, packed
+from tfmtl.operations.convolution import Convolution
+from tfmtl.run import train
 
 CALLS = 5
 
@@ -89,7 +96,7 @@ def trace_a_custom_gradient():
     def identity(x):
         return x + 0.0, lambda upstream: upstream
     def many(x):
-        for _ in range(300):
+        for _ in range(1000):
             x = x * 2.0
         return identity(x)
     tf.function(many).get_concrete_function(x)
@@ -145,6 +152,40 @@ MOST = {
 
 def test_the_measurement_notices_a_table_that_is_kept():
     assert kept_per_call("keep_a_table") > MOST["prepare"]
+
+
+@pytest.mark.slow
+def test_the_measurement_notices_a_graph_that_its_custom_gradient_keeps():
+    assert kept_per_call("trace_a_custom_gradient") > MOST["train"]
+
+
+def test_training_leaves_no_gradient_in_tensorflows_registry():
+    # An entry of this registry is never removed, and holds the graph that it was traced in.
+    _, data = packed()
+    before = set(gradient_registry.list())
+    pairs = ({"name": "pwiser", "method": "chunked"},)
+    for terms in ((), pairs):
+        config = experiment(epochs=1)
+        model = dataclasses.replace(config.model, terms=terms)
+        train(dataclasses.replace(config, model=model), data, verbose=0)
+    assert set(gradient_registry.list()) == before
+
+
+def test_a_convolution_is_registered_once_for_all_its_layers_and_graphs():
+    layers = [Convolution(size=5, channels=3, num=2) for _ in range(2)]
+    x = tf.random.normal([2, 4, 6])
+
+    def gradient():
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            total = tf.add_n([tf.reduce_sum(layer(x)) for layer in layers])
+        return tape.gradient(total, x)
+
+    gradient()
+    before = set(gradient_registry.list())
+    for _ in range(2):
+        tf.function(gradient).get_concrete_function()
+    assert set(gradient_registry.list()) == before
 
 
 def test_prepare_gives_its_memory_back():
