@@ -99,7 +99,11 @@ def write_rows(path: Path, rows: int, seed: int) -> None:
     click = random.random(rows) < 1 / (1 + np.exp(2 - table["x0"]))
     conversion = click & (random.random(rows) < 0.2)
     table["click"], table["conversion"] = flags[click.astype(int)], flags[conversion.astype(int)]
-    csv.write_csv(pa.table(table), path)
+    # CsvExampleGen would take the quotes of the header for a part of the names.
+    options = csv.WriteOptions(include_header=False, quoting_style="none")
+    with open(path, "wb") as file:
+        file.write(",".join(table).encode() + b"\n")
+        csv.write_csv(pa.table(table), file, options)
 
 
 def experiment() -> "ExperimentConfig":
