@@ -95,8 +95,8 @@ def write_rows(path: Path, rows: int, seed: int) -> None:
         table[name] = random.normal(size=rows).round(4) + 1e-5
     click = random.random(rows) < 1 / (1 + np.exp(2 - table["x0"]))
     conversion = click & (random.random(rows) < 0.2)
-    # pandas writes 0.0 and 1.0, which CsvExampleGen takes for numbers, and no quotes, which it would
-    # take for a part of the names.
+    # pandas writes 0.0 and 1.0, which CsvExampleGen takes for numbers, and no quotes in the header,
+    # which it would take for a part of the names.
     table["click"], table["conversion"] = click.astype(float), conversion.astype(float)
     pd.DataFrame(table).to_csv(path, index=False)
 
