@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-from pyarrow import csv
+import pandas as pd
 
 from benchmarks.contract import Result, main, over_runs
 
@@ -84,8 +83,6 @@ def results(sides: Mapping[str, Sequence[Seconds]], rows: int, *, quick: bool) -
 def write_rows(path: Path, rows: int, seed: int) -> None:
     """Writes 24 columns: request, scene, 6 of text, 4 integers, 10 numbers and 2 labels."""
     random = np.random.default_rng(seed)
-    # As text: CsvExampleGen takes 0 and 1 for integers.
-    flags = np.array(["0.0", "1.0"])
     table = {"request": np.char.add("r", (np.arange(rows) // 10).astype(str))}
     for name, size in TEXTS.items():
         table[name] = np.char.add(
@@ -98,8 +95,10 @@ def write_rows(path: Path, rows: int, seed: int) -> None:
         table[name] = random.normal(size=rows).round(4) + 1e-5
     click = random.random(rows) < 1 / (1 + np.exp(2 - table["x0"]))
     conversion = click & (random.random(rows) < 0.2)
-    table["click"], table["conversion"] = flags[click.astype(int)], flags[conversion.astype(int)]
-    csv.write_csv(pa.table(table), path)
+    # pandas writes 0.0 and 1.0, which CsvExampleGen takes for numbers, and no quotes in the header,
+    # which it would take for a part of the names.
+    table["click"], table["conversion"] = click.astype(float), conversion.astype(float)
+    pd.DataFrame(table).to_csv(path, index=False)
 
 
 def experiment() -> "ExperimentConfig":

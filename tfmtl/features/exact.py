@@ -74,10 +74,11 @@ class Moments:
             self._finite = False
             return
         self._sum += exact_sum(values)
-        split = values * SPLITTER
-        high = split - (split - values)
-        low = values - high
-        squares = exact_sum(high * high)
+        split: NDArray[np.float64] = values * SPLITTER
+        high: NDArray[np.float64] = split - (split - values)
+        low: NDArray[np.float64] = values - high
+        squared: NDArray[np.float64] = np.square(high)
+        squares = exact_sum(squared)
         # A float32 has no lower half.
         if low.any():
             squares += exact_sum(2 * high * low) + exact_sum(low * low)

@@ -169,7 +169,8 @@ class Quantiles(State):
         high = numbers[np.searchsorted(ends, np.minimum(below + 1, ends[-1] - 1), side="right")]
         edges = (low + (high - low) * (places - below)).astype(np.float32)
         edges[0], edges[-1] = self.least, self.greatest
-        return np.clip(edges, self.least, self.greatest)
+        clipped: NDArray[np.float32] = np.clip(edges, self.least, self.greatest)
+        return clipped
 
     def _append(self, numbers: NDArray[np.float32], counts: NDArray[np.int64]) -> None:
         self._pending.append((numbers, counts))
