@@ -9,6 +9,7 @@ import tensorflow_transform as tft
 
 from tfmtl.declare.features import FOLD
 from tfmtl.declare.problem import ProblemSpec
+from tfmtl.declare.sharing import shared_with
 from tfmtl.features.analyzers import Lookup
 from tfmtl.features.raw import NO_INTEGER
 
@@ -16,12 +17,29 @@ from tfmtl.features.raw import NO_INTEGER
 class TransformAnalyzers:
     """The `tfmtl.features.analyzers.Analyzers` for use in a `preprocessing_fn`."""
 
-    def vocabulary(self, name: str, values: tf.Tensor, size: int | None, min_count: int) -> Lookup:
+    def vocabulary(
+        self,
+        name: str,
+        values: tf.Tensor,
+        size: int | None,
+        min_count: int,
+        further: tf.Tensor | None = None,
+    ) -> Lookup:
         """See `Analyzers.vocabulary`."""
-        vocabulary = tft.vocabulary(
-            values, top_k=size, frequency_threshold=min_count, vocab_filename=vocabulary_file(name)
-        )
-        return lambda x: tft.apply_vocabulary(x, vocabulary, default_value=-1)
+        file = vocabulary_file(name)
+        first = _lookup(values, size, min_count, file)
+        if further is None:
+            return first
+        # Beam runs the second analysis after the first, whose table it reads.
+        others = tf.boolean_mask(further, first(further) < 0)
+        second = _lookup(others, size, min_count, vocabulary_file(further_values(name)))
+
+        def joint(values: tf.Tensor) -> tf.Tensor:
+            known, other = first(values), second(values)
+            other += tf.where(other < 0, 0, tft.experimental.get_vocabulary_size_by_name(file))
+            return tf.where(known < 0, other, known)
+
+        return joint
 
     def moments(self, name: str, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """See `Analyzers.moments`."""
@@ -100,6 +118,26 @@ class TransformGraph(tf.Module):
         where = tf.where(present)
         shape = tf.shape(values, out_type=tf.int64)
         return tf.SparseTensor(where, tf.gather_nd(values, where), shape)
+
+
+def further_values(name: str) -> str:
+    """The name of the second part of a shared vocabulary, see `Analyzers.vocabulary`."""
+    return f"{name}/further"
+
+
+def vocabulary_size(problem: ProblemSpec, output: tft.TFTransformOutput, name: str) -> int:
+    """The number of values in a fitted vocabulary, with those of columns that share it."""
+    size = int(output.vocabulary_size_by_name(vocabulary_file(name)))
+    if any(owner == name for owner, _ in shared_with(problem.features)):
+        size += int(output.vocabulary_size_by_name(vocabulary_file(further_values(name))))
+    return size
+
+
+def _lookup(values: tf.Tensor, size: int | None, min_count: int, file: str) -> Lookup:
+    vocabulary = tft.vocabulary(
+        values, top_k=size, frequency_threshold=min_count, vocab_filename=file
+    )
+    return lambda x: tft.apply_vocabulary(x, vocabulary, default_value=-1)
 
 
 def vocabulary_file(name: str) -> str:

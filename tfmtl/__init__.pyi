@@ -22,6 +22,8 @@ from tfmtl.declare.meta import Meta as Meta
 from tfmtl.declare.mtms import MTMS as MTMS
 from tfmtl.declare.problem import ProblemSpec as ProblemSpec
 from tfmtl.declare.search import AutoMTL as AutoMTL
+from tfmtl.declare.sequences import event as event
+from tfmtl.declare.sequences import sequence as sequence
 from tfmtl.declare.split import Sampling as Sampling
 from tfmtl.declare.split import by_column as by_column
 from tfmtl.declare.split import by_hash as by_hash

@@ -83,7 +83,14 @@ class Fitted(tf.Module):
             if name.startswith("vocabulary/")
         }
 
-    def vocabulary(self, name: str, values: tf.Tensor, size: int | None, min_count: int) -> Lookup:
+    def vocabulary(
+        self,
+        name: str,
+        values: tf.Tensor,
+        size: int | None,
+        min_count: int,
+        further: tf.Tensor | None = None,
+    ) -> Lookup:
         """See `Analyzers.vocabulary`."""
         return lambda x: self._ids(f"vocabulary/{name}", x)
 
@@ -134,15 +141,20 @@ class Fitting:
             collections.deque(maxlen=2)
         )
 
-    def vocabulary(self, name: str, values: tf.Tensor, size: int | None, min_count: int) -> Lookup:
+    def vocabulary(
+        self,
+        name: str,
+        values: tf.Tensor,
+        size: int | None,
+        min_count: int,
+        further: tf.Tensor | None = None,
+    ) -> Lookup:
         """See `Analyzers.vocabulary`."""
-        # Hashing, then sorting the few distinct values; np.unique would sort every row's text.
-        by_value = pd.Series(values.numpy()).value_counts(sort=False).sort_index()
-        tokens, counts = by_value.index.to_numpy(), by_value.to_numpy()
-        tokens, counts = tokens[counts >= min_count], counts[counts >= min_count]
-        # Most frequent first, ties by the greater value first, as TensorFlow Transform does.
-        order = np.argsort(-counts[::-1], kind="stable")
-        tokens = tokens[::-1][order][:size]
+        tokens = _most_frequent(pd.Series(values.numpy()), size, min_count)
+        if further is not None:
+            others = pd.Series(further.numpy())
+            others = others[~others.isin(tokens)]
+            tokens = np.concatenate([tokens, _most_frequent(others, size, min_count)])
         self.state[f"vocabulary/{name}"] = tokens
         fitted = Fitted({f"vocabulary/{name}": tokens})
         return fitted.vocabulary(name, values, size, min_count)
@@ -180,6 +192,16 @@ class Fitting:
         distinct = Keys(tf.gather(keys, first_rows), pd.Index(values))
         self._grouped.append((keys, distinct, places))
         return distinct, places
+
+
+def _most_frequent(values: pd.Series, size: int | None, min_count: int) -> NDArray[Any]:
+    """The distinct values, most frequent first, ties by the greater value, as TensorFlow has it."""
+    # Hashing, then sorting the few distinct values; np.unique would sort every row's text.
+    by_value = values.value_counts(sort=False).sort_index()
+    tokens, counts = by_value.index.to_numpy(), by_value.to_numpy()
+    tokens, counts = tokens[counts >= min_count], counts[counts >= min_count]
+    order = np.argsort(-counts[::-1], kind="stable")
+    return np.asarray(tokens[::-1][order][:size])
 
 
 def _hashes(keys: tf.Tensor) -> NDArray[np.int64]:
