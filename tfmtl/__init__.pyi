@@ -6,6 +6,7 @@ from tfmtl.automtl.pictures import draw_architecture as draw_architecture
 from tfmtl.automtl.search import search as search
 from tfmtl.boosting.boosters import Boosters as Boosters
 from tfmtl.boosting.train import train_boosters as train_boosters
+from tfmtl.data.histories import add_histories as add_histories
 from tfmtl.data.readers import Source as Source
 from tfmtl.data.table import read_table as read_table
 from tfmtl.declare.experiment import Evaluation as Evaluation
@@ -18,6 +19,7 @@ from tfmtl.declare.features import categorical as categorical
 from tfmtl.declare.features import count_encoding as count_encoding
 from tfmtl.declare.features import numerical as numerical
 from tfmtl.declare.features import target_encoding as target_encoding
+from tfmtl.declare.histories import Histories as Histories
 from tfmtl.declare.meta import Meta as Meta
 from tfmtl.declare.mtms import MTMS as MTMS
 from tfmtl.declare.problem import ProblemSpec as ProblemSpec

@@ -1,11 +1,13 @@
 """Rows of CSV, TSV or Parquet files as typed Arrow batches, in constant memory."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 
 import pyarrow as pa
 
 from tfmtl.data import delimited, parquet
+from tfmtl.data.histories import check_types, log_columns, with_histories
 from tfmtl.data.places import Places
 from tfmtl.data.sources import Source, files_of, partition_of, same_format
 from tfmtl.data.texts import Unparsable
@@ -51,6 +53,12 @@ def open_table(
             Missing files and columns are reported before the first row is read.
     """
     source = source or Source()
+    if source.histories is not None and columns.keys() & source.histories.columns.keys():
+        check_types(source.histories, columns)
+        places = places or Places()
+        log = dataclasses.replace(source, histories=None)
+        batches = open_table(path, log_columns(source.histories, columns), log, places=places)
+        return with_histories(batches, source.histories, columns, places)
     files = files_of(path, source)
     for file in files:
         if printable(file) != file:

@@ -6,9 +6,10 @@ import glob
 import os
 import re
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from tfmtl.declare.histories import Histories
 from tfmtl.errors import DataError, SpecError
 
 # First bytes of compressed files, which are recognised whatever the file is called.
@@ -37,6 +38,9 @@ class Source:
         pattern: Which files of a folder are read, at any depth; by default all but hidden ones,
             those that start with an underscore, and documents.
 
+        histories: How list columns that the files do not have are made from their rows, which
+            stand in the order of time; see `tfmtl.Histories`.
+
     Raises:
         SpecError: The delimiter is not a single character.
     """
@@ -49,12 +53,15 @@ class Source:
     encoding: str = "utf-8"
     multiline: bool = False
     pattern: str | None = None
+    histories: Histories | None = None
 
     def __post_init__(self) -> None:
         for field in ("null_values", "column_names"):
             value = getattr(self, field)
             if isinstance(value, str):
                 raise SpecError(f"Source({field}={value!r}) must be several texts: ({value!r},).")
+        if isinstance(self.histories, Mapping):
+            object.__setattr__(self, "histories", Histories(**self.histories))
         # Tuples, so that a source equals the one that is read from its JSON.
         object.__setattr__(self, "null_values", tuple(self.null_values))
         if self.column_names is not None:
