@@ -41,6 +41,7 @@ from tfmtl.simulator.impressions import (
     impression_log,
     write_impression_log,
 )
+from tfmtl.simulator.moving import moving_tastes_log
 from tfmtl.simulator.retrieval import Candidates, retrieve
 from tfmtl.simulator.scenes import many_scenes
 from tfmtl.simulator.truth import cqs, final_predictions, probabilities, true_logits
@@ -73,6 +74,7 @@ __all__ = [
     "impression_log",
     "logging_policy",
     "many_scenes",
+    "moving_tastes_log",
     "probabilities",
     "replay_batches",
     "replay_log",
