@@ -6,12 +6,18 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 import tensorflow_transform as tft
+import tensorflow_transform.beam as tft_beam
 
 from tfmtl.declare.features import FOLD
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.declare.sharing import shared_with
 from tfmtl.features.analyzers import Lookup
 from tfmtl.features.raw import NO_INTEGER
+
+# Between two analyses of which one reads the other's result, as the parts of a shared vocabulary,
+# TensorFlow Transform copies Beam's steps, with a constructor that Beam does not have any more.
+# Without the copies Beam reads what it kept.
+tft_beam.Context.get_use_deep_copy_optimization = staticmethod(lambda: False)
 
 
 class TransformAnalyzers:
@@ -36,7 +42,8 @@ class TransformAnalyzers:
 
         def joint(values: tf.Tensor) -> tf.Tensor:
             known, other = first(values), second(values)
-            other += tf.where(other < 0, 0, tft.experimental.get_vocabulary_size_by_name(file))
+            size_of_first = tft.experimental.get_vocabulary_size_by_name(file)
+            other = tf.where(other < 0, other, other + size_of_first)
             return tf.where(known < 0, other, known)
 
         return joint

@@ -60,8 +60,9 @@ class Source:
             value = getattr(self, field)
             if isinstance(value, str):
                 raise SpecError(f"Source({field}={value!r}) must be several texts: ({value!r},).")
-        if isinstance(self.histories, Mapping):
-            object.__setattr__(self, "histories", Histories(**self.histories))
+        histories: Any = self.histories
+        if isinstance(histories, Mapping):
+            object.__setattr__(self, "histories", Histories(**histories))
         # Tuples, so that a source equals the one that is read from its JSON.
         object.__setattr__(self, "null_values", tuple(self.null_values))
         if self.column_names is not None:

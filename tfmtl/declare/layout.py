@@ -21,7 +21,7 @@ PSEUDO = "pseudo"
 class Slots:
     """Consecutive columns `start … start + width − 1` of one packed tensor."""
 
-    feature: Feature
+    feature: Any
     start: int
     width: int
 
@@ -141,7 +141,7 @@ def layout_of(problem: ProblemSpec, sides: tuple[str, ...] = SIDES) -> Layout:
 def tables_of(problem: ProblemSpec) -> tuple[Table, ...]:
     """The tables of a problem, each once: those of features, then those of event columns."""
     tables = [
-        Table(f.table, f.table, f)
+        Table(f.name, f.name, f)
         for f in problem.features
         if has_ids(f) and getattr(f, "of", None) is None
     ]

@@ -2,9 +2,11 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from tfmtl.declare.columns import FIRST, MISSING, PADDING
 from tfmtl.declare.sequences import AGE_BUCKETS, TIME_UNITS, SequenceFeature
@@ -69,13 +71,14 @@ def kept_events(feature: SequenceFeature, columns: Mapping[str, tf.Tensor]) -> K
     return KeptEvents(values, valid, ages)
 
 
-def age_bounds(time_unit: str) -> np.ndarray:
+def age_bounds(time_unit: str) -> NDArray[np.int64]:
     """The least age of each bucket but the first, int64 `[AGE_BUCKETS − 1]`, in the unit.
 
     Bucket `b` begins at `base · (2ᵇ − 1)`: it is `⌊log₂(1 + age / base)⌋`, in whole numbers.
     """
     powers = np.arange(1, AGE_BUCKETS, dtype=np.int64)
-    return TIME_UNITS[time_unit] * (2**powers - 1)
+    bounds: NDArray[np.int64] = TIME_UNITS[time_unit] * (2**powers - 1)
+    return bounds
 
 
 def _age_ids(
@@ -106,5 +109,5 @@ def _same_length(
     }
 
 
-def _absent(values: tf.Tensor) -> str | int | float:
+def _absent(values: tf.Tensor) -> Any:
     return ABSENT[values.dtype.name]

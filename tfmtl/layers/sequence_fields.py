@@ -110,7 +110,7 @@ class SequenceFields(keras.layers.Layer):
             self.joint_kernel = self.add_weight(name="joint_kernel", shape=[width, self.dim])
         super().build(input_shape)
 
-    def call(  # type: ignore[override]
+    def call(
         self,
         ids: tf.Tensor,
         look_up: LookUp,

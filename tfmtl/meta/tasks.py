@@ -252,11 +252,11 @@ class _Hidden:
 
     def _hide(self, packed: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         with_hidden = dict(packed)
-        for name, columns in self.columns.items():
-            if columns.any():
+        for name, hidden in self.columns.items():
+            if hidden.any():
                 # Padding of short lists stays padding.
                 ids = packed[name]
-                with_hidden[name] = _unknown(ids, columns & (ids >= 0))
+                with_hidden[name] = _unknown(ids, hidden & (ids >= 0))
         for name, columns, owner, at in self.events:
             # A newcomer is in no history: the row's own value is hidden there, others stay.
             own, ids = packed[owner][..., at : at + 1], with_hidden[name]

@@ -142,8 +142,9 @@ def _with_labels(
     last = max(int(request.max()), 1)
     columns["time"] = FIRST_SECOND + request * (days * DAY - 1) // last
     rows = len(request)
-    columns["click"] = (rng.random(rows) < true["click"]).astype(np.int64)
-    columns["conversion"] = (rng.random(rows) < true["conversion"]) * columns["click"]
+    click = (rng.random(rows) < true["click"]).astype(np.int64)
+    columns["click"] = click
+    columns["conversion"] = (rng.random(rows) < true["conversion"]) * click
     columns["true_ctr"], columns["true_cvr"] = true["click"], true["conversion"]
     columns["true_ctcvr"] = true["click"] * true["conversion"]
     fields = [
