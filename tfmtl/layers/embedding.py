@@ -75,12 +75,12 @@ class Embedding(keras.layers.Layer):
         self._widths = {
             s.feature.name: getattr(s.feature, "dim", None) or dim for s in self.layout.ids
         }
-        self._table_widths = {
-            s.feature.table: self._widths[s.feature.name] for s in self.layout.ids
-        }
+        of_tables = {s.feature.table: self._widths[s.feature.name] for s in self.layout.ids}
         for slots in self.layout.sequences:
             for place, event in enumerate(slots.feature.events):
-                self._table_widths.setdefault(table_of(slots.feature, place), event.dim or dim)
+                of_tables.setdefault(table_of(slots.feature, place), event.dim or dim)
+        # Keras saves no dict that was changed after it was kept.
+        self._table_widths = of_tables
         self._lend_to(lender)
         self._sequences = [self._sequence(slots) for slots in self.layout.sequences]
         self.tables: dict[str, tf.Variable] = {}
@@ -281,7 +281,8 @@ class Embedding(keras.layers.Layer):
                 first[table] = row
                 row += self.table_rows[table]
         block = row - PAD_ROWS
-        self._starts.update({table: (name, start, block) for table, start in first.items()})
+        placed = {table: (name, start, block) for table, start in first.items()}
+        self._starts = {**self._starts, **placed}
         slots = [s for s in self.layout.ids if s.feature.table in first]
         offsets = [first[s.feature.table] for s in slots for _ in range(s.width)]
         starts = [start + copy * block for copy in range(self.copies) for start in first.values()]

@@ -59,16 +59,14 @@ class SequenceFields(keras.layers.Layer):
         self._matched = [i for i in places if feature.events[i].of is not None]
         self._others = [i for i in places if feature.events[i].of is None]
         self._widths = tuple(widths)
-        self._targets = {}
-        if reads_target(feature):
-            self._targets = {str(feature.events[i].of): -1 for i in self._matched}
-            for name in self._targets:
-                if name not in targets:
-                    raise SpecError(
-                        f"sequence {feature.name!r}: pooling={feature.pooling['name']!r} reads "
-                        f"{name!r}, which these fields do not hold."
-                    )
-                self._targets[name] = targets[name]
+        wanted = [str(feature.events[i].of) for i in self._matched if reads_target(feature)]
+        for name in wanted:
+            if name not in targets:
+                raise SpecError(
+                    f"sequence {feature.name!r}: pooling={feature.pooling['name']!r} reads "
+                    f"{name!r}, which these fields do not hold."
+                )
+        self._targets = {name: targets[name] for name in wanted}
         events = len(feature.events)
         self.length = min(feature.search_length, slots.length) if feature.search else slots.length
         self._has_ages = feature.time is not None
