@@ -1,7 +1,7 @@
 """A rule that only a pooling which compares events with the target can learn.
 
 A history holds ten categories, half of them liked and half disliked; a click is likely if the
-matching event was a like. Sums over columns say nothing about which action went with which category.
+matching event was a like. Sums over columns do not say which action went with which category.
 """
 
 import numpy as np

@@ -26,11 +26,8 @@ SOURCE = Source(histories=Histories(
 @pytest.mark.timeout(900)
 def test_a_plain_log_becomes_a_served_model_with_histories(tmp_path):
     shop = write_shop(tmp_path)
-    config = (shop / "shop.py").read_text()
-    config = config.replace(
-        "from tfmtl import (",
-        "from tfmtl import Histories, Source, event, sequence\nfrom tfmtl import (",
-    )
+    config = "from tfmtl import Histories, Source, event, sequence\n"
+    config += (shop / "shop.py").read_text()
     config = config.replace("    features=(\n", DECLARED, 1) + SOURCE
     (shop / "shop.py").write_text(config)
     lines = (shop / "rows.csv").read_text().splitlines()
