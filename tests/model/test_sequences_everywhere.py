@@ -18,6 +18,7 @@ from tfmtl.features.fit import Preprocessor
 from tfmtl.features.rows import ArrayRows, PackedData
 from tfmtl.model.multitask import MultiTaskModel
 from tfmtl.run import train
+from tfmtl.serving.cost import cost_of
 from tfmtl.serving.export import export, to_examples
 from tfmtl.training.epochs import compile_model
 
@@ -98,6 +99,16 @@ def test_an_exported_model_serves_every_pooling_as_it_was_trained(pooling, tmp_p
     for task, values in expected.items():
         np.testing.assert_allclose(by_example[task], values, atol=1e-6)
         np.testing.assert_allclose(by_column[task], values, atol=1e-6)
+
+
+def test_the_multiply_adds_of_a_request_grow_with_the_length_of_the_history():
+    macs = {}
+    for length in (5, 10, 20):
+        declared = problem(max_length=length)
+        _, data = prepared(declared)
+        model = MultiTaskModel.build_from(declared, data.table_rows, experiment_of(declared).model)
+        macs[length] = cost_of(model).pair
+    assert 0 < macs[10] - macs[5] and macs[20] - macs[10] == 2 * (macs[10] - macs[5])
 
 
 def test_serving_never_fails_on_lists_of_unequal_length(tmp_path):
@@ -181,10 +192,11 @@ def test_mtms_refuses_a_sequence_and_says_what_it_takes():
     from tfmtl.declare.mtms import MTMS
 
     declared = problem(encoding="hash", size=64)
-    features = tuple(
-        categorical("scene", encoding="hash", size=64) if f.name == "scene" else f
-        for f in declared.features
-    )
+    hashed = {
+        name: categorical(name, side="ad", encoding="hash", size=64)
+        for name in ("scene", "category")
+    }
+    features = tuple(hashed.get(f.name, f) for f in declared.features)
     declared = dataclasses.replace(declared, features=features)
     with pytest.raises(
         SpecError, match="mtms: feature 'clicked' shares a table .* or is a sequence"
