@@ -135,10 +135,9 @@ def check_at_least(owner: str, **numbers: int) -> None:
 
 
 def joined(events: Events) -> tf.Tensor:
-    """The events' vectors of all columns, `[batch, L, Dm + Dx]`, zero where there is no event."""
+    """The events' vectors of all columns, `[batch, L, Dm + Dx]`, anything where there is none."""
     vectors = [events[name] for name in ("matched", "others") if events[name].shape[-1]]
-    values = vectors[0] if len(vectors) == 1 else tf.concat(vectors, axis=-1)
-    return zeroed(values, events["mask"])
+    return vectors[0] if len(vectors) == 1 else tf.concat(vectors, axis=-1)
 
 
 def zeroed(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
@@ -153,14 +152,15 @@ def masked_softmax(scores: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         scores: `[batch, …, L]`.
         mask: Bool, of the same rank, broadcast over the scores.
     """
+    # Finite, so that a row without events has no NaN. Its weights, which would all be equal, are
+    # made zero by the mask; in other rows masked scores are already zero after `exp`.
     lowest = tf.where(mask, scores, scores.dtype.min)
-    # Masked scores are replaced before `exp`: infinity times 0 would be NaN in the gradient.
-    highest = tf.stop_gradient(tf.reduce_max(lowest, axis=-1, keepdims=True))
-    shifted = tf.where(mask, scores - highest, tf.zeros_like(scores))
-    weights = tf.where(mask, tf.exp(shifted), tf.zeros_like(scores))
-    return tf.math.divide_no_nan(weights, tf.reduce_sum(weights, axis=-1, keepdims=True))
+    return tf.nn.softmax(lowest) * tf.cast(mask, scores.dtype)
 
 
 def weighted_sum(weights: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    """`Σᵢ wᵢ vᵢ`, `[batch, width]`, of weights `[batch, L]` and values `[batch, L, width]`."""
+    """`Σᵢ wᵢ vᵢ`, `[batch, width]`, of weights `[batch, L]` and values `[batch, L, width]`.
+
+    Where a weight is 0, a finite value changes nothing, and its gradient is exactly 0.
+    """
     return tf.squeeze(tf.matmul(weights[:, tf.newaxis], values), axis=1)

@@ -76,7 +76,8 @@ class BST(SequencePooling):
     def call(self, events: Events) -> tf.Tensor:
         values, mask = joined(events), events["mask"]
         if self.positions is not None:
-            values = zeroed(values + self.positions(events), mask)
+            values += self.positions(events)
+        values = zeroed(values, mask)
         # The candidate has no action or the like, hence zeros in the other columns.
         target = tf.pad(events["target"], [[0, 0], [0, self.others]])
         tokens = tf.concat([target[:, tf.newaxis], values], axis=1)

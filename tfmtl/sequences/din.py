@@ -15,7 +15,6 @@ from tfmtl.sequences.base import (
     joined,
     masked_softmax,
     weighted_sum,
-    zeroed,
 )
 
 SCORES = ("softmax", "sigmoid", "none")
@@ -86,19 +85,20 @@ class DIN(SequencePooling):
         return weighted_sum(weights, joined(events))
 
     def scores(self, events: Events) -> tf.Tensor:
-        """The score of each event, `[batch, L]`; zero-vectors' where there is none."""
-        matched = zeroed(events["matched"], events["mask"])
-        others, target = zeroed(events["others"], events["mask"]), events["target"]
+        """The score of each event, `[batch, L]`; anything where there is none."""
+        matched, others, target = events["matched"], events["others"], events["target"]
         of_event, of_target, difference, product, of_others = tf.split(
             self.kernels[0], [self.matched_dim] * 4 + [self.other_dim]
         )
-        hidden = _each(matched, of_event + difference)
-        hidden += _each(matched * target[:, tf.newaxis], product)
+        # `e(We + Wd) + (e ⊙ t)Wp` is one product with a kernel of the row's own.
+        of_row = of_event + difference + target[:, :, tf.newaxis] * product
+        hidden = tf.matmul(matched, of_row)
         if self.other_dim:
             hidden += _each(others, of_others)
         hidden += (tf.matmul(target, of_target - difference) + self.biases[0])[:, tf.newaxis]
         for kernel, bias, slope in zip(self.kernels[1:], self.biases[1:], self.slopes, strict=True):
-            activated = tf.nn.relu(hidden) - slope * tf.nn.relu(-hidden)
+            positive = tf.nn.relu(hidden)
+            activated = positive + slope * (hidden - positive)
             hidden = _each(activated, kernel) + bias
         return tf.squeeze(hidden, axis=-1)
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfmtl.registry import register
-from tfmtl.sequences.base import Events, SequencePooling, joined
+from tfmtl.sequences.base import Events, SequencePooling, joined, weighted_sum
 
 
 @register("sequence_pooling", "mean")
@@ -18,8 +18,9 @@ class MeanOfEvents(SequencePooling):
 
     def call(self, events: Events) -> tf.Tensor:
         values = joined(events)
-        count = tf.reduce_sum(tf.cast(events["mask"], values.dtype), axis=1, keepdims=True)
-        return tf.math.divide_no_nan(tf.reduce_sum(values, axis=1), count)
+        weights = tf.cast(events["mask"], values.dtype)
+        count = tf.reduce_sum(weights, axis=1, keepdims=True)
+        return weighted_sum(tf.math.divide_no_nan(weights, count), values)
 
 
 @register("sequence_pooling", "sum")
@@ -30,7 +31,8 @@ class SumOfEvents(SequencePooling):
     has_weights: ClassVar[bool] = False
 
     def call(self, events: Events) -> tf.Tensor:
-        return tf.reduce_sum(joined(events), axis=1)
+        values = joined(events)
+        return weighted_sum(tf.cast(events["mask"], values.dtype), values)
 
 
 @register("sequence_pooling", "max")

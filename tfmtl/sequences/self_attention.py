@@ -49,7 +49,7 @@ class AttentiveEvents(SequencePooling):
 
     def call(self, events: Events) -> tf.Tensor:
         values, mask = joined(events), events["mask"]
-        keys = values if self.positions is None else zeroed(values + self.positions(events), mask)
+        keys = values if self.positions is None else values + self.positions(events)
         hidden = tf.tanh(tf.tensordot(keys, self.kernel, 1))
         scores = tf.squeeze(tf.tensordot(hidden, self.score_kernel, 1), axis=-1)
         return weighted_sum(masked_softmax(scores, mask), values)
@@ -94,7 +94,8 @@ class SelfAttentionOfEvents(SequencePooling):
     def call(self, events: Events) -> tf.Tensor:
         values, mask = joined(events), events["mask"]
         if self.positions is not None:
-            values = zeroed(values + self.positions(events), mask)
+            values += self.positions(events)
+        values = zeroed(values, mask)
         hidden = zeroed(self.norm(values + self.attention(values, mask)), mask)
         count = tf.reduce_sum(tf.cast(mask, hidden.dtype), axis=1, keepdims=True)
         return tf.math.divide_no_nan(tf.reduce_sum(hidden, axis=1), count)

@@ -15,7 +15,6 @@ from tfmtl.sequences.base import (
     check_position,
     joined,
     masked_softmax,
-    zeroed,
 )
 
 
@@ -64,15 +63,24 @@ class TargetAttention(SequencePooling):
 
     def call(self, events: Events) -> tf.Tensor:
         values, mask = joined(events), events["mask"]
-        if self.positions is not None:
-            values = zeroed(values + self.positions(events), mask)
+        places = None
+        if self.positions is not None and self.positions.by_age:
+            values += self.positions(events)
+        elif self.positions is not None:
+            # The same for all rows, so that nothing is added to every event.
+            places = self.positions.table
         query = tf.reshape(
             tf.matmul(events["target"], self.query_kernel), [-1, self.heads, self.head_dim]
         )
         keys = tf.reshape(self.key_kernel, [-1, self.heads, self.head_dim])
-        scores = tf.matmul(tf.einsum("bhd,vhd->bhv", query, keys), values, transpose_b=True)
+        asked = tf.einsum("bhd,vhd->bhv", query, keys)
+        scores = tf.matmul(asked, values, transpose_b=True)
+        if places is not None:
+            scores += tf.einsum("bhv,lv->bhl", asked, places)
         weights = masked_softmax(scores / self.head_dim**0.5, mask[:, tf.newaxis])
         pooled = tf.matmul(weights, values)
+        if places is not None:
+            pooled += tf.einsum("bhl,lv->bhv", weights, places)
         of_values = tf.reshape(self.value_kernel, [-1, self.heads, self.head_dim])
         heads = tf.einsum("bhv,vhd->bhd", pooled, of_values)
         flat = tf.reshape(heads, [-1, self.heads * self.head_dim])

@@ -14,7 +14,6 @@ from tfmtl.sequences.base import (
     SequencePooling,
     masked_softmax,
     weighted_sum,
-    zeroed,
 )
 
 
@@ -62,7 +61,7 @@ class TIM(SequencePooling):
 
     def call(self, events: Events) -> tf.Tensor:
         mask, matched = events["mask"], events["matched"]
-        encoded = zeroed(matched + sum(p(events) for p in self.positions), mask)
+        encoded = matched + sum(p(events) for p in self.positions)
         target = events["target"] + self.target_position
         scores = tf.squeeze(tf.matmul(encoded, target[:, :, tf.newaxis]), axis=2)
         weights = masked_softmax(scores / matched.shape[-1] ** 0.5, mask)
@@ -70,4 +69,4 @@ class TIM(SequencePooling):
         pooled = weighted_sum(weights, encoded) * target
         if not events["others"].shape[-1]:
             return pooled
-        return tf.concat([pooled, weighted_sum(weights, zeroed(events["others"], mask))], axis=1)
+        return tf.concat([pooled, weighted_sum(weights, events["others"])], axis=1)
