@@ -37,8 +37,8 @@ def test_transform_and_memory_give_equal_packed_ids_and_tables(tmp_path):
     np.testing.assert_array_equal(ids, expected["ids_user"])
     output = tft.TFTransformOutput(str(tmp_path / "graph"))
     sizes = table_rows_of(declared, lambda name: vocabulary_size(declared, output, name))
-    # TensorFlow Transform writes one line for a vocabulary without values: a row that nothing reads.
-    spare = {name: sizes[name] - rows for name, rows in preprocessor.table_rows().items()}
+    # TensorFlow Transform writes a line for a vocabulary without values: a row that nothing reads.
+    spare = {name: sizes[name] - count for name, count in preprocessor.table_rows().items()}
     assert spare == {**dict.fromkeys(spare, 0), "category": 1}
 
 
