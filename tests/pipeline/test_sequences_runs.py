@@ -40,7 +40,7 @@ def test_a_plain_log_becomes_a_served_model_with_histories(tmp_path):
     request = json.loads((shop / "output/request.json").read_text())
     (instance,) = request["instances"]
     assert isinstance(instance["clicked_ads"], list) and isinstance(instance["time"], int)
-    (model,) = sorted((shop / "output").glob("**/saved_model.pb"))[-1:]
+    (model,) = (shop / "output").glob("artifacts/Trainer/**/Format-Serving/saved_model.pb")
     served = tf.saved_model.load(str(model.parent)).signatures["predict"]
     kinds = {n: s.dtype for n, s in served.structured_input_signature[1].items()}
     inputs = {n: tf.constant([value], kinds[n]) for n, value in instance.items()}
