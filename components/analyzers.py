@@ -6,22 +6,47 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 import tensorflow_transform as tft
+import tensorflow_transform.beam as tft_beam
 
 from tfmtl.declare.features import FOLD
 from tfmtl.declare.problem import ProblemSpec
+from tfmtl.declare.sharing import shared_with
 from tfmtl.features.analyzers import Lookup
 from tfmtl.features.raw import NO_INTEGER
+
+# Between two analyses of which one reads the other's result, as the parts of a shared vocabulary,
+# TensorFlow Transform copies Beam's steps, with a constructor that Beam does not have any more.
+# Without the copies Beam reads what it kept.
+tft_beam.Context.get_use_deep_copy_optimization = staticmethod(lambda: False)
 
 
 class TransformAnalyzers:
     """The `tfmtl.features.analyzers.Analyzers` for use in a `preprocessing_fn`."""
 
-    def vocabulary(self, name: str, values: tf.Tensor, size: int | None, min_count: int) -> Lookup:
+    def vocabulary(
+        self,
+        name: str,
+        values: tf.Tensor,
+        size: int | None,
+        min_count: int,
+        further: tf.Tensor | None = None,
+    ) -> Lookup:
         """See `Analyzers.vocabulary`."""
-        vocabulary = tft.vocabulary(
-            values, top_k=size, frequency_threshold=min_count, vocab_filename=vocabulary_file(name)
-        )
-        return lambda x: tft.apply_vocabulary(x, vocabulary, default_value=-1)
+        file = vocabulary_file(name)
+        first = _lookup(values, size, min_count, file)
+        if further is None:
+            return first
+        # Beam runs the second analysis after the first, whose table it reads.
+        others = tf.boolean_mask(further, first(further) < 0)
+        second = _lookup(others, size, min_count, vocabulary_file(further_values(name)))
+
+        def joint(values: tf.Tensor) -> tf.Tensor:
+            known, other = first(values), second(values)
+            size_of_first = tft.experimental.get_vocabulary_size_by_name(file)
+            other = tf.where(other < 0, other, other + size_of_first)
+            return tf.where(known < 0, other, known)
+
+        return joint
 
     def moments(self, name: str, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """See `Analyzers.moments`."""
@@ -106,6 +131,29 @@ class TransformGraph(tf.Module):
         where = tf.where(present)
         shape = tf.shape(values, out_type=tf.int64)
         return tf.SparseTensor(where, tf.gather_nd(values, where), shape)
+
+
+def further_values(name: str) -> str:
+    """The name of the second part of a shared vocabulary, see `Analyzers.vocabulary`."""
+    return f"{name}/further"
+
+
+def vocabulary_size(problem: ProblemSpec, output: tft.TFTransformOutput, name: str) -> int:
+    """The number of values in a fitted vocabulary, with those of columns that share it."""
+    size = int(output.vocabulary_size_by_name(vocabulary_file(name)))
+    further = vocabulary_file(further_values(name))
+    shared = any(owner == name for owner, _ in shared_with(problem.features))
+    # Our own Transform writes one file for both parts.
+    if shared and output.vocabulary_file_by_name(further) is not None:
+        size += int(output.vocabulary_size_by_name(further))
+    return size
+
+
+def _lookup(values: tf.Tensor, size: int | None, min_count: int, file: str) -> Lookup:
+    vocabulary = tft.vocabulary(
+        values, top_k=size, frequency_threshold=min_count, vocab_filename=file
+    )
+    return lambda x: tft.apply_vocabulary(x, vocabulary, default_value=-1)
 
 
 def vocabulary_file(name: str) -> str:

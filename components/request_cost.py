@@ -50,16 +50,13 @@ def _multiply_adds(experiment: str, ads: int) -> dict[str, float]:
     if not tf.io.gfile.exists(experiment):
         return {}
     # Imported here: counting builds a model, which other users of this module do not need.
-    from tfmtl.declare.features import FIRST
-    from tfmtl.declare.layout import fixed_table_rows, has_ids
+    from tfmtl.declare.layout import table_rows_of
     from tfmtl.model.multitask import MultiTaskModel
     from tfmtl.serving.cost import cost_of, request_macs
 
     declared = ExperimentConfig.from_json(io_utils.read_string_file(experiment))
     # Look-ups cost no multiply-adds, so the size of a vocabulary does not matter.
-    rows = {
-        f.name: fixed_table_rows(f) or FIRST + 1 for f in declared.problem.features if has_ids(f)
-    }
+    rows = table_rows_of(declared.problem, lambda vocabulary: 1)
     try:
         cost = cost_of(MultiTaskModel.build_from(declared.problem, rows, declared.model))
     except NotImplementedError as error:

@@ -116,7 +116,14 @@ class FittedFiles:
         self.tables: dict[str, tf.lookup.StaticHashTable] = {}
         tf.io.gfile.makedirs(folder)
 
-    def vocabulary(self, name: str, values: tf.Tensor, size: int | None, min_count: int) -> Lookup:
+    def vocabulary(
+        self,
+        name: str,
+        values: tf.Tensor,
+        size: int | None,
+        min_count: int,
+        further: tf.Tensor | None = None,
+    ) -> Lookup:
         """See `Analyzers.vocabulary`."""
         key = f"vocabulary/{name}"
         if key not in self.tables:

@@ -21,7 +21,7 @@ from components.evaluator import METRICS_FILE, VERDICT_FILE
 from components.pusher import is_whole, newest_version
 from pipeline.searched import lines_of
 from tfmtl.declare.experiment import ExperimentConfig
-from tfmtl.features.raw import dense_columns, example_spec
+from tfmtl.features.raw import ABSENT, dense_columns, example_spec
 from tfmtl.metrics.metric import metric_of
 from tfmtl.metrics.sliced import SlicedMetrics, format_table, slice_name
 from tfmtl.plain import write_json
@@ -289,6 +289,10 @@ def write_request(examples: str, experiment: ExperimentConfig, path: str) -> str
     columns = experiment.problem.feature_columns()
     row = tf.io.parse_example([record.numpy()], example_spec(columns))
     instance = {name: _plain(v[0].numpy()) for name, v in dense_columns(columns, row).items()}
+    for name, column in columns.items():
+        # An empty list of a sequence is given as one missing value, so that it has a type.
+        if column.whole and not instance[name]:
+            instance[name] = [ABSENT[column.dtype]]
     write_json(path, {"signature_name": "predict", "instances": [instance]}, indent=1)
     return path
 

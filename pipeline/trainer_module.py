@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from components.analyzers import TransformGraph, vocabulary_file
+from components.analyzers import TransformGraph, vocabulary_size
 from tfmtl.declare.experiment import ExperimentConfig
-from tfmtl.declare.features import FIRST
-from tfmtl.declare.layout import fixed_table_rows, has_ids
+from tfmtl.declare.layout import table_rows_of
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.durable import sync
 from tfmtl.features.rows import FileRows, PackedData, Rows
@@ -76,13 +75,8 @@ def packed_data(
 
 
 def table_rows(problem: ProblemSpec, output: tft.TFTransformOutput) -> dict[str, int]:
-    """Number of rows of each embedding table, by feature name."""
-    return {
-        f.name: fixed_table_rows(f)
-        or output.vocabulary_size_by_name(vocabulary_file(f.name)) + FIRST
-        for f in problem.features
-        if has_ids(f)
-    }
+    """Number of rows of each embedding table, by its name."""
+    return table_rows_of(problem, lambda name: vocabulary_size(problem, output, name))
 
 
 def rows_of(problem: ProblemSpec, patterns: Sequence[str]) -> Rows:

@@ -8,6 +8,7 @@ from tfmtl.boosting.boosters import Boosters as Boosters
 from tfmtl.boosting.train import train_boosters as train_boosters
 from tfmtl.calibration.fit import calibrate as calibrate
 from tfmtl.calibration.report import calibration_report as calibration_report
+from tfmtl.data.histories import add_histories as add_histories
 from tfmtl.data.readers import Source as Source
 from tfmtl.data.table import read_table as read_table
 from tfmtl.declare.calibration import Calibration as Calibration
@@ -21,10 +22,13 @@ from tfmtl.declare.features import categorical as categorical
 from tfmtl.declare.features import count_encoding as count_encoding
 from tfmtl.declare.features import numerical as numerical
 from tfmtl.declare.features import target_encoding as target_encoding
+from tfmtl.declare.histories import Histories as Histories
 from tfmtl.declare.meta import Meta as Meta
 from tfmtl.declare.mtms import MTMS as MTMS
 from tfmtl.declare.problem import ProblemSpec as ProblemSpec
 from tfmtl.declare.search import AutoMTL as AutoMTL
+from tfmtl.declare.sequences import event as event
+from tfmtl.declare.sequences import sequence as sequence
 from tfmtl.declare.split import Sampling as Sampling
 from tfmtl.declare.split import by_column as by_column
 from tfmtl.declare.split import by_hash as by_hash

@@ -24,6 +24,7 @@ ROOMS: Mapping[str, str] = {
     "interaction": "tfmtl.operations",
     "pooling": "tfmtl.operations",
     "hidden": "tfmtl.operations",
+    "sequence_pooling": "tfmtl.sequences",
     "balancer": "tfmtl.balancing",
     "loss": "tfmtl.losses",
     "term": "tfmtl.losses",

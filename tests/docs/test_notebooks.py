@@ -29,6 +29,7 @@ SMALLER = {
         "epochs=8": "epochs=2",
         "epochs=6": "epochs=1",
     },
+    "05_sequences": {"impressions=60_000": "impressions=5_000", "epochs=6": "epochs=1"},
 }
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -7,7 +7,7 @@ from typing import Any
 
 from tfmtl import registry
 
-KINDS = ("backbone", "interaction", "pooling", "hidden")
+KINDS = ("backbone", "interaction", "pooling", "hidden", "sequence_pooling")
 
 _ROWS: dict[str, dict[str, dict[str, Any]]] = {
     "backbone": {
@@ -49,6 +49,18 @@ _ROWS: dict[str, dict[str, dict[str, Any]]] = {
         "gate": {},
         "mlp": {"units": 6},
         "skip": {},
+    },
+    "sequence_pooling": {
+        "attentive": {},
+        "bst": {"heads": 2, "units": 6},
+        "decay": {"rate": 0.5},
+        "din": {"units": (5,)},
+        "max": {},
+        "mean": {},
+        "self_attention": {"heads": 2},
+        "sum": {},
+        "target_attention": {"heads": 2},
+        "tim": {},
     },
 }
 

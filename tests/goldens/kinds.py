@@ -43,6 +43,7 @@ KINDS: Mapping[str, Kind] = {
     "backbone": _of_registry("backbone", parts.backbone),
     "interaction": _of_registry("interaction", parts.of_fields("interaction")),
     "pooling": _of_registry("pooling", parts.of_fields("pooling")),
+    "sequence_pooling": _of_registry("sequence_pooling", parts.sequence_pooling),
     "hidden": _of_registry("hidden", parts.hidden),
     "balancer": _of_registry("balancer", parts.balancer),
     "term": _of_registry("term", parts.term),

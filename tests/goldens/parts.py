@@ -61,6 +61,11 @@ CONFIGS: dict[str, dict[str, dict[str, Any]]] = {
     "pooling": {
         f"{name}-width": {"width": 5} for name in ("sum", "average", "attentive", "linear")
     },
+    "sequence_pooling": {
+        "din-paper": {"score": "none", "units": (5, 3)},
+        "din-sigmoid": {"score": "sigmoid"},
+        "target_attention-place": {"position": "place"},
+    },
     "hidden": {"mlp": {"units": 5}, "mlp-plain": {"units": 5, "batch_norm": False}},
     "balancer": {
         "fixed": {"task_weights": {"cvr": 2.0}},
@@ -143,6 +148,25 @@ def hidden(record: Record, config: dict[str, Any]) -> None:
     part = registry.build("hidden", config)
     inputs = record.normal("hidden", ROWS, 6)
     record.layer(part, inputs, lambda x, training: part(x, training=training))
+
+
+def sequence_pooling(record: Record, config: dict[str, Any]) -> None:
+    """Records a pooling of events; the first row has none."""
+    part = registry.build("sequence_pooling", config)
+    length = 4
+    lengths = record.given("lengths", lambda rng: rng.permutation(ROWS) % (length + 1))
+    mask = np.arange(length) < lengths[:, None]
+    ages = record.given("ages", lambda rng: np.sort(rng.integers(1, 30, [ROWS, length])))
+    others = {
+        "mask": tf.constant(mask),
+        "ages": tf.constant(np.where(mask, ages, -1), tf.int32),
+    }
+    inputs = {
+        "matched": record.normal("matched", ROWS, length, DIM),
+        "others": record.normal("others", ROWS, length, 2),
+        "target": record.normal("target", ROWS, DIM),
+    }
+    record.layer(part, inputs, lambda x, training: part({**x, **others}))
 
 
 FUNNEL = tfmtl.ProblemSpec(

@@ -86,7 +86,8 @@ class Backbone(Arguments, keras.layers.Layer, abc.ABC):
         """Makes the embeddings whose fields the backbone reads; one of all features by default.
 
         Args:
-            make: Makes one from its name, and from `sides` and `copies` as `Embedding` takes them.
+            make: Makes one from its name, and from `sides`, `copies` and `lender` as `Embedding`
+                takes them.
 
         Returns:
             One embedding, and `call` is given its fields; or several by name, and `call` is given

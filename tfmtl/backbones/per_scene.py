@@ -13,6 +13,7 @@ from tfmtl.errors import SpecError
 from tfmtl.layers.grouped import GroupedDense, tiles_of
 from tfmtl.layers.grouped_mlp import GroupedMLP
 from tfmtl.registry import register
+from tfmtl.sequences.checks import has_weights, without_weights
 
 T = TypeVar("T")
 
@@ -87,10 +88,10 @@ class PerScene(ReadsScene, Backbone):
         }
 
     def check(self, problem: ProblemSpec, tower_units: Sequence[int]) -> None:
-        """Refuses layers above, which the scenes would share.
+        """Refuses layers above, and weights of sequences, which the scenes would share.
 
         Raises:
-            SpecError: There are such layers.
+            SpecError: There are such layers or weights.
         """
         if tower_units:
             raise SpecError(
@@ -98,6 +99,14 @@ class PerScene(ReadsScene, Backbone):
                 "share. Leave tower_units out, and give a scene's layers to the backbone: "
                 "{'name': 'per_scene', 'bottom_units': (512, 256), 'task_units': (128, 64)}."
             )
+        for feature in problem.sequences:
+            if has_weights(feature):
+                raise SpecError(
+                    f"per_scene: sequence {feature.name!r} has pooling="
+                    f"{feature.pooling['name']!r} and fields={feature.fields!r}, whose weights "
+                    f"would be those of all scenes; take one of {without_weights()} and no joint "
+                    "field."
+                )
 
     def embeddings(self, make: Callable[..., T]) -> T:
         """Makes one embedding with a copy per scene."""

@@ -8,10 +8,13 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfmtl.backbones.base import Backbone, flatten
+from tfmtl.declare.features import Feature
 from tfmtl.declare.problem import ProblemSpec
+from tfmtl.declare.sequences import SequenceFeature
 from tfmtl.errors import SpecError, did_you_mean
 from tfmtl.layers.mlp import MLP
 from tfmtl.registry import register
+from tfmtl.sequences.checks import reads_target, without_target
 
 INTERACTIONS = ("joint", "dot")
 T = TypeVar("T")
@@ -110,9 +113,30 @@ class TwoTower(Backbone):
                     "categorical('ad_id', side='ad')."
                 )
 
+        for sequence in problem.sequences:
+            _check_sequence(sequence, problem)
+        self._check_shared(problem)
+
+    def _check_shared(self, problem: ProblemSpec) -> None:
+        """Refuses a column of the ad's that would share a table of the user's."""
+        sides = {f.name: f.side for f in problem.features}
+        for feature in problem.features:
+            for of in _shares(feature):
+                if feature.side == "ad" and sides[of] != "ad":
+                    raise SpecError(
+                        f"two_tower: {feature.name!r} of side 'ad' shares the table of {of!r}, of "
+                        f"side {sides[of]!r}. The user's tower may read the ad's tables, not the "
+                        "other way round: let the ad's feature own the table, and give of= to the "
+                        "user's."
+                    )
+
     def embeddings(self, make: Callable[..., T]) -> dict[str, T]:
-        """Makes one embedding per tower, of the tower's sides."""
-        return {t: make(f"embedding_{t}", sides=sides) for t, sides in self.tower_sides.items()}
+        """Makes one embedding per tower, of the tower's sides.
+
+        Where a user's column shares the table of an ad's feature, both towers read one variable.
+        """
+        ad = make("embedding_ad", sides=self.tower_sides["ad"])
+        return {"user": make("embedding_user", sides=self.tower_sides["user"], lender=ad), "ad": ad}
 
     def build(self, input_shape: Any) -> None:
         if self.interaction == "dot":
@@ -181,6 +205,34 @@ class TwoTower(Backbone):
         if self.interaction != "dot":
             return []
         return [(k[t], (t,)) for k in (self.user_kernels, self.ad_kernels) for t in self.tasks]
+
+
+def _check_sequence(sequence: SequenceFeature, problem: ProblemSpec) -> None:
+    """Refuses a pooling that would need both towers."""
+    if not reads_target(sequence):
+        return
+    tower = ("ad",) if sequence.side == "ad" else ("user", "context")
+    for event in sequence.events:
+        target = next((f for f in problem.features if f.name == event.of), None)
+        if target is not None and target.side not in tower:
+            what = (
+                f"search={sequence.search!r}"
+                if sequence.search is not None
+                else f"pooling={sequence.pooling['name']!r}"
+            )
+            raise SpecError(
+                f"two_tower: sequence {sequence.name!r} of side {sequence.side!r} has {what}, "
+                f"which compares events with {target.name!r} of side {target.side!r}. A tower is "
+                f"served from its own side alone. Take a pooling of {without_target()}."
+            )
+
+
+def _shares(feature: Feature) -> list[str]:
+    """The features whose tables a feature reads."""
+    if isinstance(feature, SequenceFeature):
+        return [str(e.of) for e in feature.events if e.of is not None and e.share == "table"]
+    of = getattr(feature, "of", None)
+    return [] if of is None else [of]
 
 
 class Tower(keras.layers.Layer):

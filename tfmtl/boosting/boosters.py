@@ -10,7 +10,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfmtl.boosting.columns import TargetMeans, TreeColumns, require
+from tfmtl.boosting.columns import (
+    TargetMeans,
+    TreeColumns,
+    raw_columns,
+    require,
+    with_matches,
+)
 from tfmtl.data.columns import as_arrow
 from tfmtl.data.labels import observed, task_values
 from tfmtl.data.texts import text_of
@@ -56,6 +62,8 @@ class Boosters:
             DataError: A column is missing, or its values are not of its type.
         """
         rows = as_table(table)
+        require(rows, raw_columns(self.problem, self.columns))
+        rows = with_matches(self.problem, rows)
         codes = self.columns.codes(rows)
         return {
             task: booster.predict(
@@ -78,7 +86,8 @@ class Boosters:
             DataError: A column is missing, or there are no rows.
         """
         rows = as_table(table)
-        require(rows, {**self.columns.columns, **self.problem.label_columns()})
+        raw = raw_columns(self.problem, self.columns)
+        require(rows, {**raw, **self.problem.label_columns()})
         if not rows.num_rows:
             raise DataError("there are no rows; nothing can be measured.")
         labels = np.zeros([rows.num_rows, len(self.problem.tasks)])

@@ -16,9 +16,11 @@ from absl import logging
 
 from tfmtl.data.columns import as_arrow, declared
 from tfmtl.data.labels import numbers
+from tfmtl.data.matches import match_numbers
 from tfmtl.data.texts import text_of
 from tfmtl.declare.features import FOLD, Column
 from tfmtl.declare.problem import ProblemSpec
+from tfmtl.declare.sequences import SequenceFeature
 from tfmtl.errors import DataError, did_you_mean
 from tfmtl.features.raw import NO_INTEGER
 
@@ -107,7 +109,8 @@ class TargetMeans:
 def fit_columns(problem: ProblemSpec, train: pa.Table, *, most_categories: int) -> TreeColumns:
     """Collects the values of ids in training rows.
 
-    Columns of lists have no single value and are left out with a warning.
+    Columns of lists have no single value and are left out with a warning; of a sequence there are
+    its length and its matches with the row's own values (`tfmtl.data.matches`).
 
     Args:
         problem: Declares the columns.
@@ -118,8 +121,16 @@ def fit_columns(problem: ProblemSpec, train: pa.Table, *, most_categories: int) 
         DataError: A declared column is not in the table, or no column is left.
     """
     declared = problem.feature_columns()
-    columns = {name: column.dtype for name, column in declared.items() if not column.max_values}
-    lists = [name for name in declared if name not in columns]
+    # A row's time is compared with events' times, and is no feature by itself.
+    times = {f.row_time for f in problem.sequences}
+    read = {f.column for f in problem.features if not isinstance(f, SequenceFeature)}
+    columns = {
+        name: column.dtype
+        for name, column in declared.items()
+        if not column.max_values and (name in read or name not in times)
+    }
+    lists = [name for name, column in declared.items() if column.max_values and not column.whole]
+    columns |= dict.fromkeys(match_names(problem), "float32")
     if lists:
         logging.warning("Trees read single values; the lists %s are left out.", lists)
     if not columns:
@@ -138,6 +149,33 @@ def fit_columns(problem: ProblemSpec, train: pa.Table, *, most_categories: int) 
             counts = seen.field("counts").to_numpy(zero_copy_only=False)
             log_counts[name] = np.log1p(counts[order])
     return TreeColumns(columns, keys, log_counts)
+
+
+def match_names(problem: ProblemSpec) -> list[str]:
+    """Names of the columns that `with_matches` adds."""
+    names = []
+    for feature in problem.sequences:
+        names.append(f"{feature.name}/length")
+        for event in feature.events:
+            if event.of is not None:
+                name = feature.event_name(event)
+                names += [f"{name}_matches"] + [f"{name}_age"] * (feature.time is not None)
+    return names
+
+
+def raw_columns(problem: ProblemSpec, columns: TreeColumns) -> dict[str, object]:
+    """The columns that rows need for trees: those that are read, and those of sequences."""
+    made = match_names(problem)
+    raw: dict[str, object] = {n: dtype for n, dtype in columns.columns.items() if n not in made}
+    return raw | {c.name: c for feature in problem.sequences for c in feature.columns()}
+
+
+def with_matches(problem: ProblemSpec, table: pa.Table) -> pa.Table:
+    """The table with the numbers of each sequence, see `tfmtl.data.matches`."""
+    for feature in problem.sequences:
+        for name, values in match_numbers(problem, feature, table).items():
+            table = table.append_column(name, pa.array(values, from_pandas=True))
+    return table
 
 
 def fit_means(

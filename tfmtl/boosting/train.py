@@ -16,7 +16,14 @@ from absl import logging
 from tqdm import tqdm
 
 from tfmtl.boosting.boosters import Boosters, as_table, load_lightgbm
-from tfmtl.boosting.columns import TreeColumns, fit_columns, fit_means, folds_of, require
+from tfmtl.boosting.columns import (
+    TreeColumns,
+    fit_columns,
+    fit_means,
+    folds_of,
+    require,
+    with_matches,
+)
 from tfmtl.data.labels import numbers, observed, task_values
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.declare.tasks import Task
@@ -99,6 +106,7 @@ def train_boosters(
     rows = {split: as_table(tables[split]) for split in ("train", "validation")}
     for table in rows.values():
         require(table, {**problem.feature_columns(), **problem.label_columns()})
+    rows = {split: with_matches(problem, table) for split, table in rows.items()}
     columns = fit_columns(problem, rows["train"], most_categories=most_categories)
     codes = {split: columns.codes(table) for split, table in rows.items()}
     fold = folds_of(problem, rows["train"], folds=folds, seed=seed)

@@ -14,6 +14,7 @@ from tfmtl.data.labels import rows_to_keep, without
 from tfmtl.data.places import Places
 from tfmtl.data.report import Report
 from tfmtl.data.sampling import IdSet
+from tfmtl.data.sequence_checks import SequenceChecks
 from tfmtl.data.splits import as_text
 from tfmtl.data.tallies import Oddities
 from tfmtl.data.value_checks import ValueChecks
@@ -51,6 +52,7 @@ class Checks:
         self._label_pairs = _label_pairs(problem)
         self._labels = LabelChecks(problem, split, self.report, self._oddities)
         self._features = FeatureChecks(problem, split, self.report, sample_rows=sample_rows)
+        self._sequences = SequenceChecks(problem, self.report, self._oddities)
         self._values = ValueChecks(problem, split, self.report, self._oddities)
         ids = {problem.request_id, problem.user_id} - {None}
         if split.rule == "hash":
@@ -87,6 +89,7 @@ class Checks:
             self.report.rows[split] += int((split_ids == index).sum())
         self._labels.update(batch, split_ids, row_numbers)
         self._values.update(batch, row_numbers)
+        self._sequences.update(batch, row_numbers)
         self._features.update(batch, split_ids, row_numbers)
         self._gather_ids(batch, split_ids)
 
@@ -104,6 +107,7 @@ class Checks:
         self._labels.finish()
         self._features.finish()
         self._values.finish()
+        self._sequences.finish()
         self._judge_ids()
         if len(report.errors) == 1:
             raise DataError(report.errors[0])

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from tfmtl.data.hashing import hash_rows
 from tfmtl.data.labels import numbers, observed, task_values
+from tfmtl.data.matches import match_numbers
 from tfmtl.data.splits import as_text
 from tfmtl.declare.problem import ProblemSpec
+from tfmtl.errors import DataError
 
 # With fewer positives or negatives than this, a perfect order may be chance.
 LEAST_OF_EACH = 10
@@ -71,6 +73,8 @@ def strongest_features(
     best: dict[tuple[str, str], float] = {}
     fold = (hash_rows(0, rows.num_rows, salt="leak") % np.uint64(FOLDS)).astype(np.int64)
     for name, column in problem.feature_columns().items():
+        if column.whole:
+            continue
         for codes, ordered in _codes(rows.column(name), column.max_values):
             for task_name, chosen, positive in tasks:
                 if ordered:
@@ -80,6 +84,18 @@ def strongest_features(
                     auc = _auc(_target_mean(codes[chosen], positive, fold[chosen]), positive)
                 key = (name, task_name)
                 best[key] = max(best.get(key, 0.0), auc)
+    for feature in problem.sequences:
+        # An id of the row's own outcome shows as a match with the row's own value.
+        try:
+            of_feature = match_numbers(problem, feature, rows)
+        except DataError:
+            continue  # Lists of unequal length, which `SequenceChecks` reports with their place.
+        for numbers_of_feature in of_feature.values():
+            _, codes = np.unique(np.nan_to_num(numbers_of_feature, nan=-1.0), return_inverse=True)
+            for task_name, chosen, positive in tasks:
+                auc = _auc(codes[chosen], positive)
+                key = (feature.columns()[0].name, task_name)
+                best[key] = max(best.get(key, 0.0), auc, 1 - auc)
     feature_of = {c.name: f.name for f in reversed(problem.features) for c in f.columns()}
     return [(feature_of[name], task, auc) for (name, task), auc in best.items() if auc > limit]
 

@@ -1,11 +1,13 @@
 """Rows of CSV, TSV or Parquet files as typed Arrow batches, in constant memory."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 
 import pyarrow as pa
 
 from tfmtl.data import delimited, parquet
+from tfmtl.data.histories import check_types, log_columns, with_histories
 from tfmtl.data.places import Places
 from tfmtl.data.reader import read_raw
 from tfmtl.data.sources import Source, files_of, partition_of, same_format
@@ -52,6 +54,12 @@ def open_table(
             Missing files and columns are reported before the first row is read.
     """
     source = source or Source()
+    if source.histories is not None and columns.keys() & source.histories.columns.keys():
+        check_types(source.histories, columns)
+        places = places or Places()
+        log = dataclasses.replace(source, histories=None)
+        batches = open_table(path, log_columns(source.histories, columns), log, places=places)
+        return with_histories(batches, source.histories, columns, places)
     if source.reader is not None:
         return read_raw(path, columns, source, places or Places())
     files = files_of(path, source)

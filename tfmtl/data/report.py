@@ -21,6 +21,7 @@ class Report:
             `negatives`, otherwise the `mean`, `least` and `most` of the label.
         missing: Rows of the first split without a value, by feature column.
         shared: Number of ids that occur in two splits, by `"request_id: train and test"`.
+        sequences: Counts of each sequence's rows and events; see `sequence_checks.Tally`.
         warnings: Sentences about what should be looked at; they do not stop the run.
         errors: Sentences about what makes training pointless.
     """
@@ -32,6 +33,7 @@ class Report:
     tasks: dict[str, dict[str, dict[str, Any]]] = dataclasses.field(default_factory=dict)
     missing: dict[str, int] = dataclasses.field(default_factory=dict)
     shared: dict[str, int] = dataclasses.field(default_factory=dict)
+    sequences: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
     warnings: list[str] = dataclasses.field(default_factory=list)
     errors: list[str] = dataclasses.field(default_factory=list)
 
@@ -54,9 +56,24 @@ class Report:
             shown = ", ".join(f"{column} {part:.1%}" for column, part in worst[:10])
             more = f" and {len(worst) - 10} more columns" if len(worst) > 10 else ""
             lines.append(f"missing in {first}: {shown}{more}")
+        lines += [_sequence(name, counts) for name, counts in self.sequences.items()]
         lines += [f"shared ids, {what}: {count:,}" for what, count in self.shared.items()]
         lines += [f"warning: {warning}" for warning in self.warnings]
         return lines + [f"error: {error}" for error in self.errors]
+
+
+def _sequence(name: str, counts: dict[str, int]) -> str:
+    rows = max(counts["rows"], 1)
+    parts = [
+        f"sequence {name}: {counts['kept'] / rows:.1f} events per row",
+        f"{counts['empty_rows'] / rows:.1%} of rows without any",
+    ]
+    for what, words in (("late", "not before the row"), ("untimed", "without a time")):
+        if counts[what]:
+            parts.append(f"{counts[what]:,} events {words}")
+    if counts["unsorted_rows"]:
+        parts.append(f"{counts['unsorted_rows']:,} rows not in order, which are sorted")
+    return ", ".join(parts)
 
 
 def _describe(counts: dict[str, Any]) -> str:

@@ -6,9 +6,10 @@ import glob
 import os
 import re
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from tfmtl.declare.histories import Histories
 from tfmtl.errors import DataError, SpecError
 from tfmtl.plain import freeze
 from tfmtl.registry import build, config_of
@@ -45,6 +46,8 @@ class Source:
         reader: Reads the raw files of a data set that is no plain table: a registered reader and
             its settings, `{"name": "ali_ccp"}`. See `tfmtl.datasets`. The other fields then have
             no effect.
+        histories: How list columns that the files do not have are made from their rows, which
+            stand in the order of time; see `tfmtl.Histories`.
 
     Raises:
         SpecError: The delimiter is not a single character, or a setting is unknown.
@@ -60,12 +63,16 @@ class Source:
     pattern: str | None = None
     last_line: str = "keep"
     reader: Any = None
+    histories: Histories | None = None
 
     def __post_init__(self) -> None:
         for field in ("null_values", "column_names"):
             value = getattr(self, field)
             if isinstance(value, str):
                 raise SpecError(f"Source({field}={value!r}) must be several texts: ({value!r},).")
+        histories: Any = self.histories
+        if isinstance(histories, Mapping):
+            object.__setattr__(self, "histories", Histories(**histories))
         # Tuples, so that a source equals the one that is read from its JSON.
         object.__setattr__(self, "null_values", tuple(self.null_values))
         if self.column_names is not None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ class Oddity:
 
     rows: int = 0
     first_row: int = 0
-    example: float | None = None
+    example: float | str | None = None
 
 
 class Oddities:
@@ -39,7 +39,7 @@ class Oddities:
         what: str,
         bad: NDArray[Any],
         row_numbers: NDArray[Any],
-        examples: NDArray[Any] | None = None,
+        examples: NDArray[Any] | Sequence[str] | None = None,
     ) -> None:
         """Counts rows.
 
@@ -57,7 +57,9 @@ class Oddities:
         if not oddity.rows:
             first = int(np.argmax(bad))
             oddity.first_row = int(row_numbers[first])
-            oddity.example = None if examples is None else float(examples[first])
+            if examples is not None:
+                example = examples[first]
+                oddity.example = example if isinstance(example, str) else float(example)
         oddity.rows += int(bad.sum())
 
     def lines(self, kind: str, place: Callable[[int], str]) -> list[str]:
@@ -69,10 +71,14 @@ class Oddities:
         """
         return [
             f"{where}: {o.rows:,} {what}, first in {place(o.first_row)}"
-            + ("." if o.example is None else f" ({o.example:g}).")
+            + ("." if o.example is None else f" ({_shown(o.example)}).")
             for (k, where, what), o in self._seen.items()
             if k == kind
         ]
+
+
+def _shown(example: float | str) -> str:
+    return example if isinstance(example, str) else f"{example:g}"
 
 
 @dataclasses.dataclass

@@ -9,7 +9,20 @@ import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from tfmtl.declare.checks import Limit, above, at_least, check_settings, filled, one_of
+from tfmtl.declare.checks import check_settings
+from tfmtl.declare.columns import (
+    DTYPES,
+    FIRST,
+    FOLD,
+    LIMITS,
+    MISSING,
+    PADDING,
+    POOLINGS,
+    SIDES,
+    STATISTIC_LIMITS,
+    UNKNOWN,
+    Column,
+)
 from tfmtl.declare.encoding import (
     Encoding,
     check_categorical,
@@ -17,49 +30,30 @@ from tfmtl.declare.encoding import (
     encoder_of,
     encoding_config,
 )
+from tfmtl.declare.sequences import SequenceFeature, refuse_beside_of
 from tfmtl.plain import freeze
 
-SIDES = ("user", "ad", "context")
-UNKNOWN, MISSING, FIRST = 0, 1, 2
-PADDING = -1
-FOLD = "_fold"
-"""Raw int64 column besides the declared ones: a hash that puts training rows into folds for
-target encodings, −1 on other rows."""
-
-
-POOLINGS = ("mean", "sum", "max")
-DTYPES = ("string", "int64")
-LIMITS: Mapping[str, Limit] = {
-    "name": filled(),
-    "column": filled(),
-    "side": one_of(SIDES),
-    "dim": at_least(1),
-    "max_values": at_least(0),
-    "pooling": one_of(POOLINGS),
-    "weights": filled(),
-    "task": filled(),
-    "smoothing": above(0),
-    "folds": at_least(2),
-}
-"""Ranges of the fields of all features."""
-STATISTIC_LIMITS = {**LIMITS, "dtype": one_of(DTYPES)}
-"""And of those that count or average by a value."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Column:
-    """A raw column: its name, its type (`string`, `int64`, `float32`) and the most values per row.
-
-    `max_values` is 0 for a scalar column, else the column is a list.
-    """
-
-    name: str
-    dtype: str
-    max_values: int = 0
-
-    def describe(self) -> str:
-        """The column's type in words."""
-        return f"{self.dtype} list" if self.max_values else self.dtype
+__all__ = [
+    "DTYPES",
+    "FEATURE_KINDS",
+    "FIRST",
+    "FOLD",
+    "MISSING",
+    "PADDING",
+    "POOLINGS",
+    "SIDES",
+    "UNKNOWN",
+    "Categorical",
+    "Column",
+    "CountEncoding",
+    "Feature",
+    "Numerical",
+    "TargetEncoding",
+    "categorical",
+    "count_encoding",
+    "numerical",
+    "target_encoding",
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,6 +73,7 @@ class Categorical:
     max_values: int
     pooling: str
     weights: str | None
+    of: str | None = None
 
     def __post_init__(self) -> None:
         field = f"categorical {self.name!r}"
@@ -91,6 +86,11 @@ class Categorical:
     def encoder(self) -> Any:
         """The encoding, of `tfmtl.features.encodings.CategoricalEncoding`."""
         return encoder_of(f"categorical {self.name!r}", self.kind, self.encoding)
+
+    @property
+    def table(self) -> str:
+        """The name of the vocabulary and of the table: its own, or those of `of`."""
+        return self.name if self.of is None else self.of
 
     def columns(self) -> tuple[Column, ...]:
         """Raw columns the feature reads."""
@@ -126,6 +126,11 @@ class Numerical:
     def encoder(self) -> Any:
         """The encoding, of `tfmtl.features.encodings.NumericalEncoding`."""
         return encoder_of(f"numerical {self.name!r}", self.kind, self.encoding)
+
+    @property
+    def table(self) -> str:
+        """The name of the table, where the encoding has ids."""
+        return self.name
 
     def columns(self) -> tuple[Column, ...]:
         """Raw columns the feature reads."""
@@ -173,8 +178,10 @@ class TargetEncoding:
         return (Column(name=self.column, dtype=self.dtype),)
 
 
-Feature = Categorical | Numerical | CountEncoding | TargetEncoding
-FEATURE_KINDS = {c.kind: c for c in (Categorical, Numerical, CountEncoding, TargetEncoding)}
+Feature = Categorical | Numerical | CountEncoding | TargetEncoding | SequenceFeature
+FEATURE_KINDS = {
+    c.kind: c for c in (Categorical, Numerical, CountEncoding, TargetEncoding, SequenceFeature)
+}
 
 
 def categorical(
@@ -183,13 +190,14 @@ def categorical(
     column: str | None = None,
     side: str = "context",
     dtype: str | None = None,
-    encoding: Encoding = "vocabulary",
+    encoding: Encoding | None = None,
     size: int | None = None,
     min_count: int | None = None,
     dim: int | None = None,
     max_values: int = 0,
     pooling: str = "mean",
     weights: str | None = None,
+    of: str | None = None,
 ) -> Categorical:
     """Declares a categorical field.
 
@@ -198,7 +206,8 @@ def categorical(
         column: Raw column, by default of the same name.
         side: `user`, `ad` or `context`; a tower is served from its own side's inputs alone.
         dtype: Type of the raw values, `string` or `int64`; `int64` for identity, else `string`.
-        encoding: A registered encoding by name: `vocabulary` (values seen in training), `hash`
+        encoding: A registered encoding by name: `vocabulary` (values seen in training; the
+            default), `hash`
             (`size` buckets, nothing fitted) or `identity` (integers `0 … size − 1`); with its
             arguments, `{"name": "hash", "size": 2**20}`; or a class of your own. See
             `tfmtl.features.encodings`.
@@ -212,11 +221,18 @@ def categorical(
         pooling: How a list's embeddings become one: `mean`, `sum` or `max`. Weighted mean is
             `Σ wₑe / Σ w`.
         weights: List column with one weight for each value of the list.
+        of: Another `categorical` whose values these are, such as the ad shown last. Type,
+            encoding, ids, width and table are that feature's. Its own values keep their ids, and
+            values that only this column has follow them.
 
     Raises:
         SpecError: The arguments contradict each other, or the encoding is unknown.
     """
     field = f"categorical {name!r}"
+    if of is not None:
+        given = {"dtype": dtype, "encoding": encoding, "size": size, "min_count": min_count}
+        refuse_beside_of(field, of, {**given, "dim": dim})
+    encoding = "vocabulary" if encoding is None else encoding
     config = encoding_config(field, encoding, {"size": size, "min_count": min_count})
     encoder = encoder_of(field, Categorical.kind, config)
     return Categorical(
@@ -229,6 +245,7 @@ def categorical(
         max_values=max_values,
         pooling=pooling,
         weights=weights,
+        of=of,
     )
 
 

@@ -33,7 +33,9 @@ class Meta:
         task_rows: Most rows of a task; `Training.batch_size` if not given.
         hide: Features whose ids are replaced by the unknown id in every task, as a newcomer's are:
             with `("advertiser_id", "ad_id")` the model cannot memorise an advertiser, only learn
-            to adapt to one. The second stage reads all features.
+            to adapt to one. The row's own value of a hidden feature is unknown among the events of
+            its sequences too; the name of a sequence hides all its events. The second stage reads
+            all features.
         min_rows: Groups with fewer than twice as many rows are put together into one.
         inner_rate: Step size `α` of the adaptation.
         inner_steps: Steps of gradient descent per task; one in the paper.
@@ -109,6 +111,7 @@ class Meta:
             SpecError: The message lists the features that are.
         """
         known = [f.name for f in problem.features if has_ids(f)]
+        known += [f.name for f in problem.sequences]
         for name in self.hide:
             if name not in known:
                 raise SpecError(

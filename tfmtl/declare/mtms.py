@@ -7,6 +7,7 @@ from tfmtl.declare.checks import at_least, check_settings, one_of
 from tfmtl.declare.features import Categorical, Feature, Numerical
 from tfmtl.declare.layout import has_ids
 from tfmtl.declare.problem import ProblemSpec
+from tfmtl.declare.sequences import SequenceFeature
 from tfmtl.errors import SpecError, did_you_mean
 from tfmtl.plain import freeze
 
@@ -249,6 +250,12 @@ def meaning(feature: Feature) -> str:
 
 
 def _check_feature(feature: Feature, dim: int) -> None:
+    if isinstance(feature, SequenceFeature) or getattr(feature, "of", None) is not None:
+        raise SpecError(
+            f"mtms: feature {feature.name!r} shares a table with another feature or is a sequence; "
+            "components keep one table of rows per feature, which no other reads. Declare a list "
+            "as categorical(…, encoding='hash', max_values=…), which is pooled by mean, sum or max."
+        )
     width = getattr(feature, "dim", None)
     if width not in (None, dim):
         raise SpecError(

@@ -19,6 +19,7 @@ from tfmtl.declare.conversions import (
 from tfmtl.declare.layout import fixed_table_rows
 from tfmtl.declare.model import Model
 from tfmtl.declare.problem import ProblemSpec
+from tfmtl.declare.sequences import SequenceFeature
 from tfmtl.errors import SpecError
 
 DEFAULTS = Model()
@@ -40,8 +41,11 @@ def check_parts(problem: ProblemSpec, model: Model, *, meta: bool = False) -> No
     if model.conv_semantics is not None:
         with _named("model.conv_semantics", model.conv_semantics):
             check_semantics(problem, model.conv_semantics)
+    for feature in problem.sequences:
+        _check_pooling(feature)
     parts = ("backbone", "interaction", "balancer", "terms", "members")
-    if all(getattr(model, part) == getattr(DEFAULTS, part) for part in parts):
+    unchanged = all(getattr(model, part) == getattr(DEFAULTS, part) for part in parts)
+    if unchanged and not problem.sequences:
         return
     kind = _part("model.backbone", "backbone", model.backbone)
     semantics = model.conv_semantics or kind.conv_semantics
@@ -87,6 +91,14 @@ def check_members(count: int, backbone: Any) -> None:
         )
 
 
+def _check_pooling(feature: SequenceFeature) -> None:
+    field = f"sequence {feature.name!r}: pooling"
+    part = _part(field, "sequence_pooling", feature.pooling)
+    with _named(field, feature.pooling, part):
+        part.check_columns(feature)
+        registry.build("sequence_pooling", feature.pooling)
+
+
 def check_embedding_optimizer(name: str) -> None:
     """Refuses an optimizer of tables that does not exist; the default one is not looked up.
 
@@ -101,6 +113,7 @@ def check_embedding_optimizer(name: str) -> None:
 METHODS = {
     "backbone": ("conv_semantics", "derived", "check_declaration", "tower_units"),
     "balancer": ("check", "check_weighs", "gradients"),
+    "sequence_pooling": ("check_columns", "reads_target", "keeps_columns", "has_weights"),
 }
 """What a part of your own has where it is a subclass of the library's base class."""
 
@@ -112,7 +125,7 @@ def _part(field: str, kind: str, config: Mapping[str, Any]) -> Any:
             room = registry.ROOMS[kind]
             raise SpecError(
                 f"{config['name']!r} is no {kind}; one of your own is a subclass of "
-                f"{room}.{kind.capitalize()}."
+                f"{room}.{''.join(word.capitalize() for word in kind.split('_'))}."
             )
     return part
 

@@ -17,6 +17,7 @@ The columns that ExampleGen needs, the preprocessing, the tables, the heads, the
 and the space they are computed on, the slices and the serving signatures all come from it.
 """
 
+import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -45,6 +46,8 @@ from tfmtl.declare.features import (
     target_encoding,
 )
 from tfmtl.declare.names import check_column_names
+from tfmtl.declare.sequences import SequenceFeature, event, sequence
+from tfmtl.declare.sharing import resolved
 from tfmtl.declare.tasks import Task, binary, regression
 from tfmtl.errors import SpecError, did_you_mean
 
@@ -55,13 +58,16 @@ __all__ = [
     "Feature",
     "Numerical",
     "ProblemSpec",
+    "SequenceFeature",
     "TargetEncoding",
     "Task",
     "binary",
     "categorical",
     "count_encoding",
+    "event",
     "numerical",
     "regression",
+    "sequence",
     "target_encoding",
 ]
 
@@ -76,7 +82,7 @@ class ProblemSpec:
 
     Args:
         features: What the model may read; see `categorical`, `numerical`, `count_encoding`,
-            `target_encoding`.
+            `target_encoding`, `sequence`.
         tasks: What it predicts, in the order of all task vectors `[K]`; see `binary`,
             `regression`.
         scene: Column with the scene (news feed, search) of a row; metrics are sliced by it.
@@ -116,8 +122,9 @@ class ProblemSpec:
         columns = (*CONTEXT, "space", "indicators", "drop_if")
         limits = {"orphans": one_of(ORPHANS), **dict.fromkeys(columns, filled())}
         check_settings("problem.", self, limits)
-        read = {column.name: f.name for f in self.features for column in f.columns()}
         check_names(self.features, self.tasks)
+        object.__setattr__(self, "features", resolved(self.features, self.time))
+        read = {column.name: f.name for f in self.features for column in f.columns()}
         check_labels(self.tasks, self.indicators, read)
         check_indicators(self.tasks, self.indicators, read)
         check_spaces(self.tasks)
@@ -195,6 +202,21 @@ class ProblemSpec:
             if same and other.kind == "binary" and other.observed_if in self.labels:
                 return other.observed_if
         return None
+
+    @property
+    def sequences(self) -> tuple[SequenceFeature, ...]:
+        """The behaviour sequences among the features."""
+        return tuple(f for f in self.features if isinstance(f, SequenceFeature))
+
+    def of_sides(self, sides: Sequence[str]) -> "ProblemSpec":
+        """The problem with the features of some sides alone, as a tower reads it.
+
+        It is already checked as a whole. A feature may share the table of one that is left out.
+        """
+        part = copy.copy(self)
+        features = tuple(feature for feature in self.features if feature.side in sides)
+        object.__setattr__(part, "features", features)
+        return part
 
     def scene_feature(self) -> Categorical | None:
         """The feature whose ids are the scenes: the first single-valued one of that column."""

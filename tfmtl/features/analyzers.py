@@ -18,8 +18,24 @@ class Analyzers(Protocol):
     `components.transform_graph` from files), and one that notes what is asked (`collect.Plan`).
     """
 
-    def vocabulary(self, name: str, values: tf.Tensor, size: int | None, min_count: int) -> Lookup:
-        """Returns ids `0…` of the most frequent values, −1 for any other."""
+    def vocabulary(
+        self,
+        name: str,
+        values: tf.Tensor,
+        size: int | None,
+        min_count: int,
+        further: tf.Tensor | None = None,
+    ) -> Lookup:
+        """Returns ids `0…` of the most frequent values, −1 for any other.
+
+        Args:
+            name: Name of the vocabulary.
+            values: What it is fitted on, `[n]`.
+            size: Most values kept; `None` for all.
+            min_count: Values seen less often are left out.
+            further: Values of other columns that share the vocabulary, `[m]`. Those of them that
+                `values` gave no id follow, by the same `size` and `min_count`.
+        """
 
     def moments(self, name: str, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns mean and standard deviation of `values` `[n]`, float64; `(0, 1)` for none."""

@@ -26,8 +26,8 @@ from tfmtl.features.states import (
     Numbers,
     Quantiles,
     State,
+    joint_vocabulary,
     log_moments,
-    most_frequent,
 )
 from tfmtl.features.statistics import Fitted
 
@@ -36,6 +36,7 @@ VALUES_AT_ONCE = 1 << 22
 MOST_ROWS = 1 << 15
 STATES: Mapping[str, Callable[[], State]] = {
     "vocabulary": KeySums,
+    "further": KeySums,
     "sums": KeySums,
     "moments": Numbers,
     "quantiles": Quantiles,
@@ -49,7 +50,8 @@ class Statistic:
     """A statistic that an encoding asks for.
 
     Attributes:
-        kind: The method of `Analyzers`; `sums` also for `log_counts`.
+        kind: The method of `Analyzers`; `sums` also for `log_counts`, and `further` for the other
+            columns of a shared vocabulary.
         name: The name that the encoding gives it.
         size: Most values of a vocabulary.
         min_count: Least number of rows per value of a vocabulary.
@@ -152,8 +154,12 @@ def fitted_values(statistics: Mapping[str, Statistic], states: States) -> dict[s
             values[key] = state.keys, state.totals.astype(np.float32)
             if statistic.logs:
                 values[f"moments/{statistic.name}_log"] = log_moments(values[key][1])
-        elif isinstance(state, KeySums):
-            values[key] = most_frequent(state, statistic.size, statistic.min_count)
+        elif isinstance(state, KeySums) and statistic.kind == "vocabulary":
+            further = states.get(f"further/{statistic.name}")
+            assert further is None or isinstance(further, KeySums)
+            values[key] = joint_vocabulary(
+                state, further, size=statistic.size, min_count=statistic.min_count
+            )
     return values
 
 
@@ -227,7 +233,7 @@ def mapped(
         DataError: A column's values are not of the declared type.
     """
     with concurrent.futures.ThreadPoolExecutor(1) as beside:
-        waiting: collections.deque[concurrent.futures.Future] = collections.deque()
+        waiting: collections.deque[concurrent.futures.Future[Any]] = collections.deque()
         try:
             for batch in batches.prefetch(2):
                 waiting.append(beside.submit(step, batch))
@@ -267,11 +273,20 @@ class _Noting:
         self._answers: dict[str, str] = {}
         self._distinct: list[tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]] = []
 
-    def vocabulary(self, name: str, values: tf.Tensor, size: int | None, min_count: int) -> Lookup:
+    def vocabulary(
+        self,
+        name: str,
+        values: tf.Tensor,
+        size: int | None,
+        min_count: int,
+        further: tf.Tensor | None = None,
+    ) -> Lookup:
         """See `Analyzers.vocabulary`."""
         asked = Statistic(kind="vocabulary", name=name, size=size, min_count=min_count)
         if self._knows(asked, values):
             return self._fitted.vocabulary(name, values, size, min_count)
+        if further is not None:
+            self._knows(dataclasses.replace(asked, kind="further"), further)
         return lambda x: self._answer(asked, tf.int64, x.shape)
 
     def moments(self, name: str, values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -343,7 +358,7 @@ class _Noting:
             return tensors
         distinct, places = self._unique(tensors[0])
         count = tf.size(distinct)
-        if kind == "vocabulary":
+        if kind in ("vocabulary", "further"):
             return distinct, tf.cast(tf.math.bincount(places, minlength=count), tf.float64)
         numbers = tf.cast(tf.reshape(tensors[1], [-1]), tf.float64)
         return distinct, tf.math.unsorted_segment_sum(numbers, places, count)

@@ -23,9 +23,12 @@ from tfmtl.declare.features import (
 )
 from tfmtl.declare.layout import GROUP, LABELS, PSEUDO, WEIGHTS, has_pseudo, is_list, layout_of
 from tfmtl.declare.problem import ProblemSpec
+from tfmtl.declare.sequences import Event, SequenceFeature
 from tfmtl.features.analyzers import Analyzers
 from tfmtl.features.encodings.base import as_text, deviation, standardised
+from tfmtl.features.events import kept_events
 from tfmtl.features.raw import NO_INTEGER, dense_columns, pseudo_labels, task_labels
+from tfmtl.features.shared import SharedAnalyzers
 
 Columns = Mapping[str, tf.Tensor]
 
@@ -98,8 +101,12 @@ def _features(
     """The packed ids and numbers of each side."""
     ids: dict[str, list[tf.Tensor]] = {}
     numbers: dict[str, list[tf.Tensor]] = {}
+    shared = _Sharing(problem, columns, analyzers)
     for feature in problem.features:
-        encoded_ids, encoded_numbers = _encoded(feature, columns, analyzers, targets)
+        if isinstance(feature, SequenceFeature):
+            ids.setdefault(feature.side, []).extend(shared.sequence(feature))
+            continue
+        encoded_ids, encoded_numbers = _encoded(feature, columns, shared, targets)
         ids.setdefault(feature.side, []).extend(encoded_ids)
         numbers.setdefault(feature.side, []).extend(encoded_numbers)
     layout = layout_of(problem)
@@ -113,19 +120,22 @@ def _features(
 
 
 def _encoded(
-    feature: Feature, columns: Columns, analyzers: Analyzers, targets: _Targets
+    feature: Feature, columns: Columns, shared: "_Sharing", targets: _Targets
 ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
     """A feature's ids and its numbers, each `[batch, …]`."""
-    values = columns[feature.column]
+    assert not isinstance(feature, SequenceFeature)
+    values, analyzers = columns[feature.column], shared.analyzers
     if isinstance(feature, CountEncoding):
         return [], [_count(feature, values, analyzers)]
     if isinstance(feature, TargetEncoding):
         return [], [_target(feature, values, analyzers, targets)]
     missing = _missing(feature, values)
-    present = tf.boolean_mask(values, ~missing)
     if isinstance(feature, Numerical):
+        present = tf.boolean_mask(values, ~missing)
         values = tf.where(missing, float("nan"), values)
-    encoded = feature.encoder.encode(feature.name, values, present, analyzers)
+        encoded = feature.encoder.encode(feature.name, values, present, analyzers)
+    else:
+        encoded = shared.encode(feature.table, feature, values)
     ids, numbers = [], []
     if feature.encoder.has_ids:
         encoded = tf.where(encoded < 0, tf.constant(UNKNOWN, tf.int64), encoded + FIRST)
@@ -144,7 +154,61 @@ def _encoded(
     return ids, numbers
 
 
-def _missing(feature: Categorical | Numerical, values: tf.Tensor) -> tf.Tensor:
+class _Sharing:
+    """Encodes values of categories and of events, where several columns may share a vocabulary.
+
+    Args:
+        problem: The declaration.
+        columns: Dense raw columns.
+        analyzers: Give the fitted statistics.
+    """
+
+    def __init__(self, problem: ProblemSpec, columns: Columns, analyzers: Analyzers) -> None:
+        self.columns, self.analyzers = columns, analyzers
+        self.events = {f.name: kept_events(f, columns) for f in problem.sequences}
+        self._owners = {
+            f.name: f for f in problem.features if isinstance(f, Categorical) and f.of is None
+        }
+        further: dict[str, list[tf.Tensor]] = {}
+        for f in problem.features:
+            if isinstance(f, Categorical) and f.of is not None:
+                further.setdefault(f.of, []).append(_present(f, columns[f.column]))
+        for f in problem.sequences:
+            for event in f.events:
+                if event.of is not None:
+                    values = self.events[f.name].values[event.column]
+                    further.setdefault(event.of, []).append(_present(event, values))
+        self._shared = {
+            name: SharedAnalyzers(analyzers, tf.concat(values, axis=0))
+            for name, values in further.items()
+        }
+
+    def encode(self, name: str, of: Categorical | Event, values: tf.Tensor) -> tf.Tensor:
+        """Ids or numbers of values, under the name of a vocabulary; see `Encoding.encode`."""
+        owner = self._owners.get(name)
+        # A tower that is served alone may lack the owner; there is nothing to fit on then.
+        fitted_on = values if owner is None else self.columns[owner.column]
+        analyzers = self._shared.get(name, self.analyzers)
+        return of.encoder.encode(name, values, _present(of, fitted_on), analyzers)
+
+    def sequence(self, feature: SequenceFeature) -> list[tf.Tensor]:
+        """The ids of a sequence's columns and of its ages, each `[batch, max_length]`."""
+        kept, parts = self.events[feature.name], []
+        for event in feature.events:
+            values = kept.values[event.column]
+            name = event.of or feature.event_name(event)
+            ids = self.encode(name, event, values)
+            ids = tf.where(ids < 0, tf.constant(UNKNOWN, tf.int64), ids + FIRST)
+            ids = tf.where(_missing(event, values), tf.constant(MISSING, tf.int64), ids)
+            parts.append(tf.where(kept.valid, ids, tf.constant(PADDING, tf.int64)))
+        return parts if kept.ages is None else [*parts, kept.ages]
+
+
+def _present(feature: Categorical | Event, values: tf.Tensor) -> tf.Tensor:
+    return tf.boolean_mask(values, ~_missing(feature, values))
+
+
+def _missing(feature: Categorical | Event | Numerical, values: tf.Tensor) -> tf.Tensor:
     if isinstance(feature, Numerical):
         # An infinite value would make the mean infinite, and every standardised value NaN.
         return ~tf.math.is_finite(values)

@@ -7,13 +7,17 @@ call it on any rows, or export it with a model.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
 from tfmtl.data.columns import NULL_VALUES, declared, plain
-from tfmtl.declare.features import FIRST, FOLD, Column
-from tfmtl.declare.layout import fixed_table_rows, has_ids
+from tfmtl.data.events import align, fate_of, late_events
+from tfmtl.data.types import lists
+from tfmtl.declare.features import FOLD, Column
+from tfmtl.declare.layout import table_rows_of
 from tfmtl.declare.problem import ProblemSpec
+from tfmtl.declare.sequences import SequenceFeature
 from tfmtl.errors import DataError
 from tfmtl.features.encode import encode
 from tfmtl.features.encodings.base import as_text
@@ -83,14 +87,10 @@ class Preprocessor(tf.Module):
         return encode(self.problem, raw, self._fitted, null_values=self.null_values)
 
     def table_rows(self) -> dict[str, int]:
-        """Rows of each feature's table, by feature name."""
+        """Rows of each table, by the name of its feature or `sequence/column`."""
         assert self._fitted is not None
         state = self._fitted.state
-        return {
-            f.name: fixed_table_rows(f) or len(state[f"vocabulary/{f.name}"]) + FIRST
-            for f in self.problem.features
-            if has_ids(f)
-        }
+        return table_rows_of(self.problem, lambda name: len(state[f"vocabulary/{name}"]))
 
     def _tensors(self, columns: Any) -> dict[str, tf.Tensor]:
         if isinstance(columns, pa.Table):
@@ -100,12 +100,40 @@ class Preprocessor(tf.Module):
         if missing:
             raise DataError(f"columns {missing} are declared but not given; got {list(columns)}.")
         tensors = {}
+        for feature in self.problem.sequences:
+            columns = {**columns, **self._cut(feature, columns)}
         for name, values in columns.items():
             if name in known:
                 tensors[name] = dense(known[name], self._tensor(known[name], values))
             elif name == FOLD:
                 tensors[name] = self._tensor(Column(name=FOLD, dtype="int64"), values)
         return tensors
+
+    def _cut(self, feature: SequenceFeature, columns: Mapping[str, Any]) -> dict[str, Any]:
+        """A sequence's lists of the events that are kept, before they are padded to the longest.
+
+        Columns that stand in a graph have no values yet; `encode` selects their events.
+        """
+        known = {column.name: column for column in feature.columns()}
+        given = {name: columns[name] for name in known}
+        if any(tf.is_tensor(v) and not hasattr(v, "numpy") for v in given.values()):
+            return {}
+        flat = {}
+        for name, column in known.items():
+            array = declared(column, _lists_of(given[name]), null_values=self.null_values)
+            flat[name] = plain(column, array)
+        row_times = None if feature.row_time is None else flat.pop(feature.row_time)[0]
+        lists = align(feature, flat)  # type: ignore[arg-type]
+        fate = fate_of(feature, lists, row_times)
+        if feature.late == "refuse" and fate.late.any():
+            raise DataError(late_events(feature, lists, fate, row_times))
+        kept = lists.take(fate.kept)
+        return {
+            name: tf.RaggedTensor.from_row_lengths(
+                tf.constant(values, DTYPES[known[name].dtype]), kept.lengths
+            )
+            for name, values in kept.values.items()
+        }
 
     def _tensor(self, column: Column, values: Any) -> tf.Tensor:
         if isinstance(values, tf.SparseTensor | tf.RaggedTensor):
@@ -125,6 +153,18 @@ class Preprocessor(tf.Module):
             return tf.strings.to_hash_bucket_fast(as_text(raw[name]), 2**31)
         first = next(iter(self.problem.feature_columns()))
         return tf.range(tf.shape(raw[first], out_type=tf.int64)[0])
+
+
+def _lists_of(values: Any) -> Any:
+    """An eager ragged or sparse tensor as a list per row, any other values as they are."""
+    if isinstance(values, tf.SparseTensor):
+        values = tf.RaggedTensor.from_sparse(values)
+    if not isinstance(values, tf.RaggedTensor):
+        return values
+    flat = values.flat_values.numpy()
+    if flat.dtype.kind == "O":
+        flat = np.array([value.decode() for value in flat], object)
+    return lists(pa.array(flat), values.row_lengths().numpy())
 
 
 def _names(columns: Any) -> list[str]:

@@ -25,13 +25,16 @@ def example_spec(columns: Mapping[str, Column]) -> dict[str, tf.io.VarLenFeature
 def dense(column: Column, values: tf.Tensor | tf.SparseTensor | tf.RaggedTensor) -> tf.Tensor:
     """Returns `[batch]` for a scalar column and `[batch, max_values]` for a list.
 
-    A longer list is cut off; a shorter one is padded with the missing value.
+    A longer list is cut off; a shorter one is padded with the missing value. A list that is
+    `whole` is only padded, to the longest of the batch.
 
     Args:
         column: The column's declaration.
         values: `[batch]` or `[batch, n]`, dense, sparse or ragged.
     """
     absent = tf.constant(ABSENT[column.dtype], DTYPES[column.dtype])
+    if column.whole:
+        return _padded(values, absent)
     width = column.max_values or 1
     if isinstance(values, tf.SparseTensor):
         keep = values.indices[:, 1] < width
@@ -52,6 +55,20 @@ def dense(column: Column, values: tf.Tensor | tf.SparseTensor | tf.RaggedTensor)
         values = tf.pad(values, [[0, 0], [0, missing]], constant_values=absent)
     values = tf.ensure_shape(values, [None, width])
     return values if column.max_values else values[:, 0]
+
+
+def _padded(values: tf.Tensor | tf.SparseTensor | tf.RaggedTensor, absent: tf.Tensor) -> tf.Tensor:
+    """Lists of any length as `[batch, longest]`."""
+    if isinstance(values, tf.SparseTensor):
+        filled = tf.fill(values.dense_shape, absent)
+        values = tf.tensor_scatter_nd_update(filled, values.indices, values.values)
+    elif isinstance(values, tf.RaggedTensor):
+        values = values.to_tensor(absent)
+    else:
+        values = tf.convert_to_tensor(values, absent.dtype)
+        if values.shape.rank == 1:
+            values = values[:, tf.newaxis]
+    return tf.ensure_shape(values, [None, None])
 
 
 def dense_columns(columns: Mapping[str, Column], raw: Tensors) -> dict[str, tf.Tensor]:

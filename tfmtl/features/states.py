@@ -230,6 +230,33 @@ def most_frequent(values: KeySums, size: int | None, min_count: int) -> pa.Array
     return pa.concat_arrays(ordered.chunks) if ordered.num_chunks else pa.array([], keys.type)
 
 
+def joint_vocabulary(
+    first: KeySums, further: KeySums | None = None, *, size: int | None, min_count: int
+) -> pa.Array:
+    """The values of a vocabulary in the order of ids; see `Analyzers.vocabulary`.
+
+    Args:
+        first: Counts of the values that it is fitted on.
+        further: Counts of the values of columns that share it. Those without an id so far follow,
+            by the same `size` and `min_count`.
+        size: Most values of each of the two.
+        min_count: Least count of a value.
+    """
+    known = most_frequent(first, size, min_count)
+    if further is None:
+        return known
+    others = KeySums()
+    keys, totals = further.keys.combine_chunks(), further.totals
+    if isinstance(keys, pa.ChunkedArray):  # As in `most_frequent`.
+        keys = pa.concat_arrays(keys.chunks) if keys.num_chunks else pa.array([], keys.type)
+    if not len(keys):
+        return known
+    new = pc.invert(pc.is_in(keys, value_set=known.cast(keys.type)))
+    others.add(keys.filter(new).to_numpy(zero_copy_only=False), totals[new.to_numpy(False)])
+    more = most_frequent(others, size, min_count)
+    return pa.concat_arrays([known, more.cast(known.type)]) if len(known) else more
+
+
 def _cut(numbers: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
     """Numbers without their last bits, towards zero."""
     if not bits:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tfmtl.features.analyzers import Lookup
 from tfmtl.features.exact import Moments
 from tfmtl.features.raw import NO_INTEGER
-from tfmtl.features.states import KeySums, Quantiles, log_moments, most_frequent
+from tfmtl.features.states import KeySums, Quantiles, joint_vocabulary, log_moments
 
 State = dict[str, Any]
 
@@ -86,7 +86,14 @@ class Fitted(tf.Module):
             if name.startswith("vocabulary/")
         }
 
-    def vocabulary(self, name: str, values: tf.Tensor, size: int | None, min_count: int) -> Lookup:
+    def vocabulary(
+        self,
+        name: str,
+        values: tf.Tensor,
+        size: int | None,
+        min_count: int,
+        further: tf.Tensor | None = None,
+    ) -> Lookup:
         """See `Analyzers.vocabulary`."""
         return lambda x: self._ids(f"vocabulary/{name}", x)
 
@@ -141,13 +148,18 @@ class Fitting:
             collections.deque(maxlen=2)
         )
 
-    def vocabulary(self, name: str, values: tf.Tensor, size: int | None, min_count: int) -> Lookup:
+    def vocabulary(
+        self,
+        name: str,
+        values: tf.Tensor,
+        size: int | None,
+        min_count: int,
+        further: tf.Tensor | None = None,
+    ) -> Lookup:
         """See `Analyzers.vocabulary`."""
-        # Hashing, then sorting the few distinct values; np.unique would sort every row's text.
-        by_value = pd.Series(values.numpy()).value_counts(sort=False)
-        counts = KeySums()
-        counts.add(by_value.index.to_numpy(), by_value.to_numpy())
-        tokens = most_frequent(counts, size, min_count).to_numpy(zero_copy_only=False)
+        counts = [_counted(part) for part in (values, further) if part is not None]
+        ordered = joint_vocabulary(*counts, size=size, min_count=min_count)
+        tokens = ordered.to_numpy(zero_copy_only=False)
         self.state[f"vocabulary/{name}"] = tokens
         fitted = Fitted({f"vocabulary/{name}": tokens})
         return fitted.vocabulary(name, values, size, min_count)
@@ -207,6 +219,14 @@ def in_memory(values: Mapping[str, Any]) -> State:
         else:
             state[key] = value
     return state
+
+
+def _counted(values: tf.Tensor) -> KeySums:
+    # Hashing, then sorting the few distinct values; np.unique would sort every row's text.
+    by_value = pd.Series(values.numpy()).value_counts(sort=False)
+    counts = KeySums()
+    counts.add(by_value.index.to_numpy(), by_value.to_numpy())
+    return counts
 
 
 def _hashes(keys: tf.Tensor) -> NDArray[np.int64]:

@@ -7,11 +7,12 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfmtl.declare.features import SIDES, Categorical
-from tfmtl.declare.layout import Slots, is_list, layout_of
+from tfmtl.declare.layout import SequenceSlots, Slots, is_list, layout_of, table_of
 from tfmtl.declare.problem import ProblemSpec
 from tfmtl.errors import SpecError
 from tfmtl.layers.fields import Field, Fields
 from tfmtl.layers.grouped import GroupedDense, tiles_of
+from tfmtl.layers.sequence_fields import SequenceFields
 from tfmtl.layers.tables import PAD_ROWS, Group, RowInitializer, pooled
 
 
@@ -36,6 +37,9 @@ class Embedding(keras.layers.Layer):
         numeric_units: Widths of ReLU layers below the joint field.
         stddev: Standard deviation of the initial rows.
         sides: Sides read; all by default, those of one tower for a tower.
+        lender: An embedding of other sides. Where a column here shares a table with a feature of
+            those sides, it reads the lender's table: one variable, two readers. Without one, such
+            a column has a table of its own.
         copies: How many embeddings this one holds. A row reads the copy that `embed` is given
             for it. Each table has one block of rows per copy, still with one gather; projections
             and numbers have weights per copy.
@@ -52,6 +56,7 @@ class Embedding(keras.layers.Layer):
         stddev: float = 0.01,
         sides: tuple[str, ...] = SIDES,
         copies: int = 1,
+        lender: "Embedding | None" = None,
         **kwargs: Any,
     ) -> None:
         # Rows are looked up and updated in float32 under a mixed-precision policy too.
@@ -71,8 +76,17 @@ class Embedding(keras.layers.Layer):
         self._widths = {
             s.feature.name: getattr(s.feature, "dim", None) or dim for s in self.layout.ids
         }
+        of_tables = {s.feature.table: self._widths[s.feature.name] for s in self.layout.ids}
+        for slots in self.layout.sequences:
+            for place, event in enumerate(slots.feature.events):
+                of_tables.setdefault(table_of(slots.feature, place), event.dim or dim)
+        # Keras saves no dict that was changed after it was kept.
+        self._table_widths = of_tables
+        self._lend_to(lender)
+        self._sequences = [self._sequence(slots) for slots in self.layout.sequences]
         self.tables: dict[str, tf.Variable] = {}
-        self._starts: dict[str, list[int]] = {}
+        self._starts: dict[str, tuple[str, int, int]] = {}
+        self._zero_rows: dict[str, list[int]] = {}
         self.projections: dict[str, GroupedDense] = {}
 
     @property
@@ -80,6 +94,10 @@ class Embedding(keras.layers.Layer):
         """What the fields are, in order."""
         slots = self._by_width()
         each = [_field(s.feature.name, [s]) for s in slots]
+        for sequence in self._sequences:
+            sides = (sequence.slots.feature.side,)
+            named = zip(sequence.names, sequence.columns, strict=True)
+            each += [Field(name, sides, columns) for name, columns in named]
         numbers = self.layout.numbers
         if numbers and self.numeric_mode == "joint":
             each.append(_field("numbers", numbers))
@@ -99,8 +117,12 @@ class Embedding(keras.layers.Layer):
     def build(self, input_shape: Any) -> None:
         """Makes the tables, the projections and the numbers' weights."""
         self._groups = []
-        for width in sorted(set(self._widths.values())):
+        own = {w for table, w in self._table_widths.items() if table not in self._borrowed}
+        for width in sorted(own):
             self._groups.append(self._build_table(width))
+        self._build_borrowed()
+        for sequence in self._sequences:
+            sequence.build(None)
         number_columns = _columns(self.layout.numbers)
         self._number_columns = number_columns
         if number_columns:
@@ -133,7 +155,7 @@ class Embedding(keras.layers.Layer):
             seed: Seed of the rows.
         """
         for i, (name, table) in enumerate(self.tables.items()):
-            initializer = RowInitializer(self._starts[name], self.stddev, seed + i)
+            initializer = RowInitializer(self._zero_rows[name], self.stddev, seed + i)
             table.assign(initializer(table.shape, table.dtype))
 
     def call(
@@ -157,12 +179,10 @@ class Embedding(keras.layers.Layer):
         Raises:
             ValueError: `copy` is missing, or there is but one.
         """
-        if not self.built:
-            with tf.init_scope():
-                self.build(None)
+        self.ensure_built()
         fields, squares = [], tf.constant(0.0)
         numbers = self._concat(packed, "numbers", self.layout.number_columns)
-        if self._groups:
+        if self.layout.id_width:
             ids = tf.cast(self._concat(packed, "ids", self.layout.id_columns), tf.int32)
         if (copy is None) != (self.copies == 1):
             raise ValueError(
@@ -171,6 +191,8 @@ class Embedding(keras.layers.Layer):
             )
         tiles = None if copy is None else tiles_of(copy)
         for group in self._groups:
+            if not group.slots:
+                continue
             columns = ids if group.columns is None else tf.gather(ids, group.columns, axis=1)
             places = columns + group.offsets
             if copy is not None:
@@ -179,11 +201,21 @@ class Embedding(keras.layers.Layer):
             looked_up = tf.gather(self.tables[group.name], rows)
             squares += 2.0 * tf.nn.l2_loss(looked_up)
             pooled = self._pool(group.slots, looked_up, columns, numbers)
-            if isinstance(group.projection, GroupedDense):
-                pooled = group.projection(pooled, tiles)
-            elif group.projection is not None:
-                pooled = tf.matmul(pooled, group.projection)
-            fields.append(pooled)
+            fields.append(_project(pooled, group.projection, tiles))
+        for s in self._borrowed_slots:
+            columns = ids[:, s.start : s.start + s.width]
+            looked_up = self.look_up(s.feature.table, columns)
+            squares += tf.reduce_sum(tf.square(looked_up))
+            pooled = self._pool([s], looked_up, columns, numbers)
+            fields.append(_project(pooled, self._projection(s.feature.table), tiles))
+        for sequence in self._sequences:
+            of_sequence, more = sequence(
+                ids,
+                look_up=lambda table, places: self.look_up(table, places, copy),
+                project=lambda table, vectors: _project(vectors, self._projection(table), tiles),
+            )
+            fields.append(of_sequence)
+            squares += more
         if self._number_columns:
             if len(self._number_columns) != self.layout.number_width:
                 numbers = tf.gather(numbers, self._number_columns, axis=1)
@@ -195,24 +227,86 @@ class Embedding(keras.layers.Layer):
                 fields.append(numbers[:, :, tf.newaxis] * self.number_kernel + self.number_bias)
         return tf.concat(fields, axis=1), squares
 
+    def look_up(self, table: str, ids: tf.Tensor, copy: tf.Tensor | None = None) -> tf.Tensor:
+        """Rows of a table, `[…, width]`, for ids `[batch, …]`; zeros for padding.
+
+        Args:
+            table: Its name, see `tfmtl.declare.layout.tables_of`.
+            ids: Ids of its feature.
+            copy: As in `embed`.
+        """
+        if table in self._borrowed:
+            rows: tf.Tensor = self._borrowed[table](table, ids)
+            return rows
+        name, start, block = self._starts[table]
+        places = ids + start
+        if copy is not None:
+            places += tf.reshape(copy, [-1] + [1] * (ids.shape.rank - 1)) * block
+        return tf.gather(self.tables[name], tf.where(ids < 0, tf.zeros_like(ids), places))
+
+    def _projection(self, table: str) -> Any:
+        if table in self._borrowed:
+            return self._borrowed_projections.get(table)
+        name = self._starts[table][0]
+        return next(group.projection for group in self._groups if group.name == name)
+
+    def _lend_to(self, lender: "Embedding | None") -> None:
+        """Finds which tables are the lender's, and forgets their widths here."""
+        owned = {s.feature.table for s in self.layout.ids if getattr(s.feature, "of", None) is None}
+        # Functions, so that Keras does not take the lender for a part of this layer.
+        self._borrowed: dict[str, Any] = {}
+        if lender is not None:
+            self._borrowed = {
+                table: lender.look_up
+                for table in self._table_widths
+                if table not in owned and table in lender._table_widths
+            }
+            self._build_lender = lender.ensure_built
+        self._borrowed_slots = [s for s in self.layout.ids if s.feature.table in self._borrowed]
+
+    def ensure_built(self) -> None:
+        """Builds the layer, if it is not built."""
+        if not self.built:
+            with tf.init_scope():
+                self.build(None)
+
+    def _sequence(self, slots: SequenceSlots) -> SequenceFields:
+        events = range(len(slots.feature.events))
+        targets = {s.feature.name: s.start for s in self.layout.ids if not is_list(s.feature)}
+        return SequenceFields(
+            slots,
+            widths=[self._table_widths[table_of(slots.feature, i)] for i in events],
+            targets=targets,
+            dim=self.dim,
+            copies=self.copies,
+            name=slots.feature.name,
+        )
+
     def _by_width(self) -> list[Slots]:
-        return sorted(self.layout.ids, key=lambda s: self._widths[s.feature.name])
+        def key(s: Slots) -> tuple[bool, int]:
+            return s.feature.table in self._borrowed, self._widths[s.feature.name]
+
+        return sorted(self.layout.ids, key=key)
 
     def _build_table(self, width: int) -> Group:
-        slots = [s for s in self.layout.ids if self._widths[s.feature.name] == width]
-        first, offsets, row = [], [], PAD_ROWS
-        for s in slots:
-            first.append(row)
-            offsets += [row] * s.width
-            row += self.table_rows[s.feature.name]
-        name, block = f"table_{width}", row - PAD_ROWS
-        starts = [start + copy * block for copy in range(self.copies) for start in first]
+        name, row = f"table_{width}", PAD_ROWS
+        first: dict[str, int] = {}
+        for table, of_table in self._table_widths.items():
+            if of_table == width and table not in self._borrowed:
+                first[table] = row
+                row += self.table_rows[table]
+        block = row - PAD_ROWS
+        placed = {table: (name, start, block) for table, start in first.items()}
+        self._starts = {**self._starts, **placed}
+        slots = [s for s in self.layout.ids if s.feature.table in first]
+        offsets = [first[s.feature.table] for s in slots for _ in range(s.width)]
+        starts = [start + copy * block for copy in range(self.copies) for start in first.values()]
         self.tables[name] = self.add_weight(
             name=name,
             shape=[PAD_ROWS + self.copies * block, width],
             initializer=RowInitializer(starts, self.stddev),
         )
-        self._starts[name] = starts
+        self._zero_rows = {**self._zero_rows, name: starts}
         projection: tf.Variable | GroupedDense | None = None
         if width != self.dim and self.copies > 1:
             projection = self._of_copies(self.dim, width, f"{name}_projection", use_bias=False)
@@ -224,6 +318,21 @@ class Embedding(keras.layers.Layer):
         columns = _columns(slots)
         everything = columns == list(range(self.layout.id_width))
         return Group(name, slots, None if everything else columns, offsets, projection, block)
+
+    def _build_borrowed(self) -> None:
+        """Builds the lender, and the projections of its tables, which are weights of this layer."""
+        self._borrowed_projections: dict[str, tf.Variable] = {}
+        if not self._borrowed:
+            return
+        self._build_lender()
+        for table in self._borrowed:
+            width = self._table_widths[table]
+            if width != self.dim:
+                self._borrowed_projections[table] = self.add_weight(
+                    name=f"borrowed_{table}/projection",
+                    shape=[width, self.dim],
+                    initializer="glorot_uniform",
+                )
 
     def _build_numbers_of_copies(self, count: int) -> None:
         if self.numeric_mode == "joint":
@@ -293,6 +402,14 @@ class Embedding(keras.layers.Layer):
         if not parts:
             return None
         return parts[0] if len(parts) == 1 else tf.concat(parts, axis=1)
+
+
+def _project(vectors: tf.Tensor, projection: Any, tiles: Any) -> tf.Tensor:
+    if projection is None:
+        return vectors
+    if isinstance(projection, GroupedDense):
+        return projection(vectors, tiles)
+    return tf.matmul(vectors, projection)
 
 
 def _columns(slots: Iterable[Slots]) -> list[int]:

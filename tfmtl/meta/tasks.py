@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
-from tfmtl.declare.features import UNKNOWN
+from tfmtl.declare.features import FIRST, UNKNOWN
 from tfmtl.declare.layout import WEIGHTS, layout_of
 from tfmtl.declare.meta import Meta
 from tfmtl.declare.problem import ProblemSpec
@@ -217,16 +217,24 @@ class _Hidden:
 
     def __init__(self, tasks: Tasks, problem: ProblemSpec, names: Sequence[str]) -> None:
         self.tasks = tasks
-        self.columns = {
-            f"ids_{side}": np.array(
-                [
-                    s.feature.name in names
-                    for s in layout_of(problem, (side,)).ids
-                    for _ in range(s.width)
-                ]
-            )
-            for side in layout_of(problem).sides
+        self.columns: dict[str, np.ndarray] = {}
+        # Where the events of a hidden feature lie, and where its own id does.
+        self.events: list[tuple[str, slice, str, int]] = []
+        whole = layout_of(problem)
+        layouts = {f"ids_{side}": layout_of(problem, (side,)) for side in whole.sides}
+        own = {
+            s.feature.name: (name, s.start) for name, layout in layouts.items() for s in layout.ids
         }
+        for name, layout in layouts.items():
+            hidden = np.zeros(layout.id_width, bool)
+            for s in layout.ids:
+                hidden[s.start : s.start + s.width] = s.feature.name in names
+            for slots in layout.sequences:
+                for place, event in enumerate(slots.feature.events):
+                    hidden[slots.columns(place)] = slots.feature.name in names
+                    if event.of in names:
+                        self.events.append((name, slots.columns(place), *own[str(event.of)]))
+            self.columns[name] = hidden
 
     @property
     def steps(self) -> int:
@@ -244,13 +252,23 @@ class _Hidden:
 
     def _hide(self, packed: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         with_hidden = dict(packed)
-        for name, columns in self.columns.items():
-            if columns.any():
+        for name, hidden in self.columns.items():
+            if hidden.any():
                 # Padding of short lists stays padding.
                 ids = packed[name]
-                unknown = tf.cast(UNKNOWN, ids.dtype)
-                with_hidden[name] = tf.where(columns & (ids >= 0), unknown, ids)
+                with_hidden[name] = _unknown(ids, hidden & (ids >= 0))
+        for name, columns, owner, at in self.events:
+            # A newcomer is in no history: the row's own value is hidden there, others stay.
+            own, ids = packed[owner][..., at : at + 1], with_hidden[name]
+            same = (ids[..., columns] == own) & (own >= FIRST)
+            before, after = columns.start, ids.shape[-1] - columns.stop
+            around = [[0, 0]] * (ids.shape.rank - 1) + [[before, after]]
+            with_hidden[name] = _unknown(ids, tf.pad(same, around))
         return with_hidden
+
+
+def _unknown(ids: tf.Tensor, where: tf.Tensor) -> tf.Tensor:
+    return tf.where(where, tf.cast(UNKNOWN, ids.dtype), ids)
 
 
 def ids_of(problem: ProblemSpec, rows: ArrayRows, feature: str) -> np.ndarray:

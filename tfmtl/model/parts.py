@@ -93,7 +93,12 @@ def _backbone(
 def _embedding(
     problem: ProblemSpec, table_rows: Mapping[str, int], config: Model, backbone: Backbone
 ) -> Embedding | dict[str, Embedding]:
-    def make(name: str, sides: tuple[str, ...] = SIDES, copies: int = 1) -> Embedding:
+    def make(
+        name: str,
+        sides: tuple[str, ...] = SIDES,
+        copies: int = 1,
+        lender: Embedding | None = None,
+    ) -> Embedding:
         return Embedding(
             problem,
             table_rows,
@@ -102,6 +107,7 @@ def _embedding(
             numeric_units=config.numeric_units,
             sides=sides,
             copies=copies,
+            lender=lender,
             name=name,
         )
 

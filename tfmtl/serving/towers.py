@@ -10,7 +10,6 @@ Signatures, in addition to those of `tfmtl.serving.export`:
 """
 
 import copy
-import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -18,7 +17,6 @@ from typing import Any
 import tensorflow as tf
 
 from tfmtl.declare.features import Column
-from tfmtl.declare.problem import ProblemSpec
 from tfmtl.declare.total_value import ACTIONS, TotalValue
 from tfmtl.errors import SpecError
 from tfmtl.features.raw import DTYPES, dense_columns
@@ -116,7 +114,7 @@ def _tower(
     sides: Sequence[str],
     names: Mapping[str, str],
 ) -> Any:
-    problem = _of_sides(model.problem, sides)
+    problem = model.problem.of_sides(sides)
     columns = problem.feature_columns()
     # A shallow copy shares tables and assets with the transform, and encodes fewer features.
     narrow = copy.copy(transform)
@@ -127,11 +125,6 @@ def _tower(
         return {"vector": tf.identity(tower_vector(model, tower, packed), name="vector")}
 
     return traced_columns(vector, columns, names)
-
-
-def _of_sides(problem: ProblemSpec, sides: Sequence[str]) -> ProblemSpec:
-    features = tuple(feature for feature in problem.features if feature.side in sides)
-    return dataclasses.replace(problem, features=features)
 
 
 def _rank(model: MultiTaskModel, value: TotalValue | None) -> Any:

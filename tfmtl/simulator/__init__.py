@@ -42,6 +42,7 @@ from tfmtl.simulator.impressions import (
     impression_log,
     write_impression_log,
 )
+from tfmtl.simulator.moving import moving_tastes_log
 from tfmtl.simulator.raw_ali_ccp import write_ali_ccp
 from tfmtl.simulator.raw_aliexpress import write_aliexpress
 from tfmtl.simulator.raw_events import write_ijcai15, write_user_behavior
@@ -77,6 +78,7 @@ __all__ = [
     "impression_log",
     "logging_policy",
     "many_scenes",
+    "moving_tastes_log",
     "probabilities",
     "replay_batches",
     "replay_log",
