@@ -17,7 +17,9 @@ from tfmtl.features.raw import NO_INTEGER
 # Between two analyses of which one reads the other's result, as the parts of a shared vocabulary,
 # TensorFlow Transform copies Beam's steps, with a constructor that Beam does not have any more.
 # Without the copies Beam reads what it kept.
-tft_beam.Context.get_use_deep_copy_optimization = staticmethod(lambda: False)
+tft_beam.Context.get_use_deep_copy_optimization = staticmethod(  # type: ignore[method-assign]
+    lambda: False
+)
 
 
 class TransformAnalyzers:

@@ -196,7 +196,7 @@ def parse(serialized: tf.Tensor, columns: Mapping[str, Column]) -> dict[str, tf.
         dtype = DTYPES[column.dtype]
         absent = tf.constant(-1 if name == FOLD else ABSENT[column.dtype], dtype)
         spec[name] = tf.io.FixedLenSequenceFeature([], dtype, True, absent)
-    parsed = tf.io.parse_example(serialized, spec)
+    parsed: dict[str, tf.Tensor] = tf.io.parse_example(serialized, spec)
     for name, column in columns.items():
         if not column.max_values:
             # There is no first value where no row of the batch has any.
