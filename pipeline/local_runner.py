@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from tfmtl.declare.experiment import ExperimentConfig
 
 DEFAULT_CONFIG = "simulated_ads"
+DEFAULT_TRANSFORM = "sharded"
 SWITCHES = ("no_cache", "verbose")
 
 
@@ -101,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--transform",
         choices=("sharded", "stock"),
-        default="sharded",
+        default=DEFAULT_TRANSFORM,
         help="the component that fits the preprocessing: ours, or TFX's own, which gives the same "
         "and takes many times as long (default: sharded)",
     )
@@ -366,8 +367,11 @@ def command(options: argparse.Namespace) -> str:
             parts += [f"--{name}", shlex.quote(str(getattr(options, name)))]
     if options.tune is not None:
         parts.append("--tune" if options.tune else "--no-tune")
-    for setting in options.set:
-        parts += ["--set", shlex.quote(setting)]
+    for name in ("set", "source"):
+        for setting in getattr(options, name):
+            parts += [f"--{name}", shlex.quote(setting)]
+    if options.transform != DEFAULT_TRANSFORM:
+        parts += ["--transform", options.transform]
     if options.workers != 1:
         parts += ["--workers", str(options.workers)]
     parts += [f"--{name.replace('_', '-')}" for name in SWITCHES if getattr(options, name)]

@@ -119,7 +119,7 @@ def settled(backbone):
 
 
 def described(backbone):
-    def fields_of(name, sides=SIDES, copies=1):
+    def fields_of(name, sides=SIDES, copies=1, lender=None):
         return Embedding(PROBLEM, TABLE_ROWS, dim=DIM, sides=sides).fields
 
     backbone.describe(PROBLEM, backbone.embeddings(fields_of))
@@ -137,7 +137,7 @@ def inputs(backbone, seed=0):
     """Fields, and what else the backbone takes of each row."""
     rng = np.random.default_rng(seed)
 
-    def fields(name, sides=SIDES, copies=1):
+    def fields(name, sides=SIDES, copies=1, lender=None):
         return tf.constant(rng.normal(size=(ROWS, FIELDS, DIM)), tf.float32)
 
     scene = rng.permutation(np.arange(ROWS) % SCENES)

@@ -136,7 +136,8 @@ def test_a_text_that_is_to_be_replaced_must_be_there():
         ("make demos", "no target demos"),
         ("make demo CONFIGS=mtms", "no variable CONFIGS"),
         ("tfx pipeline create --pipeline_path pipeline/none.py", "no file pipeline/none.py"),
-        ("tfmtl train", "'tfmtl' is no command"),
+        ("tfmtl train", "tfmtl SUBCOMMAND --help"),
+        ("tfmtls serve", "'tfmtls' is no command"),
     ],
 )
 def test_a_command_that_does_not_fit_the_project_is_found(command, what):

@@ -96,14 +96,15 @@ def test_where_every_row_is_touched_table_and_slots_are_those_of_the_dense_optim
 
 
 @PAIRS
-def test_a_dense_gradient_gets_the_ordinary_update_bit_for_bit(rowwise, dense):
+def test_a_dense_gradient_gets_the_ordinary_update(rowwise, dense):
     ours, theirs = make_table(), make_table()
     a, b = rowwise(learning_rate=0.05), dense(learning_rate=0.05)
     for step in range(5):
         gradient = make_dense(make_slices(every_row_and_some_again(step), seed=step))
         a.apply_gradients([(gradient, ours)])
         b.apply_gradients([(gradient, theirs)])
-    np.testing.assert_array_equal(ours, theirs)
+    # TensorFlow's kernel of Adam computes 1 − 0.999 in float32, Keras in float64: 5e-5 of it.
+    np.testing.assert_allclose(ours, theirs, atol=5 * 0.05 * 5e-5)
 
 
 @PAIRS

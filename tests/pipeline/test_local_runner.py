@@ -12,7 +12,7 @@ EVERYTHING = [
     *("--config", "my config.py", "--data", "a b/*.csv", "--replay", "$log", "--output", "out 1"),
     *("--schema", "it's.pbtxt", "--no-tune", "--days", "2", "--epochs", "3", "--seed", "0"),
     *("--set", "model.dim=8", "--set", "split.shares=(.5, .2, .3)", "--workers", "2"),
-    *("--no-cache", "--verbose"),
+    *("--source", "delimiter=;", "--transform", "stock", "--no-cache", "--verbose"),
 ]
 
 

@@ -29,8 +29,7 @@ class GroupedMLP(Arguments, keras.layers.Layer):
         ValueError: A width is not positive, or the share is outside `[0, 1)`.
 
     Example:
-        >>> from tfmtl.layers.dropout import Dropout
-    from tfmtl.layers.grouped import tiles_of
+        >>> from tfmtl.layers.grouped import tiles_of
         >>> GroupedMLP(3, (16, 8))(tf.ones([2, 5]), tiles_of(tf.constant([0, 2]))).shape
         TensorShape([2, 8])
     """

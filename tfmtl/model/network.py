@@ -123,6 +123,11 @@ class Network(tfrs.Model):
         return [self.embedding, *interaction, *members, *of_backbone, *of_heads]
 
     @property
+    def calibrators(self) -> Any:
+        """What changes served predictions to the rates of labels, if anything does."""
+        return self.heads.calibrators
+
+    @property
     def tower_sides(self) -> Mapping[str, tuple[str, ...]] | None:
         """The features' sides that each tower reads, by tower; `None` without towers."""
         sides: Mapping[str, tuple[str, ...]] | None = self.backbone.tower_sides

@@ -84,6 +84,10 @@ class MTMSModel(tf.Module):
         served = {task.name for task in self.problem.served}
         return {task: p for task, p in self(packed).items() if task in served}
 
+    @property
+    def calibrators(self) -> None:
+        """None: slots hold back no validation rows to fit calibrators on."""
+
     def served_parts(self) -> list[Any]:
         """The networks and tables that `predict_served` uses."""
         parts: list[Any] = [self.tables]

@@ -59,22 +59,39 @@ def _traced(dtype: tf.DType, width: int, size: int, channels: int) -> Any:
     return tf.function(_with_gradient, input_signature=signature, autograph=False)
 
 
-@tf.custom_gradient
-def _with_gradient(
+def convolved(
     x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, point_kernel: tf.Tensor
-) -> tuple[tf.Tensor, Any]:
+) -> tf.Tensor:
+    """`convolve` in the caller's graph and with TensorFlow's gradient, for other than training."""
+    windows, _, _, slopes = _passed(x, kernel, bias, point_kernel)
+    return tf.reshape(tf.reduce_sum(windows * slopes, axis=0), [-1, x.shape[-1]])
+
+
+def _passed(
+    x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, point_kernel: tf.Tensor
+) -> tuple[tf.Tensor, ...]:
+    """Windows and kernels with the bias, which channels pass, and the slopes `a`; see above."""
     width, size = x.shape[-1], kernel.shape[0]
     before = (size - 1) // 2
     padded = tf.pad(x, [[0, 0], [before, size - 1 - before]])
     shifted = [padded[:, i : i + width] for i in range(size)]
     windows = tf.reshape(tf.stack([*shifted, tf.ones_like(x)]), [size + 1, -1])
     kernels = tf.concat([kernel, bias[tf.newaxis]], axis=0)
-    on = tf.matmul(windows, kernels, transpose_a=True) > 0.0
-    slopes = tf.matmul(kernels * point_kernel, tf.cast(on, x.dtype), transpose_b=True)
+    on = tf.cast(tf.matmul(windows, kernels, transpose_a=True) > 0.0, x.dtype)
+    return windows, kernels, on, tf.matmul(kernels * point_kernel, on, transpose_b=True)
+
+
+@tf.custom_gradient
+def _with_gradient(
+    x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, point_kernel: tf.Tensor
+) -> tuple[tf.Tensor, Any]:
+    width, size = x.shape[-1], kernel.shape[0]
+    before = (size - 1) // 2
+    windows, kernels, on, slopes = _passed(x, kernel, bias, point_kernel)
 
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
         flat = tf.reshape(upstream, [1, -1])
-        sums = tf.matmul(windows * flat, tf.cast(on, x.dtype))
+        sums = tf.matmul(windows * flat, on)
         by_window = tf.reshape(slopes[:size] * flat, [size, -1, width])
         # Each number of the padded vector is read at as many positions as the kernel is wide.
         spread = [tf.pad(by_window[i], [[0, 0], [i, size - 1 - i]]) for i in range(size)]
@@ -90,7 +107,11 @@ def _with_gradient(
 
 
 def convolve_copies(
-    x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, point_kernel: tf.Tensor
+    x: tf.Tensor,
+    kernel: tf.Tensor,
+    bias: tf.Tensor,
+    point_kernel: tf.Tensor,
+    training: bool = True,
 ) -> tf.Tensor:
     """`convolve` of every copy, one after the other.
 
@@ -99,6 +120,7 @@ def convolve_copies(
         kernel: `[copies, size, channels]`.
         bias: `[copies, channels]`.
         point_kernel: `[copies, channels]`.
+        training: Whether gradients are the rule: without, nothing is traced apart.
 
     Returns:
         `[copies, batch, width]`.
@@ -106,7 +128,8 @@ def convolve_copies(
     rows = tf.unstack(x) * (kernel.shape[0] // x.shape[0])
     # One after the other: a copy's channels then stay in the cache until they are read.
     parts = zip(rows, *map(tf.unstack, (kernel, bias, point_kernel)), strict=True)
-    return tf.stack([convolve(*part) for part in parts])
+    one = convolve if training else convolved
+    return tf.stack([one(*part) for part in parts])
 
 
 @register("hidden", "convolution")
@@ -179,5 +202,6 @@ class Convolution(Hidden):
 
     def each(self, x: tf.Tensor, training: bool) -> tf.Tensor:
         kernel, points = map(tf.convert_to_tensor, (self.kernel, self.point_kernel))
-        out = convolve_copies(x, kernel, tf.convert_to_tensor(self.bias), points[..., 0])
+        bias = tf.convert_to_tensor(self.bias)
+        out = convolve_copies(x, kernel, bias, points[..., 0], training)
         return out + self.point_bias[:, tf.newaxis]

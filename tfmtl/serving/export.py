@@ -135,8 +135,9 @@ def export(
         given = np.array(list(warmup), object)
         write_warmup(folder, iter([("serving_default", {"examples": given})]))
     texts = dict(extra or {})
-    if model.heads.calibrators is not None:
-        texts["calibration.json"] = model.heads.calibrators.record_json
+    calibrators = model.calibrators
+    if calibrators is not None:
+        texts["calibration.json"] = calibrators.record_json
     for name, text in texts.items():
         with tf.io.gfile.GFile(os.path.join(folder, name), "w") as file:
             file.write(text)
