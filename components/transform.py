@@ -25,6 +25,7 @@ from google.protobuf import text_format
 from numpy.typing import NDArray
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx import types
+from tfx.components.transform import executor_utils
 from tfx.components.util import examples_utils
 from tfx.dsl.components.base import base_beam_component, base_beam_executor, executor_spec
 from tfx.proto import example_gen_pb2, transform_pb2
@@ -99,6 +100,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         config = json_utils.loads(exec_properties[keys.CUSTOM_CONFIG_KEY])
         splits = transform_pb2.SplitsConfig()
         proto_utils.json_to_proto(exec_properties[keys.SPLITS_CONFIG_KEY], splits)
+        # TFX makes one artifact, and its own component as many more as there are of raw rows.
+        executor_utils.MatchNumberOfTransformedExamplesArtifacts(input_dict, output_dict)
         sources, targets = input_dict[keys.EXAMPLES_KEY], output_dict[keys.TRANSFORMED_EXAMPLES_KEY]
         graph = artifact_utils.get_single_uri(output_dict[keys.TRANSFORM_GRAPH_KEY])
         job = _job(config, input_dict[keys.SCHEMA_KEY], graph)
@@ -147,7 +150,6 @@ class ShardedTransform(base_beam_component.BaseBeamComponent):
         custom_config: dict[str, Any],
     ):
         transformed = types.Channel(type=standard_artifacts.Examples)
-        # TFX then makes as many artifacts as there are of raw rows.
         transformed.matching_channel_name = standard_component_specs.EXAMPLES_KEY
         super().__init__(
             standard_component_specs.TransformSpec(

@@ -79,7 +79,6 @@ def transform(
         source.split_names = artifact_utils.encode_split_names(list(splits))
         examples_utils.set_payload_format(source, example_gen_pb2.FORMAT_TF_EXAMPLE)
         examples_utils.set_file_format(source, "tfrecords_gzip")
-    targets = [os.path.join(folder, f"packed-{i}") for i in range(len(uris))]
     graph = os.path.join(folder, "graph")
     properties = {
         "custom_config": json_utils.dumps(
@@ -97,18 +96,21 @@ def transform(
     context = BaseBeamExecutor.Context(
         beam_pipeline_args=list(beam_args), tmp_dir=os.path.join(folder, "tmp"), unique_id="1"
     )
+    # One artifact, as TFX makes it; the executor makes it as many as there are of raw rows.
+    packed = _artifact(standard_artifacts.Examples, os.path.join(folder, "packed"))
+    outputs = {
+        "transform_graph": [_artifact(standard_artifacts.TransformGraph, graph)],
+        "transformed_examples": [packed],
+    }
     (StockExecutor if stock else Executor)(context).Do(
         {
             "examples": sources,
             "schema": [_artifact(standard_artifacts.Schema, os.path.join(folder, "schema"))],
         },
-        {
-            "transform_graph": [_artifact(standard_artifacts.TransformGraph, graph)],
-            "transformed_examples": [_artifact(standard_artifacts.Examples, t) for t in targets],
-        },
+        outputs,
         properties,
     )
-    return graph, targets
+    return graph, [artifact.uri for artifact in outputs["transformed_examples"]]
 
 
 def _artifact(kind: type, uri: str) -> Any:
