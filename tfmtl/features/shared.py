@@ -47,3 +47,7 @@ class SharedAnalyzers:
     def sums(self, name: str, keys: tf.Tensor, values: tf.Tensor) -> Lookup:
         """See `Analyzers.sums`."""
         return self.analyzers.sums(name, keys, values)
+
+    def log_counts(self, name: str, keys: tf.Tensor) -> tuple[Lookup, tf.Tensor, tf.Tensor]:
+        """See `Analyzers.log_counts`."""
+        return self.analyzers.log_counts(name, keys)

@@ -113,6 +113,24 @@ class Positions(keras.layers.Layer):
         return tf.tensordot(chosen, self.table, 1)
 
 
+def positions_of(position: str | None, dim: int, shapes: Mapping[str, Any]) -> Positions | None:
+    """The vectors of places or ages that a pooling adds, built; `None` for the position `none`.
+
+    Args:
+        position: As in `Positions`, or `none`.
+        dim: Width of the events' vectors.
+        shapes: Those of the events, as `SequencePooling.build` has them.
+
+    Raises:
+        SpecError: The position is the age, and the events have none.
+    """
+    if position == "none":
+        return None
+    positions = Positions(position, dim, name="positions")
+    positions.build(shapes)
+    return positions
+
+
 def check_position(owner: str, position: str | None) -> None:
     """Refuses a position that there is not.
 

@@ -9,11 +9,11 @@ import tf_keras as keras
 from tfmtl.registry import register
 from tfmtl.sequences.base import (
     Events,
-    Positions,
     SequencePooling,
     check_at_least,
     check_position,
     joined,
+    positions_of,
     zeroed,
 )
 from tfmtl.sequences.self_attention import Attention
@@ -67,10 +67,7 @@ class BST(SequencePooling):
         self.bias_in = self.add_weight(name="bias_in", shape=[units], initializer="zeros")
         self.kernel_out = self.add_weight(name="kernel_out", shape=[units, width])
         self.bias_out = self.add_weight(name="bias_out", shape=[width], initializer="zeros")
-        self.positions = None
-        if self.position != "none":
-            self.positions = Positions(self.position, width, name="positions")
-            self.positions.build(shapes)
+        self.positions = positions_of(self.position, width, shapes)
         super().build(shapes)
 
     def call(self, events: Events) -> tf.Tensor:

@@ -9,12 +9,12 @@ import tf_keras as keras
 from tfmtl.registry import register
 from tfmtl.sequences.base import (
     Events,
-    Positions,
     SequencePooling,
     check_at_least,
     check_position,
     joined,
     masked_softmax,
+    positions_of,
     weighted_sum,
     zeroed,
 )
@@ -41,10 +41,7 @@ class AttentiveEvents(SequencePooling):
         width = shapes["matched"][-1] + shapes["others"][-1]
         self.kernel = self.add_weight(name="kernel", shape=[width, width])
         self.score_kernel = self.add_weight(name="score_kernel", shape=[width, 1])
-        self.positions = None
-        if self.position != "none":
-            self.positions = Positions(self.position, width, name="positions")
-            self.positions.build(shapes)
+        self.positions = positions_of(self.position, width, shapes)
         super().build(shapes)
 
     def call(self, events: Events) -> tf.Tensor:
@@ -85,10 +82,7 @@ class SelfAttentionOfEvents(SequencePooling):
         self.attention.build(width)
         self.norm = keras.layers.LayerNormalization(name="norm")
         self.norm.build([None, None, width])
-        self.positions = None
-        if self.position != "none":
-            self.positions = Positions(self.position, width, name="positions")
-            self.positions.build(shapes)
+        self.positions = positions_of(self.position, width, shapes)
         super().build(shapes)
 
     def call(self, events: Events) -> tf.Tensor:

@@ -9,12 +9,12 @@ import tf_keras as keras
 from tfmtl.registry import register
 from tfmtl.sequences.base import (
     Events,
-    Positions,
     SequencePooling,
     check_at_least,
     check_position,
     joined,
     masked_softmax,
+    positions_of,
 )
 
 
@@ -55,10 +55,7 @@ class TargetAttention(SequencePooling):
         self.key_kernel = self.add_weight(name="key_kernel", shape=[values, width])
         self.value_kernel = self.add_weight(name="value_kernel", shape=[values, width])
         self.output_kernel = self.add_weight(name="output_kernel", shape=[width, values])
-        self.positions = None
-        if self.position != "none":
-            self.positions = Positions(self.position, values, name="positions")
-            self.positions.build(shapes)
+        self.positions = positions_of(self.position, values, shapes)
         super().build(shapes)
 
     def call(self, events: Events) -> tf.Tensor:
