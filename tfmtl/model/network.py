@@ -1,6 +1,7 @@
 """The forward pass: embedding, interaction, backbone and heads as one Keras model."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -79,11 +80,18 @@ class Network(tfrs.Model):
             fields = interact(self.id_dropout, fields, training)
         fields = interact(self.interaction, fields, training)
         row_inputs = self.backbone.row_inputs(packed)
+        read = functools.partial(self.backbone, training=training)
+        return self._each_member(read, fields, row_inputs), squares
+
+    def _each_member(
+        self, read: Callable[..., Any], fields: Any, row_inputs: Mapping[str, tf.Tensor]
+    ) -> dict[str, tf.Tensor]:
+        """What the backbone makes of fields, for every member where there are several."""
         if self.members is None:
-            return self.backbone(fields, training=training, **row_inputs), squares
+            representations: dict[str, tf.Tensor] = read(fields, **row_inputs)
+            return representations
         spread, repeated = self.members.spread(fields), self.members.repeated(row_inputs)
-        representations = self.backbone(spread, training=training, **repeated)
-        return self.members.adapted(representations), squares
+        return self.members.adapted(read(spread, **repeated))
 
     def predictions(self, outputs: Outputs) -> dict[str, tf.Tensor]:
         """Each task's prediction of a row, `[batch]`: with members their mean."""
@@ -97,11 +105,8 @@ class Network(tfrs.Model):
         fields, _ = self.backbone.embed(self.embedding, packed)
         fields = interact(self.interaction, fields)
         served, row_inputs = self.heads.served_tasks(), self.backbone.row_inputs(packed)
-        if self.members is not None:
-            fields, row_inputs = self.members.spread(fields), self.members.repeated(row_inputs)
-        representations = self.backbone.represent(fields, served, **row_inputs)
-        if self.members is not None:
-            representations = self.members.adapted(representations)
+        read = functools.partial(self.backbone.represent, tasks=served)
+        representations = self._each_member(read, fields, row_inputs)
         outputs = self.heads(
             representations, served_only=True, calibrated=True, scene=self.scene(packed)
         )
